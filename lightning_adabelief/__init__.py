@@ -1,0 +1,28 @@
+"""AdaBelief for PyTorch Lightning.
+
+The public names are loaded when first used: the optimizer alone brings torch and nothing else.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_adabelief.callbacks.belief_monitor import BeliefMonitor
+    from lightning_adabelief.optim.adabelief import AdaBelief
+
+__all__ = ["AdaBelief", "BeliefMonitor"]
+
+_MODULES = {
+    "AdaBelief": "lightning_adabelief.optim.adabelief",
+    "BeliefMonitor": "lightning_adabelief.callbacks.belief_monitor",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

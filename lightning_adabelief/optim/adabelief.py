@@ -1,0 +1,297 @@
+"""The optimizer class: options, state, and which path runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import (
+    Optimizer,
+    ParamsT,
+    _default_to_fused_or_foreach,
+    _use_grad_for_differentiable,
+)
+
+from lightning_adabelief.optim.foreach import _multi_tensor_adabelief
+from lightning_adabelief.optim.migrate import to_adabelief
+from lightning_adabelief.optim.options import RULE_OPTIONS, check_options
+from lightning_adabelief.optim.rule import single_tensor_adabelief
+
+
+class AdaBelief(Optimizer):
+    r"""AdaBelief: the step is large where gradients agree with their own trend, small where not.
+
+    .. math::
+        \begin{aligned}
+        m_t &= \beta_1 m_{t-1} + (1-\beta_1) g_t \\
+        s_t &= \beta_2 s_{t-1} + (1-\beta_2) (g_t - m_t)^2 + \epsilon \\
+        \theta_t &= \theta_{t-1} - \alpha_t\,
+            \frac{m_t / (1-\beta_1^t)}{\sqrt{s_t / (1-\beta_2^t)} + \epsilon}
+        \end{aligned}
+
+    Arguments up to ``print_change_log`` have the names, order and defaults of
+    ``adabelief-pytorch`` 0.2.1. Every option can be set per param group, and is saved with it.
+
+    Args:
+        params: Parameters, named parameters, or dicts that define param groups.
+        lr: Learning rate, a finite number >= 0 or a 1-element tensor (default: 1e-3).
+        betas: Decay rates of m_t and s_t, each in [0, 1) (default: (0.9, 0.999)).
+        eps: Added into s_t at each step, where it accumulates to a floor of eps / (1 - beta2), and
+            to the root of s_t. Larger is closer to SGD with momentum (default: 1e-16).
+        weight_decay: Coefficient of the weight decay (default: 0).
+        amsgrad: Divide by the largest s_t so far; with ``rectify`` too (default: False).
+        weight_decouple: Decay the weight itself, as AdamW does, rather than add the decay to the
+            gradient (default: True).
+        fixed_decay: Do not multiply the decoupled decay by the learning rate (default: False).
+        rectify: Multiply the step by RAdam's r_t, which grows from 0 to 1 (default: True).
+        degenerated_to_sgd: With ``rectify``, take a step of SGD with momentum while r_t is
+            undefined (steps 1 to 5 for beta2 = 0.999), rather than none (default: True).
+        print_change_log: Taken so that a call written for ``adabelief-pytorch`` still runs;
+            without effect, for this optimizer never prints.
+        warmup: Steps over which the learning rate grows linearly to ``lr``: an int is their number,
+            a float in (0, 1) their share of ``total_steps`` (default: 0, none).
+        total_steps: Length of the run in optimizer steps; needed for a share (default: None).
+        residual: What s_t averages the square of: ``"updated"`` for g_t - m_t, as in the paper;
+            ``"previous"`` for g_t - m_{t-1}, which makes beta1 = 0 usable (default: "updated").
+        maximize: Ascend rather than descend (default: False).
+        foreach: Update lists of tensors at once. ``None`` takes this path where all parameters are
+            plain tensors on a device with foreach kernels, such as CUDA (default: None).
+        fused: Not there yet: raises if True.
+        capturable: Not there yet: raises if True.
+        differentiable: Not there yet: raises if True.
+
+    The state of a parameter is ``step`` (0-dim float32 tensor on the CPU), ``exp_avg`` (m_t),
+    ``exp_avg_var`` (s_t) and, under amsgrad, ``max_exp_avg_var``, each of the parameter's shape and
+    in float32, or in the parameter's dtype where that is wider.
+
+    Raises:
+        ValueError: If an option is out of its range, two do not go together, or a gradient is sparse.
+        NotImplementedError: If ``fused``, ``capturable`` or ``differentiable`` is asked for.
+
+    Example:
+        >>> import torch
+        >>> from lightning_adabelief import AdaBelief
+        >>> model = torch.nn.Linear(4, 1)
+        >>> optimizer = AdaBelief(model.named_parameters(), lr=1e-3, weight_decay=1e-2, warmup=100)
+        >>> model(torch.ones(8, 4)).square().mean().backward()
+        >>> optimizer.step()
+
+    References:
+        Zhuang et al., AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed Gradients
+        (NeurIPS 2020), https://arxiv.org/abs/2010.07468.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-16,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        weight_decouple: bool = True,
+        fixed_decay: bool = False,
+        rectify: bool = True,
+        degenerated_to_sgd: bool = True,
+        print_change_log: bool = True,
+        *,
+        warmup: float = 0,
+        total_steps: int | None = None,
+        residual: Literal["updated", "previous"] = "updated",
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "amsgrad": amsgrad,
+            "weight_decouple": weight_decouple,
+            "fixed_decay": fixed_decay,
+            "rectify": rectify,
+            "degenerated_to_sgd": degenerated_to_sgd,
+            "warmup": warmup,
+            "total_steps": total_steps,
+            "residual": residual,
+            "maximize": maximize,
+            "foreach": foreach,
+            "fused": fused,
+            "capturable": capturable,
+            "differentiable": differentiable,
+        }
+        check_options(defaults)
+        super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a param group; options it does not name take the optimizer's defaults.
+
+        Args:
+            param_group: ``{"params": ..., option: value, ...}``.
+
+        Raises:
+            ValueError: As the constructor; the group is then not added.
+            NotImplementedError: As the constructor.
+        """
+        check_options({**self.defaults, **param_group})
+        super().add_param_group(param_group)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Unpickle; a group pickled by an older version gets the defaults for newer options."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for name, default in self.defaults.items():
+                group.setdefault(name, default)
+
+    @torch._disable_dynamo
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state, keeping it in float32 where the parameters are narrower.
+
+        Args:
+            state_dict: From :meth:`state_dict`, from ``adabelief-pytorch``, or from
+                ``torch.optim.Adam`` or ``AdamW`` (see :mod:`lightning_adabelief.optim.migrate`).
+
+        Raises:
+            ValueError: If the groups do not match this optimizer's, or the state is not one of
+                these; it then names the keys it found.
+        """
+        saved: dict[str, Any] = {}
+
+        def adapt(_: Optimizer, loaded: dict[str, Any]) -> dict[str, Any]:
+            saved.update(to_adabelief(loaded, self.param_groups))
+            return saved
+
+        def restore_dtypes(_: Optimizer) -> None:
+            # torch casts state to the parameter's dtype, which for s_t in float16 means 0.
+            ids = chain.from_iterable(group["params"] for group in saved["param_groups"])
+            params = chain.from_iterable(group["params"] for group in self.param_groups)
+            for id_, param in zip(ids, params, strict=True):
+                for key, value in saved["state"].get(id_, {}).items():
+                    if key == "step":
+                        value = value.to("cpu", torch.float32)
+                    else:
+                        value = value.to(param.device, _state_dtype(param))
+                    self.state[param][key] = value
+
+        # Last of the pre-hooks and first of the post-hooks: the user's own see what they expect.
+        hooks = (
+            self.register_load_state_dict_pre_hook(adapt),
+            self.register_load_state_dict_post_hook(restore_dtypes, prepend=True),
+        )
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def reset(self) -> None:
+        """Forget all state, so that the next step is step 1 (as ``adabelief-pytorch`` has it)."""
+        self.state.clear()
+
+    def _init_group(
+        self,
+        group: dict[str, Any],
+        params: list[Tensor],
+        grads: list[Tensor],
+        exp_avgs: list[Tensor],
+        exp_avg_vars: list[Tensor],
+        max_exp_avg_vars: list[Tensor],
+        steps: list[Tensor],
+    ) -> None:
+        """Gather what the group's parameters with a gradient need, making state for new ones."""
+        for param in group["params"]:
+            if param.grad is None:
+                continue
+            if param.grad.is_sparse:
+                raise ValueError(
+                    f"AdaBelief does not support sparse gradients, got one of layout {param.grad.layout} "
+                    f"for a parameter of shape {tuple(param.shape)}; give the embedding sparse=False, or "
+                    "its parameters to torch.optim.SparseAdam"
+                )
+            state = self.state[param]
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.float32)
+            for key in ("exp_avg", "exp_avg_var", "max_exp_avg_var")[: 2 + group["amsgrad"]]:
+                if key not in state:
+                    state[key] = torch.zeros_like(
+                        param, dtype=_state_dtype(param), memory_format=torch.preserve_format
+                    )
+            params.append(param)
+            grads.append(param.grad)
+            exp_avgs.append(state["exp_avg"])
+            exp_avg_vars.append(state["exp_avg_var"])
+            if group["amsgrad"]:
+                max_exp_avg_vars.append(state["max_exp_avg_var"])
+            steps.append(state["step"])
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @_use_grad_for_differentiable
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Take one step on every parameter that has a gradient.
+
+        Args:
+            closure: Evaluates the model again and returns the loss.
+
+        Returns:
+            What the closure returned; ``None`` without one.
+
+        Raises:
+            ValueError: If a gradient is sparse; no parameter is changed then.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+
+        gathered = []
+        for group in self.param_groups:
+            lists: tuple[list[Tensor], ...] = ([], [], [], [], [], [])
+            self._init_group(group, *lists)
+            gathered.append((group, lists))
+        for group, lists in gathered:
+            _adabelief(group, *lists)
+        return loss
+
+
+def _adabelief(
+    group: dict[str, Any],
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_vars: list[Tensor],
+    max_exp_avg_vars: list[Tensor],
+    step_tensors: list[Tensor],
+) -> None:
+    """Update one group by the path its options choose."""
+    if not params:
+        return
+    options = {name: group[name] for name in RULE_OPTIONS}
+    options["lr"] = float(group["lr"])
+    torch._foreach_add_(step_tensors, 1)
+    steps = [step.item() for step in step_tensors]
+
+    foreach = group["foreach"]
+    if foreach is None:
+        _, foreach = _default_to_fused_or_foreach(params, differentiable=False, use_fused=False)
+    if foreach:
+        _multi_tensor_adabelief(params, grads, exp_avgs, exp_avg_vars, max_exp_avg_vars, steps, **options)
+        return
+    maxima: Sequence[Tensor | None] = max_exp_avg_vars or [None] * len(params)
+    for tensors in zip(params, grads, exp_avgs, exp_avg_vars, maxima, steps, strict=True):
+        single_tensor_adabelief(*tensors, **options)
+
+
+def _state_dtype(param: Tensor) -> torch.dtype:
+    """float32, or the parameter's dtype where that is wider (complex for complex)."""
+    return torch.promote_types(param.dtype, torch.float32)

@@ -1,0 +1,100 @@
+"""The options of AdaBelief, checked: every error names the value, what is allowed and the remedy."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+RULE_OPTIONS = (
+    "lr",
+    "betas",
+    "eps",
+    "weight_decay",
+    "weight_decouple",
+    "fixed_decay",
+    "rectify",
+    "degenerated_to_sgd",
+    "warmup",
+    "total_steps",
+    "residual",
+    "maximize",
+)
+"""The options the update rule reads; the others choose the state kept and the path taken."""
+
+RESIDUALS = ("updated", "previous")
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """Check the options of one param group.
+
+    Args:
+        options: The group, defaults filled in.
+
+    Raises:
+        ValueError: If a value is not allowed, or two options do not go together.
+        NotImplementedError: If an option is asked for that this version does not have yet.
+    """
+    lr = options["lr"]
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError(f"Tensor lr must be 1-element, got shape {tuple(lr.shape)}")
+    if not (math.isfinite(lr) and lr >= 0):
+        raise ValueError(f"Invalid learning rate: {lr}. lr must be a finite number >= 0, for example lr=1e-3")
+    if not (math.isfinite(options["eps"]) and options["eps"] >= 0):
+        raise ValueError(
+            f"Invalid epsilon value: {options['eps']}. eps must be a finite number >= 0, for example "
+            "eps=1e-16 (or eps=1e-8, to lean towards SGD)"
+        )
+    if not (math.isfinite(options["weight_decay"]) and options["weight_decay"] >= 0):
+        raise ValueError(
+            f"Invalid weight_decay value: {options['weight_decay']}. weight_decay must be a finite number "
+            ">= 0, for example weight_decay=1e-2"
+        )
+    _check_betas(options["betas"], options["residual"])
+    _check_warmup(options["warmup"], options["total_steps"])
+    for name in ("fused", "capturable", "differentiable"):
+        if options[name]:
+            raise NotImplementedError(
+                f"{name}={options[name]} is not there yet in this version of AdaBelief; leave it out "
+                "(foreach=True is the fast path)"
+            )
+
+
+def _check_betas(betas: Any, residual: Any) -> None:
+    if len(betas) != 2:
+        raise ValueError(f"Invalid betas: {betas}. betas must be two numbers, for example betas=(0.9, 0.999)")
+    for index, beta in enumerate(betas):
+        if not 0 <= beta < 1:
+            raise ValueError(
+                f"Invalid beta parameter at index {index}: {beta}. It must be in [0, 1), for example "
+                "betas=(0.9, 0.999)"
+            )
+    if residual not in RESIDUALS:
+        raise ValueError(f"Invalid residual: {residual!r}. residual must be 'updated' or 'previous'")
+    if betas[0] == 0 and residual == "updated":
+        raise ValueError(
+            f"Invalid betas: {betas} with residual='updated'. With beta1 = 0 the residual g_t - m_t is "
+            "always 0, only eps is left of s_t, and the step explodes; give residual='previous', which "
+            "measures belief against m_(t-1)"
+        )
+
+
+def _check_warmup(warmup: Any, total_steps: Any) -> None:
+    if total_steps is not None and not total_steps > 0:
+        raise ValueError(f"Invalid total_steps: {total_steps}. It is the run's number of steps, 1 or more")
+    if isinstance(warmup, int):
+        if warmup < 0:
+            raise ValueError(f"Invalid warmup: {warmup}. As an int it is a number of steps, 0 for none")
+        return
+    if not 0 < warmup < 1:
+        raise ValueError(
+            f"Invalid warmup: {warmup}. As a float it is a share of total_steps, between 0 and 1; give an "
+            "int for a number of steps"
+        )
+    if total_steps is None:
+        raise ValueError(
+            f"Invalid warmup: {warmup} without total_steps. A share of the run needs its length: give "
+            "total_steps as well (in Lightning total_steps=int(self.trainer.estimated_stepping_batches)), "
+            "let configure_adabelief(module, warmup=...) find it, or give warmup as a number of steps"
+        )
