@@ -219,9 +219,7 @@ class AdaBelief(Optimizer):
                 state["step"] = torch.zeros((), dtype=torch.float32)
             for key in ("exp_avg", "exp_avg_var", "max_exp_avg_var")[: 2 + group["amsgrad"]]:
                 if key not in state:
-                    state[key] = torch.zeros_like(
-                        param, dtype=_state_dtype(param), memory_format=torch.preserve_format
-                    )
+                    state[key] = torch.zeros_like(param, dtype=_state_dtype(param), memory_format=torch.preserve_format)
             params.append(param)
             grads.append(param.grad)
             exp_avgs.append(state["exp_avg"])

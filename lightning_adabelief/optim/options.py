@@ -67,8 +67,7 @@ def _check_betas(betas: Any, residual: Any) -> None:
     for index, beta in enumerate(betas):
         if not 0 <= beta < 1:
             raise ValueError(
-                f"Invalid beta parameter at index {index}: {beta}. It must be in [0, 1), for example "
-                "betas=(0.9, 0.999)"
+                f"Invalid beta parameter at index {index}: {beta}. It must be in [0, 1), for example betas=(0.9, 0.999)"
             )
     if residual not in RESIDUALS:
         raise ValueError(f"Invalid residual: {residual!r}. residual must be 'updated' or 'previous'")

@@ -35,10 +35,9 @@ def gradients(steps, shapes, seed=0, dtype=torch.float64):
     trends = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
     return [
         [
-            (
-                trend * math.cos(t / 40)
-                + 0.5 * torch.randn(trend.shape, generator=generator, dtype=torch.float64)
-            ).to(dtype)
+            (trend * math.cos(t / 40) + 0.5 * torch.randn(trend.shape, generator=generator, dtype=torch.float64)).to(
+                dtype
+            )
             for trend in trends
         ]
         for t in range(steps)

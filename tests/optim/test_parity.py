@@ -97,12 +97,9 @@ def test_foreach_and_forloop_agree_bit_for_bit_or_to_rounding(options, dtype):
         grads = [[torch.complex(g, g.flip(0) if g.dim() else -g) for g in step] for step in grads]
     start = [value.to(dtype) for value in START]
     (loop, loop_optimizer), (each, each_optimizer) = (
-        run(lambda p, f=foreach: AdaBelief(p, lr=1e-2, foreach=f, **options), grads, start)
-        for foreach in (False, True)
+        run(lambda p, f=foreach: AdaBelief(p, lr=1e-2, foreach=f, **options), grads, start) for foreach in (False, True)
     )
-    rtol = {torch.float64: 1e-13, torch.float32: 1e-5, torch.complex64: 1e-5}.get(
-        dtype, torch.finfo(dtype).eps
-    )
+    rtol = {torch.float64: 1e-13, torch.float32: 1e-5, torch.complex64: 1e-5}.get(dtype, torch.finfo(dtype).eps)
     assert_close(each, loop, rtol=rtol)
     for key in ("exp_avg", "exp_avg_var"):
         assert_close(
@@ -165,9 +162,7 @@ def test_previous_residual_is_measured_against_the_momentum_before_the_step():
 def test_amsgrad_divides_by_the_largest_belief_so_far():
     # Gradients that agree after a noisy start: s_t falls, its maximum does not.
     noisy, calm = gradients(50, [(4,)]), [[torch.ones(4).double()]] * 300
-    (with_max,), optimizer = run(
-        lambda p: AdaBelief(p, amsgrad=True), noisy + calm, [torch.zeros(4).double()]
-    )
+    (with_max,), optimizer = run(lambda p: AdaBelief(p, amsgrad=True), noisy + calm, [torch.zeros(4).double()])
     (without,), _ = run(lambda p: AdaBelief(p), noisy + calm, [torch.zeros(4).double()])
     state = optimizer.state[with_max]
     assert (state["max_exp_avg_var"] > state["exp_avg_var"]).all()

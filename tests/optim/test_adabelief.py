@@ -1,0 +1,240 @@
+"""The optimizer's face: options, state, saving and loading, errors."""
+
+import copy
+import inspect
+import io
+import pickle
+
+import pytest
+import torch
+from adabelief_pytorch import AdaBelief as Original
+
+from lightning_adabelief import AdaBelief
+from tests.optim.reference import gradients, run
+
+START = [torch.linspace(-1, 1, 12).reshape(3, 4), torch.ones(5)]
+SHAPES = [(3, 4), (5,)]
+
+OPTIONS = dict(
+    lr=2e-3,
+    betas=(0.8, 0.99),
+    eps=1e-12,
+    weight_decay=0.1,
+    amsgrad=True,
+    weight_decouple=False,
+    fixed_decay=True,
+    rectify=False,
+    degenerated_to_sgd=False,
+    warmup=0.1,
+    total_steps=50,
+    residual="previous",
+    maximize=True,
+    foreach=True,
+)
+
+
+def parameter(dtype=torch.float32):
+    param = torch.nn.Parameter(torch.ones(3, dtype=dtype))
+    param.grad = torch.full_like(param, 0.5)
+    return param
+
+
+def test_arguments_have_the_original_names_order_and_defaults():
+    theirs = list(inspect.signature(Original).parameters.values())
+    ours = list(inspect.signature(AdaBelief).parameters.values())
+    for their, our in zip(theirs, ours, strict=False):
+        assert (our.name, our.default, our.kind) == (their.name, their.default, their.kind)
+    assert all(our.kind is inspect.Parameter.KEYWORD_ONLY for our in ours[len(theirs) :])
+
+
+def test_a_call_written_for_the_original_runs_silently(capsys):
+    optimizer = AdaBelief([parameter()], 1e-3, (0.9, 0.999), 1e-16, 0, False, True, False, True, True, False)
+    optimizer.step()
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+
+
+def test_every_option_is_a_group_option_shown_in_repr_and_saved():
+    optimizer = AdaBelief([{"params": [parameter()], **OPTIONS}, {"params": [parameter()]}])
+    defaults = {name: value.default for name, value in inspect.signature(AdaBelief).parameters.items()}
+    del defaults["params"], defaults["print_change_log"]
+    first, second = optimizer.state_dict()["param_groups"]
+    for name, default in defaults.items():
+        assert first[name] == OPTIONS.get(name, default)
+        assert second[name] == default
+        assert f"{name}: {first[name]}" in repr(optimizer)
+
+
+def test_options_of_a_group_act_as_they_do_for_the_whole_optimizer():
+    grads = gradients(30, SHAPES, dtype=torch.float32)
+    options = OPTIONS | dict(foreach=None)
+    whole, _ = run(lambda p: AdaBelief(p, **options), grads, START)
+    grouped, _ = run(lambda p: AdaBelief([{"params": [p[0]], **options}, {"params": [p[1]]}]), grads, START)
+    plain, _ = run(lambda p: AdaBelief(p), grads, START)
+    assert torch.equal(grouped[0], whole[0])
+    assert torch.equal(grouped[1], plain[1])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "state_dtype"),
+    [
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+        (torch.complex64, torch.complex64),
+    ],
+    ids=str,
+)
+def test_state_is_step_and_two_averages_at_least_as_wide_as_float32(dtype, state_dtype):
+    param = parameter(dtype)
+    optimizer = AdaBelief([param], amsgrad=True)
+    optimizer.step()
+    state = optimizer.state[param]
+    assert list(state) == ["step", "exp_avg", "exp_avg_var", "max_exp_avg_var"]
+    assert state["step"].dtype == torch.float32 and state["step"].shape == () and state["step"] == 1
+    assert all(state[key].dtype == state_dtype for key in list(state)[1:])
+    assert all(state[key].shape == param.shape for key in list(state)[1:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_training_goes_on_identically_after_save_and_weights_only_load(dtype):
+    grads = gradients(40, SHAPES, dtype=dtype)
+    start = [value.to(dtype) for value in START]
+    straight, _ = run(lambda p: AdaBelief(p, lr=1e-2), grads, start)
+
+    half, optimizer = run(lambda p: AdaBelief(p, lr=1e-2), grads[:20], start)
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+
+    def resumed(params):
+        loaded = AdaBelief(params, lr=1e-2)
+        loaded.load_state_dict(saved)
+        assert all(loaded.state[p][key].dtype == torch.float32 for p in params for key in ("exp_avg", "exp_avg_var"))
+        return loaded
+
+    after, _ = run(resumed, grads[20:], [p.detach() for p in half])
+    for a, b in zip(after, straight, strict=True):
+        assert torch.equal(a, b) and a.isfinite().all()
+
+
+def test_users_load_hooks_see_float32_state_and_may_replace_the_state_dict():
+    param = parameter(torch.bfloat16)
+    optimizer = AdaBelief([param])
+    optimizer.step()
+    loaded, seen = AdaBelief([param]), []
+    replacement = copy.deepcopy(optimizer.state_dict())
+    replacement["state"][0]["exp_avg_var"].fill_(0.3)
+    loaded.register_load_state_dict_pre_hook(lambda _, state_dict: replacement)
+    loaded.register_load_state_dict_post_hook(lambda opt: seen.append(opt.state[param]["exp_avg_var"].clone()))
+    loaded.load_state_dict(optimizer.state_dict())
+    assert torch.equal(seen[0], torch.full((3,), 0.3))
+
+
+def test_deepcopy_and_pickle_keep_options_and_state():
+    optimizer = AdaBelief([parameter()], **OPTIONS)
+    optimizer.step()
+    for twin in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        assert repr(twin) == repr(optimizer)
+        (state,), (expected,) = twin.state.values(), optimizer.state.values()
+        assert all(torch.equal(state[key], expected[key]) for key in expected)
+        twin.step()
+
+
+def test_closure_is_called_with_gradients_on_and_its_loss_returned():
+    param = torch.nn.Parameter(torch.ones(3))
+    optimizer = AdaBelief([param], lr=0.1)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = param.square().sum()
+        loss.backward()
+        return loss
+
+    losses = [optimizer.step(closure).item() for _ in range(100)]
+    assert losses[0] == 3.0 and losses[-1] < 0.1
+
+
+def test_parameters_without_gradient_are_left_alone():
+    with_grad, without = parameter(), torch.nn.Parameter(torch.ones(2))
+    optimizer = AdaBelief([with_grad, without])
+    optimizer.step()
+    assert without not in optimizer.state
+    assert torch.equal(without, torch.ones(2))
+
+
+def test_named_parameters_keep_their_names():
+    model = torch.nn.Linear(2, 1)
+    assert AdaBelief(model.named_parameters()).state_dict()["param_groups"][0]["param_names"] == ["weight", "bias"]
+
+
+def test_a_tensor_lr_is_the_number_it_holds():
+    grads = gradients(20, SHAPES, dtype=torch.float32)
+    tensor, _ = run(lambda p: AdaBelief(p, lr=torch.tensor(0.01, dtype=torch.float64)), grads, START)
+    number, _ = run(lambda p: AdaBelief(p, lr=0.01), grads, START)
+    assert all(torch.equal(a, b) for a, b in zip(tensor, number, strict=True))
+
+
+def test_reset_forgets_the_state():
+    param = parameter()
+    optimizer = AdaBelief([param])
+    optimizer.step()
+    optimizer.reset()
+    optimizer.step()
+    assert optimizer.state[param]["step"] == 1
+
+
+BAD_OPTIONS = [
+    (dict(lr=-0.1), "learning rate: -0.1"),
+    (dict(lr=float("nan")), "learning rate: nan"),
+    (dict(lr=float("inf")), "learning rate: inf"),
+    (dict(lr=torch.ones(2)), "Tensor lr must be 1-element"),
+    (dict(betas=(1.0, 0.999)), "index 0: 1.0"),
+    (dict(betas=(0.9, -0.1)), "index 1: -0.1"),
+    (dict(betas=(0.9, float("nan"))), "index 1: nan"),
+    (dict(betas=(0.9,)), r"betas: \(0.9,\)"),
+    (dict(betas=(0.0, 0.999)), "residual='previous'"),
+    (dict(residual="next"), "residual: 'next'"),
+    (dict(eps=-1e-8), "epsilon value: -1e-08"),
+    (dict(weight_decay=-1), "weight_decay value: -1"),
+    (dict(warmup=-5), "warmup: -5"),
+    (dict(warmup=1.5), "warmup: 1.5"),
+    (dict(warmup=-0.1, total_steps=10), "warmup: -0.1"),
+    (dict(warmup=0.1), "0.1 without total_steps.*configure_adabelief"),
+    (dict(warmup=0.1, total_steps=0), "total_steps: 0"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_OPTIONS, ids=lambda value: str(value))
+def test_a_bad_option_is_a_value_error_that_names_it(options, message):
+    with pytest.raises(ValueError, match=message):
+        AdaBelief([parameter()], **options)
+    with pytest.raises(ValueError, match=message):
+        AdaBelief([{"params": [parameter()], **options}])
+
+
+def test_a_bad_group_is_not_added():
+    optimizer = AdaBelief([parameter()])
+    with pytest.raises(ValueError, match="learning rate: -1"):
+        optimizer.add_param_group({"params": [parameter()], "lr": -1})
+    assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize("option", ["fused", "capturable", "differentiable"])
+def test_what_is_not_there_yet_raises(option):
+    with pytest.raises(NotImplementedError, match=f"{option}=True"):
+        AdaBelief([parameter()], **{option: True})
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+def test_a_sparse_gradient_is_an_error_that_changes_nothing(foreach):
+    dense = parameter()
+    embedding = torch.nn.Embedding(4, 2, sparse=True)
+    embedding(torch.tensor([1])).sum().backward()
+    optimizer = AdaBelief([{"params": [dense]}, {"params": embedding.parameters()}], foreach=foreach)
+    before = dense.detach().clone()
+    with pytest.raises(ValueError, match="sparse gradients.*SparseAdam"):
+        optimizer.step()
+    assert torch.equal(dense, before)
