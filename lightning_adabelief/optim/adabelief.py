@@ -98,7 +98,7 @@ class AdaBelief(Optimizer):
         degenerated_to_sgd: bool = True,
         print_change_log: bool = True,
         *,
-        warmup: float = 0,
+        warmup: int | float = 0,
         total_steps: int | None = None,
         residual: Literal["updated", "previous"] = "updated",
         maximize: bool = False,

@@ -86,12 +86,12 @@ def _check_warmup(warmup: Any, total_steps: Any) -> None:
         if warmup < 0:
             raise ValueError(f"Invalid warmup: {warmup}. As an int it is a number of steps, 0 for none")
         return
-    if not 0 < warmup < 1:
+    if not 0 <= warmup < 1:
         raise ValueError(
             f"Invalid warmup: {warmup}. As a float it is a share of total_steps, between 0 and 1; give an "
             "int for a number of steps"
         )
-    if total_steps is None:
+    if warmup > 0 and total_steps is None:
         raise ValueError(
             f"Invalid warmup: {warmup} without total_steps. A share of the run needs its length: give "
             "total_steps as well (in Lightning total_steps=int(self.trainer.estimated_stepping_batches)), "

@@ -23,7 +23,7 @@ def warmup_steps(warmup: float, total_steps: int | None) -> float:
     Returns:
         The number of steps, not rounded; 0 for no warmup.
     """
-    if isinstance(warmup, int):
+    if isinstance(warmup, int) or warmup == 0:
         return warmup
     assert total_steps is not None, "checked when the options were given"
     return warmup * total_steps
@@ -95,7 +95,7 @@ def step_scale(
     betas: tuple[float, float],
     rectify: bool,
     degenerated_to_sgd: bool,
-    warmup: float = 0,
+    warmup: int | float = 0,
     total_steps: int | None = None,
 ) -> StepScale:
     """Work out the scalars of step t = ``step``; the options are AdaBelief's.

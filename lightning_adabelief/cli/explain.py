@@ -1,0 +1,74 @@
+"""The parser's report on a config, made short: which key, what is wrong, what is near."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Iterable
+from importlib import import_module
+from typing import Any
+
+import pytorch_lightning as pl
+
+NOISE = re.compile(r"Does not validate|Subtypes:|Errors:|Given value|Parser key|Expected a <class 'NoneType'>")
+TOP_LEVEL_KEYS = ("model", "data", "trainer", "seed_everything", "ckpt_path", "optimizer", "lr_scheduler")
+
+
+def explain(report: str) -> str:
+    """Shorten a report of jsonargparse, which tells every alternative it tried.
+
+    Args:
+        report: The error's text.
+
+    Returns:
+        The key, the innermost problem and, for an unknown key, near names.
+    """
+    unknown = re.search(r"does not accept option '([^']+)'", report)
+    if unknown:
+        return f"Unknown key in the config: {unknown[1]!r}. {_near_option(unknown[1])}"
+    unknown = re.search(r"unrecognized arguments: (.*)", report)
+    if unknown:
+        return f"Unknown option: {unknown[1]}. {_near_option(unknown[1].split('=')[0].lstrip('-'))}"
+    if "arguments are required" in report:
+        return f"{report[0].upper()}{report[1:]}. Give a config, for example --config digits-cnn"
+    lines = [line for line in report.splitlines() if line.strip() and not NOISE.match(line.strip(" -"))]
+    if not lines:
+        return report
+    problem = max(lines, key=lambda line: len(line) - len(line.lstrip()))
+    before = report[: report.index(problem) + len(problem)]
+    classes = re.findall(r"class_path[ =]'([^']+)'", before)
+    key = ".".join(re.findall(r"Parser key \"([^\"]+)\"", before))
+    problem = re.sub(r"\.? Got value: Namespace\(.*", "", problem).strip(" -")
+    problem = re.sub(r"^Type .* expects a function or a callable class: ", "", problem)
+    problem = re.sub(r"^Parser key .*:$", "", problem)
+    option = re.search(r"Option '([^']+)' is not accepted", problem)
+    if option and classes:
+        near = _close(option[1], inspect.signature(_load(classes[-1])).parameters)
+        problem = f"{classes[-1]} has no option {option[1]!r}. {_did_you_mean(near)}"
+    attribute = re.search(r"module '([^']+)' has no attribute '([^']+)'", problem)
+    if attribute:
+        problem += f". {_did_you_mean(_close(attribute[2], dir(import_module(attribute[1]))))}"
+    return f"In the config, {key}: {problem}" if key else problem
+
+
+def _near_option(key: str) -> str:
+    """Suggest a key of the config's own, or of the Trainer."""
+    head, _, rest = key.partition(".")
+    if head == "trainer":
+        name = rest.partition(".")[0]
+        return _did_you_mean([f"trainer.{near}" for near in _close(name, inspect.signature(pl.Trainer).parameters)])
+    return _did_you_mean(_close(head, TOP_LEVEL_KEYS) or list(TOP_LEVEL_KEYS[:3]))
+
+
+def _load(class_path: str) -> Any:
+    module, _, name = class_path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def _close(name: str, names: Iterable[str]) -> list[str]:
+    return difflib.get_close_matches(name, list(names), n=2)
+
+
+def _did_you_mean(names: list[str]) -> str:
+    return f"Did you mean {' or '.join(names)}?" if names else ""

@@ -1,0 +1,143 @@
+"""``adabelief fit``, ``validate``, ``test`` and ``predict``: the Lightning CLI over the recipes."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import yaml
+from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
+from pytorch_lightning.cli import LightningCLI, SaveConfigCallback
+from pytorch_lightning.utilities.model_helpers import is_overridden
+
+from lightning_adabelief.cli.closing import print_closing
+from lightning_adabelief.cli.explain import explain
+from lightning_adabelief.recipes.catalog import find_config
+
+
+def run(words: list[str]) -> None:
+    """Run one of the Lightning CLI's commands.
+
+    Args:
+        words: The command, then its options; a recipe's name may stand for a config.
+
+    Raises:
+        ValueError: If a config or an option is not what it should be.
+    """
+    _quiet()
+    words = _resolve_configs(words)
+    try:
+        AdaBeliefCLI(words)
+    except argparse.ArgumentError as error:
+        raise ValueError(f"{explain(str(error))}\n'adabelief {words[0]} --help' lists the options") from None
+
+
+class AdaBeliefCLI(LightningCLI):
+    """The Lightning CLI for any module and data; ``fit`` ends with a test and a closing table."""
+
+    def __init__(self, words: list[str]) -> None:
+        errors = {"exit_on_error": False}
+        super().__init__(
+            pl.LightningModule,
+            pl.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            save_config_callback=_SaveConfig,
+            parser_kwargs={**errors, **{command: errors for command in self.subcommands()}},
+            args=words,
+        )
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Make the Trainer, with a Rich progress bar unless the config has another or none."""
+        config = self._get(self.config_init, "trainer", default={})
+        callbacks = config.get("callbacks") or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
+            kwargs["callbacks"] = [*callbacks, _ProgressBar()]
+        return super().instantiate_trainer(**kwargs)
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint, and close with what there is to know."""
+        scores: Mapping[str, float] = {}
+        checkpoint = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        if is_overridden("test_step", self.model) and not self.trainer.interrupted:
+            scores = self.trainer.test(
+                self.model, datamodule=self.datamodule, ckpt_path=checkpoint or None, verbose=False
+            )[0]
+        if self.trainer.is_global_zero:
+            print_closing(self.trainer, scores, checkpoint)
+
+    def predict(self, **kwargs: Any) -> None:
+        """Predict, and save the list of batches' predictions as ``predictions.pt``."""
+        predictions = self.trainer.predict(**kwargs)
+        if self.trainer.is_global_zero:
+            folder = Path(self.trainer.log_dir or ".")
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.save(predictions, folder / "predictions.pt")
+            print(f"Predictions: {folder / 'predictions.pt'} (torch.load gives a list, a tensor a batch)")
+
+
+class _ProgressBar(RichProgressBar):
+    """Without the number of the run, which the closing table tells."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        metrics = super().get_metrics(trainer, pl_module)
+        return {name: value for name, value in metrics.items() if name != "v_num"}
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Save the config beside the logs; where nothing is logged, nowhere."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if trainer.loggers:
+            super().setup(trainer, pl_module, stage)
+
+
+def _resolve_configs(words: list[str]) -> list[str]:
+    """Put files in the place of the recipes that ``--config`` and ``-c`` name."""
+    resolved = list(words)
+    for i, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if option not in ("--config", "-c"):
+            continue
+        if equals:
+            resolved[i] = f"{option}={_checked(value)}"
+        elif i + 1 < len(words):
+            resolved[i + 1] = str(_checked(words[i + 1]))
+    return resolved
+
+
+def _checked(name_or_path: str) -> Path:
+    path = find_config(name_or_path)
+    compare = "Compare 'adabelief show digits-cnn'"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"The config {path} is no YAML, for it is no text: {error}. {compare}") from None
+    except yaml.YAMLError as error:
+        where = re.sub(r"\s+", " ", str(error))
+        raise ValueError(f"The config {path} is no YAML: {where}. {compare}") from None
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"The config {path} holds {content!r:.80}, not keys such as model, data and trainer. {compare}"
+        )
+    return path
+
+
+def _quiet() -> None:
+    """Leave out what is not about the user's run."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(lambda record: "Tip:" not in str(record.msg))
+    for ours in (
+        ".*LeafSpec.*",  # Lightning 2.6 calls what torch 2.15 deprecates
+        ".*does not have many workers.*",  # the recipe has chosen
+        "LightningCLI's args parameter.*",  # they are the command line, recipes' names resolved
+    ):
+        warnings.filterwarnings("ignore", message=ours)

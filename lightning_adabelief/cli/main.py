@@ -1,0 +1,77 @@
+"""The command ``adabelief``: recipes listed, shown, copied, and run by the Lightning CLI."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+LIGHTNING_COMMANDS = {
+    "fit": "train, then test the best checkpoint",
+    "validate": "evaluate on the validation data",
+    "test": "evaluate on the test data",
+    "predict": "predict, and save the predictions beside the logs",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: The words after ``adabelief``; by default those of the process.
+
+    Returns:
+        The exit status: 0, or 1 after an error that the user can mend.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if words and words[0] in LIGHTNING_COMMANDS:
+            _lightning_run()(words)
+        else:
+            arguments = _parser().parse_args(words)
+            arguments.run(arguments)
+    except Exception as error:
+        # Errors a user can cause are of these kinds; anything else is ours, and keeps its traceback.
+        kinds = (ValueError, NotImplementedError, FileNotFoundError, FileExistsError)
+        mendable = isinstance(error, kinds) or type(error).__name__ == "MisconfigurationException"
+        if not mendable or os.environ.get("ADABELIEF_TRACEBACK"):
+            raise
+        _print_error(error)
+        return 1
+    return 0
+
+
+def _lightning_run() -> Callable[[list[str]], None]:
+    """Import Lightning, without the collector going through its many lasting objects: a second less."""
+    gc.disable()
+    try:
+        from lightning_adabelief.cli.lightning import run
+    finally:
+        gc.freeze()  # nor afterwards
+        gc.enable()
+    return run
+
+
+def _parser() -> argparse.ArgumentParser:
+    from lightning_adabelief.cli import copy, list, show
+
+    parser = argparse.ArgumentParser(
+        prog="adabelief",
+        description="Train with AdaBelief in PyTorch Lightning, and see what it believes.",
+        epilog="Begin with: adabelief fit --config digits-cnn. After an error, ADABELIEF_TRACEBACK=1 shows where.",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in (list, show, copy):
+        module.add_parser(commands)
+    for name, purpose in LIGHTNING_COMMANDS.items():
+        commands.add_parser(name, help=f"{purpose}: --config NAME_OR_PATH and any option of the Lightning CLI")
+    return parser
+
+
+def _print_error(error: Exception) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
