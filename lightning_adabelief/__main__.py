@@ -1,0 +1,7 @@
+"""``python -m lightning_adabelief`` is ``adabelief``."""
+
+import sys
+
+from lightning_adabelief.cli.main import main
+
+sys.exit(main())

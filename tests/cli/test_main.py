@@ -1,0 +1,173 @@
+"""The command, as a user types it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lightning_adabelief.cli.main import main
+from lightning_adabelief.recipes.catalog import find
+
+QUICK = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=3", "--trainer.log_every_n_steps=1"]
+RESUMES = pytest.mark.filterwarnings("ignore:The dirpath has changed")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+def adabelief(*words):
+    return subprocess.run([sys.executable, "-m", "lightning_adabelief", *words], capture_output=True, text=True)
+
+
+def test_list_shows_every_recipe(capsys):
+    assert main(["list"]) == 0
+    assert "digits-cnn" in capsys.readouterr().out
+
+
+def test_show_prints_the_config_to_the_letter(capsys):
+    assert main(["show", "digits-cnn"]) == 0
+    assert capsys.readouterr().out == find("digits-cnn").path.read_text()
+
+
+def test_copy_copies_here_into_a_folder_or_to_a_file(capsys):
+    Path("folder").mkdir()
+    for dest, path in ([], "digits-cnn.yaml"), (["folder"], "folder/digits-cnn.yaml"), (["mine.yaml"], "mine.yaml"):
+        assert main(["copy", "digits-cnn", *dest]) == 0
+        assert Path(path).read_bytes() == find("digits-cnn").path.read_bytes()
+        assert f"adabelief fit --config {path}" in capsys.readouterr().out
+
+
+def test_copy_leaves_what_exists_as_it_is(capsys):
+    Path("mine.yaml").write_text("mine")
+    assert main(["copy", "digits-cnn", "mine.yaml"]) == 1
+    assert Path("mine.yaml").read_text() == "mine"
+    assert "mine.yaml exists" in capsys.readouterr().err
+    assert main(["copy", "digits-cnn", "no/mine.yaml"]) == 1
+    assert "no folder no" in capsys.readouterr().err
+
+
+def test_fit_closes_with_score_layers_places_and_the_tensorboard_command(capsys):
+    assert main(["fit", "--config", "digits-cnn", *QUICK]) == 0
+    out = capsys.readouterr().out
+    assert "test/accuracy" in out and "test/loss" in out
+    assert out.count("network.block") == 5
+    for column in ("s_t", "step size", "gain over", "eps"):
+        assert column in out
+    run = Path("logs/digits-cnn/version_0")
+    assert str(run) in out and f"{run}/checkpoints/best.ckpt" in out
+    assert "tensorboard --logdir logs/digits-cnn" in out
+    assert (run / "checkpoints/best.ckpt").is_file() and (run / "config.yaml").is_file()
+
+
+@RESUMES
+def test_validate_test_and_predict_run_from_a_checkpoint(capsys):
+    main(["fit", "--config", "digits-cnn", *QUICK])
+    checkpoint = "--ckpt_path=logs/digits-cnn/version_0/checkpoints/best.ckpt"
+    assert main(["validate", "--config", "digits-cnn", checkpoint]) == 0
+    assert main(["test", "--config=digits-cnn", checkpoint]) == 0
+    capsys.readouterr()
+    assert main(["predict", "-c", "digits-cnn", checkpoint]) == 0
+    path = Path(capsys.readouterr().out.split("Predictions: ")[1].split(" (")[0])
+    predictions = torch.cat(torch.load(path))
+    assert predictions.shape == (360, 10)
+
+
+def test_the_saved_config_runs_again():
+    main(["fit", "--config", "digits-cnn", *QUICK])
+    assert main(["fit", "--config", "logs/digits-cnn/version_0/config.yaml"]) == 0
+    assert Path("logs/digits-cnn/version_1/checkpoints/best.ckpt").is_file()
+
+
+def test_without_a_logger_or_a_checkpoint_it_still_closes(capsys):
+    config = yaml.safe_load(find("digits-cnn").path.read_text())
+    config["trainer"] |= {"logger": False, "callbacks": None, "enable_checkpointing": False, "max_epochs": 1}
+    Path("config.yaml").write_text(yaml.safe_dump(config))
+    before = Path("config.yaml").read_bytes()
+    assert main(["fit", "--config", "config.yaml", "--trainer.enable_progress_bar=false"]) == 0
+    assert "test/accuracy" in capsys.readouterr().out
+    assert Path("config.yaml").read_bytes() == before
+
+
+@RESUMES
+def test_a_run_resumes_from_its_last_checkpoint(capsys):
+    main(["fit", "--config", "digits-cnn", *QUICK])
+    last = "--ckpt_path=logs/digits-cnn/version_0/checkpoints/last.ckpt"
+    assert main(["fit", "--config", "digits-cnn", "--trainer.max_epochs=2", *QUICK[1:], last]) == 0
+    checkpoint = torch.load("logs/digits-cnn/version_1/checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 6
+    assert {float(s["step"]) for s in checkpoint["optimizer_states"][0]["state"].values()} == {6.0}
+
+
+ERRORS = [
+    (["show", "digit-cnn"], "Unknown recipe: 'digit-cnn'. Did you mean digits-cnn?"),
+    (["fit", "--config", "digit-cnn"], "Unknown config: 'digit-cnn'"),
+    (["fit"], "Give a config, for example --config digits-cnn"),
+    (["fit", "--config", "digits-cnn", "--trainr.max_epochs=3"], "--trainr.max_epochs=3. Did you mean trainer?"),
+    (["fit", "--config", "digits-cnn", "--model.optimizer.lr=-1"], "Invalid learning rate: -1"),
+    (["fit", "--config", "digits-cnn", "--model.optimizer.lr=.nan"], "Invalid learning rate: nan"),
+    (["fit", "--config", "digits-cnn", "--model.optimizer.warmup=0.1"], "Invalid warmup: 0.1 without total_steps"),
+    (["fit", "--config", "digits-cnn", "--model.optimizer.betas=[0,0.9]"], "residual='previous'"),
+    (["fit", "--config", "digits-cnn", "--model.optimizer.eps=-1"], "Invalid epsilon value: -1"),
+    (["fit", "--config", "digits-cnn", "--trainer.logger=false"], "BeliefMonitor has nowhere to log to"),
+    (["test", "--config", "digits-cnn", "--ckpt_path=none.ckpt"], "none.ckpt"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), ERRORS, ids=[" ".join(words) for words, _ in ERRORS])
+def test_a_users_error_is_one_line_without_traceback_and_a_failing_status(words, message, capsys):
+    assert main(words) == 1
+    captured = capsys.readouterr()
+    assert "error: " in captured.err and "Traceback" not in captured.err
+    assert message in captured.err
+
+
+BROKEN = [
+    ("trainer:", "trainr:", "Did you mean trainer?"),
+    ("max_epochs: 30", "max_epoch: 30", "Did you mean trainer.max_epochs"),
+    ("weight_decouple:", "weight_decoupl:", "AdaBelief has no option 'weight_decoupl'. Did you mean weight_decouple"),
+    ("width: 32", "widht: 32", "SmallCNN has no option 'widht'. Did you mean width?"),
+    ("every_n_steps:", "every_n_step:", "BeliefMonitor has no option 'every_n_step'. Did you mean every_n_steps"),
+    ("ion.SmallCNN", "ion.SmalCNN", "'SmalCNN'. Did you mean SmallCNN"),
+    ("betas: [0.9, 0.999]", "betas: nine", "model.optimizer.betas"),
+    ("lr: 3.0e-3", "lr: fast", "model.optimizer.lr"),
+]
+
+
+@pytest.mark.parametrize(("right", "wrong", "message"), BROKEN, ids=[wrong for _, wrong, _ in BROKEN])
+def test_a_wrong_key_or_value_in_a_config_is_named_with_what_is_near(right, wrong, message, capsys):
+    text = find("digits-cnn").path.read_text()
+    assert right in text
+    Path("mine.yaml").write_text(text.replace(right, wrong))
+    assert main(["fit", "--config", "mine.yaml"]) == 1
+    error = capsys.readouterr().err
+    assert message in error.replace("\n", " ")
+    assert len(error) < 400, "one clear error, not the parser's whole report"
+
+
+@pytest.mark.parametrize("content", [b"a: b: c", b"\x00\xff{{", b"just words", b"[1, 2]"], ids=repr)
+def test_a_config_that_is_no_yaml_is_named(content, capsys):
+    Path("mine.yaml").write_bytes(content)
+    assert main(["fit", "--config", "mine.yaml"]) == 1
+    error = capsys.readouterr().err
+    assert "The config mine.yaml" in error and "adabelief show digits-cnn" in error
+
+
+def test_as_a_process_it_fails_without_traceback_and_shows_one_on_request(monkeypatch):
+    failed = adabelief("fit", "--config", "nope")
+    assert failed.returncode == 1 and "error: Unknown config: 'nope'" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    monkeypatch.setenv("ADABELIEF_TRACEBACK", "1")
+    assert "Traceback" in adabelief("fit", "--config", "nope").stderr
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list"]])
+def test_help_and_list_bring_neither_torch_nor_lightning(words):
+    imports = "import sys; from lightning_adabelief.cli.main import main\ntry: main(sys.argv[1:])\nfinally: "
+    check = "assert not {'torch', 'pytorch_lightning'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", imports + check, *words], check=True, capture_output=True)

@@ -1,0 +1,73 @@
+"""Every shipped config says what it is, parses, and runs."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lightning_adabelief.cli.lightning import AdaBeliefCLI
+from lightning_adabelief.cli.main import main
+from lightning_adabelief.recipes.catalog import FACTS, find, find_config, recipes
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+
+
+def test_the_default_recipe_is_shipped():
+    assert "digits-cnn" in recipes()
+
+
+@pytest.mark.parametrize("recipe", recipes().values(), ids=recipes().keys())
+def test_each_config_tells_its_facts_and_measured_figures_come_from_results(recipe):
+    assert recipe.title and recipe.facts.keys() == set(FACTS)
+    if recipe.facts["measured"] != "-":
+        assert recipe.facts["measured"] in (RESULTS / f"{recipe.name}.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("recipe", recipes().values(), ids=recipes().keys())
+def test_each_config_runs(recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--config", recipe.name, "--trainer.fast_dev_run=true"]) == 0
+
+
+@pytest.mark.parametrize("recipe", recipes().values(), ids=recipes().keys())
+def test_each_configs_parameters_are_counted(recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(AdaBeliefCLI, "fit", lambda self, **_: None, raising=False)
+    monkeypatch.setattr(AdaBeliefCLI, "after_fit", lambda self: None)
+    models = []
+    monkeypatch.setattr(AdaBeliefCLI, "before_fit", lambda self: models.append(self.model), raising=False)
+    main(["fit", "--config", recipe.name])
+    assert recipe.facts["parameters"] == f"{sum(p.numel() for p in models[0].parameters()):,}"
+
+
+@pytest.mark.parametrize("recipe", recipes().values(), ids=recipes().keys())
+def test_each_config_writes_out_every_argument_of_the_rule(recipe):
+    optimizer = yaml.safe_load(recipe.path.read_text())["model"]["init_args"]["optimizer"]
+    assert optimizer["class_path"] == "lightning_adabelief.AdaBelief"
+    assert {
+        "lr",
+        "betas",
+        "eps",
+        "weight_decay",
+        "weight_decouple",
+        "fixed_decay",
+        "amsgrad",
+        "rectify",
+        "degenerated_to_sgd",
+        "warmup",
+        "residual",
+    } <= optimizer["init_args"].keys()
+
+
+def test_an_existing_path_wins_over_a_recipes_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_config("digits-cnn") == find("digits-cnn").path
+    Path("digits-cnn").write_text("model: mine")
+    assert find_config("digits-cnn") == Path("digits-cnn")
+
+
+def test_an_unknown_name_is_an_error_that_lists_near_names():
+    with pytest.raises(ValueError, match="'digit-cn' is no file and no recipe. Did you mean digits-cnn"):
+        find_config("digit-cn")
+    with pytest.raises(ValueError, match="'zzz'. The recipes are: .*digits-cnn"):
+        find("zzz")
