@@ -41,7 +41,11 @@ def print_closing(trainer: pl.Trainer, scores: Mapping[str, float], checkpoint: 
     if layers:
         parts.append(_beliefs(layers))
     parts.append(_places(trainer, checkpoint))
-    Console().print(Panel(Group(*parts), title="AdaBelief", title_align="left", padding=(1, 2)))
+    Console().print(Panel(Group(*parts), title=_title(trainer), title_align="left", padding=(1, 2)))
+
+
+def _title(trainer: pl.Trainer) -> str:
+    return ", ".join(type(optimizer).__name__ for optimizer in trainer.optimizers)
 
 
 def _scores(scores: Mapping[str, float]) -> Table:
@@ -76,6 +80,8 @@ def _beliefs(layers: Mapping[str, Mapping[str, float]]) -> Table:
 
 def _places(trainer: pl.Trainer, checkpoint: str) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     table.add_row("", "")
     log_dir = trainer.log_dir if trainer.loggers else None
     if log_dir:

@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         _print_error(error)
         return 1
+    finally:
+        gc.unfreeze()  # for the libraries that look for leaks at exit
     return 0
 
 
@@ -49,7 +51,7 @@ def _lightning_run() -> Callable[[list[str]], None]:
     try:
         from lightning_adabelief.cli.lightning import run
     finally:
-        gc.freeze()  # nor afterwards
+        gc.freeze()  # nor while the command runs
         gc.enable()
     return run
 

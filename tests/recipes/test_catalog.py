@@ -20,7 +20,14 @@ def test_the_default_recipe_is_shipped():
 def test_each_config_tells_its_facts_and_measured_figures_come_from_results(recipe):
     assert recipe.title and recipe.facts.keys() == set(FACTS)
     if recipe.facts["measured"] != "-":
-        assert recipe.facts["measured"] in (RESULTS / f"{recipe.name}.md").read_text(encoding="utf-8")
+        (summary, *_) = (RESULTS / f"{recipe.name}.md").read_text(encoding="utf-8").splitlines()
+        assert recipe.facts["measured"] == summary
+        assert summary in (recipe.path.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_quotes_what_was_measured():
+    (summary, *_) = (RESULTS / "digits-cnn.md").read_text(encoding="utf-8").splitlines()
+    assert summary in (RESULTS.parents[1] / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("recipe", recipes().values(), ids=recipes().keys())
