@@ -11,7 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-NOISE = re.compile(r"Does not validate|Subtypes:|Errors:|Given value|Parser key|Expected a <class 'NoneType'>")
+NOISE = re.compile(r"$|Does not validate|Subtypes:|Errors:|Parser key [^:]+:$|Problem with given class_path|Type .*:$")
 TOP_LEVEL_KEYS = ("model", "data", "trainer", "seed_everything", "ckpt_path", "optimizer", "lr_scheduler")
 
 
@@ -22,34 +22,49 @@ def explain(report: str) -> str:
         report: The error's text.
 
     Returns:
-        The key, the innermost problem and, for an unknown key, near names.
+        The key, the innermost problem and, for an unknown name, near ones; a text that is no such
+        report, as it is.
     """
-    unknown = re.search(r"does not accept option '([^']+)'", report)
+    unknown = re.search(r"(does not accept option|unrecognized arguments:) '?-*([^'=\s]+)", report)
     if unknown:
-        return f"Unknown key in the config: {unknown[1]!r}. {_near_option(unknown[1])}"
-    unknown = re.search(r"unrecognized arguments: (.*)", report)
-    if unknown:
-        return f"Unknown option: {unknown[1]}. {_near_option(unknown[1].split('=')[0].lstrip('-'))}"
+        return f"Unknown option: {unknown[2]!r}. {_near_option(unknown[2])}"
     if "arguments are required" in report:
         return f"{report[0].upper()}{report[1:]}. Give a config, for example --config digits-cnn"
-    lines = [line for line in report.splitlines() if line.strip() and not NOISE.match(line.strip(" -"))]
+    branch = _first_branch(report)
+    lines = [line.strip(" -") for line in branch if not NOISE.match(line.strip(" -"))]
     if not lines:
         return report
-    problem = max(lines, key=lambda line: len(line) - len(line.lstrip()))
-    before = report[: report.index(problem) + len(problem)]
-    classes = re.findall(r"class_path[ =]'([^']+)'", before)
-    key = ".".join(re.findall(r"Parser key \"([^\"]+)\"", before))
-    problem = re.sub(r"\.? Got value: Namespace\(.*", "", problem).strip(" -")
+    text = "\n".join(branch)
+    problem = re.sub(r"\.? Got value: Namespace\(.*", "", lines[-1])
     problem = re.sub(r"^Type .* expects a function or a callable class: ", "", problem)
-    problem = re.sub(r"^Parser key .*:$", "", problem)
     option = re.search(r"Option '([^']+)' is not accepted", problem)
+    attribute = re.search(r"module '([^']+)' has no attribute '([^']+)'", problem)
+    classes = re.findall(r"class_path[ =]'([^']+)'", text)
     if option and classes:
         near = _close(option[1], inspect.signature(_load(classes[-1])).parameters)
         problem = f"{classes[-1]} has no option {option[1]!r}. {_did_you_mean(near)}"
-    attribute = re.search(r"module '([^']+)' has no attribute '([^']+)'", problem)
-    if attribute:
-        problem += f". {_did_you_mean(_close(attribute[2], dir(import_module(attribute[1]))))}"
+    elif attribute:
+        problem = f"{problem}. {_did_you_mean(_close(attribute[2], dir(import_module(attribute[1]))))}"
+    key = ".".join(re.findall(r"Parser key \"([^\"]+)\"", text))
     return f"In the config, {key}: {problem}" if key else problem
+
+
+def _first_branch(report: str) -> list[str]:
+    """The lines of the report without all but the first of each list of alternatives."""
+    lines: list[str] = []
+    bullets: list[int] = []
+    for line in report.splitlines():
+        indent = len(line) - len(line.lstrip())
+        if re.match(r"Given value", line.strip()):
+            continue
+        while bullets and indent < bullets[-1]:
+            bullets.pop()
+        if bullets and indent == bullets[-1]:
+            break  # the next alternative
+        if line.lstrip().startswith("- "):
+            bullets.append(indent)
+        lines.append(line)
+    return lines
 
 
 def _near_option(key: str) -> str:

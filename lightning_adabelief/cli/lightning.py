@@ -36,7 +36,9 @@ def run(words: list[str]) -> None:
     try:
         AdaBeliefCLI(words)
     except argparse.ArgumentError as error:
-        raise ValueError(f"{explain(str(error))}\n'adabelief {words[0]} --help' lists the options") from None
+        raise ValueError(f"{explain(str(error))}\n'adabelief {words[0]} --help' lists the options") from error
+    except ValueError as error:  # which an argument's own class raised, perhaps within the parser's report
+        raise ValueError(explain(str(error)) if "Given value" in str(error) else error) from error
 
 
 class AdaBeliefCLI(LightningCLI):

@@ -108,12 +108,15 @@ ERRORS = [
     (["show", "digit-cnn"], "Unknown recipe: 'digit-cnn'. Did you mean digits-cnn?"),
     (["fit", "--config", "digit-cnn"], "Unknown config: 'digit-cnn'"),
     (["fit"], "Give a config, for example --config digits-cnn"),
-    (["fit", "--config", "digits-cnn", "--trainr.max_epochs=3"], "--trainr.max_epochs=3. Did you mean trainer?"),
+    (["fit", "--config", "digits-cnn", "--trainr.max_epochs=3"], "'trainr.max_epochs'. Did you mean trainer?"),
     (["fit", "--config", "digits-cnn", "--model.optimizer.lr=-1"], "Invalid learning rate: -1"),
     (["fit", "--config", "digits-cnn", "--model.optimizer.lr=.nan"], "Invalid learning rate: nan"),
     (["fit", "--config", "digits-cnn", "--model.optimizer.warmup=0.1"], "Invalid warmup: 0.1 without total_steps"),
     (["fit", "--config", "digits-cnn", "--model.optimizer.betas=[0,0.9]"], "residual='previous'"),
     (["fit", "--config", "digits-cnn", "--model.optimizer.eps=-1"], "Invalid epsilon value: -1"),
+    (["fit", "--config", "digits-cnn", "--data.batch_size=0"], "error: Invalid batch_size: 0. Give 1 or more"),
+    (["fit", "--config", "digits-cnn", "--data.batch_size=many"], "data.batch_size: Expected a <class 'int'>"),
+    (["fit", "--config"], "expected one argument"),
     (["fit", "--config", "digits-cnn", "--trainer.logger=false"], "BeliefMonitor has nowhere to log to"),
     (["test", "--config", "digits-cnn", "--ckpt_path=none.ckpt"], "none.ckpt"),
 ]
@@ -124,13 +127,14 @@ def test_a_users_error_is_one_line_without_traceback_and_a_failing_status(words,
     assert main(words) == 1
     captured = capsys.readouterr()
     assert "error: " in captured.err and "Traceback" not in captured.err
-    assert message in captured.err
+    assert message in captured.err and len(captured.err) < 400
 
 
 BROKEN = [
     ("trainer:", "trainr:", "Did you mean trainer?"),
     ("max_epochs: 30", "max_epoch: 30", "Did you mean trainer.max_epochs"),
     ("weight_decouple:", "weight_decoupl:", "AdaBelief has no option 'weight_decoupl'. Did you mean weight_decouple"),
+    ("every_n_steps: null", "every_n_steps: 0", "error: Invalid every_n_steps: 0. Give 1 or more"),
     ("width: 32", "widht: 32", "SmallCNN has no option 'widht'. Did you mean width?"),
     ("every_n_steps:", "every_n_step:", "BeliefMonitor has no option 'every_n_step'. Did you mean every_n_steps"),
     ("ion.SmallCNN", "ion.SmalCNN", "'SmalCNN'. Did you mean SmallCNN"),
