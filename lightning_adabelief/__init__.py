@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_adabelief.callbacks.belief_monitor import BeliefMonitor
+    from lightning_adabelief.configure import configure_adabelief
     from lightning_adabelief.optim.adabelief import AdaBelief
 
-__all__ = ["AdaBelief", "BeliefMonitor"]
+__all__ = ["AdaBelief", "BeliefMonitor", "configure_adabelief"]
 
 _MODULES = {
     "AdaBelief": "lightning_adabelief.optim.adabelief",
     "BeliefMonitor": "lightning_adabelief.callbacks.belief_monitor",
+    "configure_adabelief": "lightning_adabelief.configure",
 }
 
 
