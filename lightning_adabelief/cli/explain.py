@@ -25,10 +25,10 @@ def explain(report: str) -> str:
         The key, the innermost problem and, for an unknown name, near ones; a text that is no such
         report, as it is.
     """
-    unknown = re.search(r"(does not accept option|unrecognized arguments:) '?-*([^'=\s]+)", report)
+    unknown = re.search(r"(does not accept \w+( key)?|unrecognized arguments:) '?-*([^'=\s]+)", report, re.IGNORECASE)
     if unknown:
-        return f"Unknown option: {unknown[2]!r}. {_near_option(unknown[2])}"
-    if "arguments are required" in report:
+        return f"Unknown option: {unknown[3]!r}. {_near_option(unknown[3])}"
+    if re.search("(are|is) required", report):
         return f"{report[0].upper()}{report[1:]}. Give a config, for example --config digits-cnn"
     branch = _first_branch(report)
     lines = [line.strip(" -") for line in branch if not NOISE.match(line.strip(" -"))]
@@ -37,7 +37,7 @@ def explain(report: str) -> str:
     text = "\n".join(branch)
     problem = re.sub(r"\.? Got value: Namespace\(.*", "", lines[-1])
     problem = re.sub(r"^Type .* expects a function or a callable class: ", "", problem)
-    option = re.search(r"Option '([^']+)' is not accepted", problem)
+    option = re.search(r"(?:Option|Key) '([^']+)' is not (?:accepted|expected)", problem)
     attribute = re.search(r"module '([^']+)' has no attribute '([^']+)'", problem)
     classes = re.findall(r"class_path[ =]'([^']+)'", text)
     if option and classes:
@@ -55,7 +55,7 @@ def _first_branch(report: str) -> list[str]:
     bullets: list[int] = []
     for line in report.splitlines():
         indent = len(line) - len(line.lstrip())
-        if re.match(r"Given value", line.strip()):
+        if re.match(r"Given value|(- )?Expected a <class 'NoneType'>", line.strip()):
             continue
         while bullets and indent < bullets[-1]:
             bullets.pop()
