@@ -51,7 +51,8 @@ class BeliefMonitor(pl.Callback):
     ======================== ==================================================================
     ``rectification``        r_t, 0 to 1; 1 without ``rectify``
     ``warmup``               share of the learning rate in force, 0 to 1
-    ``skipped_steps``        steps that the gradient scaler left out, so far
+    ``skipped_steps``        steps set out for that the optimizer did not take, so far: those
+                             that the gradient scaler left out
     ``nonfinite_steps``      steps taken on a gradient with a NaN or an infinity, so far
     ======================== ==================================================================
 
@@ -60,7 +61,8 @@ class BeliefMonitor(pl.Callback):
 
     Args:
         every_n_steps: Log every so many batches that step; ``None`` is the Trainer's
-            ``log_every_n_steps``.
+            ``log_every_n_steps``. An optimizer that does not step in such a batch is logged at its
+            next step.
         include: Glob, or globs, of layers to log, all of them, instead of the most notable:
             ``"*"`` is every layer.
         exclude: Glob, or globs, of layers to leave out; the summaries leave them out too.
@@ -73,8 +75,8 @@ class BeliefMonitor(pl.Callback):
     Raises:
         ValueError: If an argument is not of this form; the message names the value.
         MisconfigurationException: At the start of training, if the Trainer has no logger, no
-            optimizer is an AdaBelief, a glob matches no layer, or ``histograms`` finds no logger
-            that takes them.
+            optimizer is an AdaBelief, a glob matches no layer, none is left, or ``histograms`` finds
+            no logger that takes them.
 
     Example::
 
@@ -86,7 +88,7 @@ class BeliefMonitor(pl.Callback):
         every_n_steps: int | None = None,
         include: str | Sequence[str] | None = None,
         exclude: str | Sequence[str] | None = None,
-        statistics: Sequence[str] = DEFAULT,
+        statistics: str | Sequence[str] = DEFAULT,
         histograms: bool = False,
         top_k: int = 5,
     ) -> None:
@@ -95,35 +97,42 @@ class BeliefMonitor(pl.Callback):
             raise ValueError(f"Invalid every_n_steps: {every_n_steps}. Give 1 or more, or None for the Trainer's")
         if top_k < 0:
             raise ValueError(f"Invalid top_k: {top_k}. Give 0 or more; include='*' logs every layer")
-        for name in statistics:
+        for name in _as_tuple(statistics):
             if name not in DEFAULT:
                 near = difflib.get_close_matches(name, DEFAULT, n=1) or DEFAULT
                 raise ValueError(f"Unknown statistic: {name!r}. Did you mean {' or '.join(near)}?")
         self.every_n_steps = every_n_steps
         self.include = _as_tuple(include)
         self.exclude = _as_tuple(exclude)
-        self.statistics = tuple(statistics)
+        self.statistics = _as_tuple(statistics)
         self.histograms = histograms
         self.top_k = top_k
         self._watched: list[WatchedOptimizer] = []
         self._restored: dict[str, Any] = {}
         self._handles: list[Any] = []
-        self._logged: dict[str, int] = {}
         self._pending: dict[str, float] = {}
         self._pending_histograms: dict[str, Tensor] = {}
+
+    @property
+    def state_key(self) -> str:
+        """What tells the states of several monitors apart in a checkpoint."""
+        return self._generate_state_key(include=self.include, exclude=self.exclude, every_n_steps=self.every_n_steps)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the optimizers and their layers, and check that all that was asked for is there."""
         self._watched = find_optimizers(trainer.optimizers)
         self._check(trainer, pl_module)
+        restored, self._restored = self._restored, {}
         for watched in self._watched:
-            if watched.name in self._restored:
-                watched.load_state_dict(self._restored[watched.name])
+            watched.measured_at = _batches(trainer)
+            if watched.name in restored:
+                watched.load_state_dict(restored[watched.name])
 
             def after_step(*_: Any, watched: WatchedOptimizer = watched) -> None:
-                watched.count_step()
-                if self._due(trainer):
+                watched.count_step(check_finite="nonfinite_steps" in self.statistics)
+                if self._due(watched, trainer):
                     self._measure(watched, pl_module)
+                    watched.measured_at = _batches(trainer) + 1
 
             self._handles.append(watched.optimizer.register_step_post_hook(after_step))
 
@@ -138,15 +147,17 @@ class BeliefMonitor(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log what was measured, if an optimizer stepped; of several steps in a batch, the last."""
-        stepped = [watched for watched in self._watched if watched.attempted > self._logged.get(watched.name, 0)]
-        if not stepped or not self._due(trainer):
+        """Log what was measured in this batch; of several steps, the last."""
+        for watched in self._watched:
+            measured = watched.measured_at == _batches(trainer) + 1
+            if measured:
+                self._add("nonfinite_steps", watched.name, watched.nonfinite_steps)
+            if measured or watched.skipped_steps > watched.logged_skips:
+                self._add("skipped_steps", watched.name, watched.skipped_steps)
+                watched.logged_skips = watched.skipped_steps
+        if not self._pending:
             return
-        for watched in stepped:
-            self._logged[watched.name] = watched.attempted
-            self._add("skipped_steps", watched.name, watched.skipped_steps)
-            self._add("nonfinite_steps", watched.name, watched.nonfinite_steps)
-        step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        step = _batches(trainer)
         for logger in trainer.loggers:
             separator = logger.group_separator
             logger.log_metrics({tag.replace("/", separator): value for tag, value in self._pending.items()}, step=step)
@@ -193,8 +204,9 @@ class BeliefMonitor(pl.Callback):
                 f"BeliefMonitor found no optimizer with a belief, only: {kinds}. Return "
                 "lightning_adabelief.AdaBelief from configure_optimizers, or remove the callback"
             )
-        kinds = ", ".join(type(logger).__name__ for logger in trainer.loggers)
-        if self.histograms and "TensorBoardLogger" not in kinds and not trainer.fast_dev_run:
+        tensorboard = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
+        if self.histograms and not tensorboard and not trainer.fast_dev_run:
+            kinds = ", ".join(type(logger).__name__ for logger in trainer.loggers)
             raise MisconfigurationException(
                 f"BeliefMonitor(histograms=True) needs a TensorBoardLogger, the Trainer has only: {kinds}. "
                 "Add one, or leave histograms out"
@@ -207,14 +219,23 @@ class BeliefMonitor(pl.Callback):
                     raise MisconfigurationException(
                         f"BeliefMonitor({option}={glob!r}) matches no layer. Layers have names like {', '.join(near)}"
                     )
+        if not any(_matches(name, self.include or "*") and not _matches(name, self.exclude) for name in names):
+            raise MisconfigurationException(
+                f"BeliefMonitor(include={self.include}, exclude={self.exclude}) leaves no layer to log. Exclude less"
+            )
 
-    def _due(self, trainer: Any) -> bool:
-        """Whether the batch under way is one to log, as the Trainer's own logging has it."""
+    def _due(self, watched: WatchedOptimizer, trainer: Any) -> bool:
+        """Whether to measure the step just taken: an interval has ended since the last measurement.
+
+        In the plain case these are the batches in which the Trainer logs; an optimizer that did not
+        step in such a batch is measured at its next step.
+        """
         interval = trainer.log_every_n_steps if self.every_n_steps is None else self.every_n_steps
-        # `+ 1`, for the Trainer counts the batch when it is over
-        stepped = trainer.fit_loop.epoch_loop._batches_that_stepped + 1
-        last = trainer.should_stop or trainer.fast_dev_run
-        return interval > 0 and (stepped % interval == 0 or last)
+        batch = _batches(trainer) + 1  # counted when it is over
+        if interval == 0:
+            return False
+        ended = batch // interval > watched.measured_at // interval
+        return ended or batch == watched.measured_at or trainer.should_stop or trainer.fast_dev_run
 
     def _measure(self, watched: WatchedOptimizer, pl_module: pl.LightningModule) -> None:
         """Take the statistics of the step just taken."""
@@ -262,6 +283,11 @@ def _as_tuple(globs: str | Sequence[str] | None) -> tuple[str, ...]:
 
 def _matches(name: str, globs: Sequence[str]) -> bool:
     return any(fnmatchcase(name, glob) for glob in globs)
+
+
+def _batches(trainer: Any) -> int:
+    """The batches that stepped and are over: the step that loggers are given."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
 def _finite_log10(values: Tensor) -> Tensor:

@@ -26,6 +26,8 @@ class WatchedOptimizer:
     Attributes:
         attempted: Steps that Lightning set out to take.
         taken: Steps that reached the optimizer.
+        measured_at: The batch, counted from 1, in which it was last measured.
+        logged_skips: ``skipped_steps`` when last logged.
         layers: From a layer's name to its statistics and ``size`` when last measured.
         notability: From a layer's name to how notable it has been, summed over the measurements.
     """
@@ -35,6 +37,8 @@ class WatchedOptimizer:
         self.optimizer = optimizer
         self.attempted = 0
         self.taken = 0
+        self.measured_at = 0
+        self.logged_skips = 0
         self.layers: dict[str, dict[str, float]] = {}
         self.notability: Counter[str] = Counter()
         self._skipped_before = 0
@@ -42,7 +46,7 @@ class WatchedOptimizer:
 
     @property
     def skipped_steps(self) -> int:
-        """Steps that the gradient scaler left out, those of a run resumed included."""
+        """Steps set out for and not taken, those of a run resumed included."""
         return self._skipped_before + self.attempted - self.taken
 
     @property
@@ -50,10 +54,12 @@ class WatchedOptimizer:
         """Steps taken on a gradient with a NaN or an infinity; reading it waits for the device."""
         return int(self._nonfinite)
 
-    def count_step(self) -> None:
-        """Count a step, and whether its gradient was finite, without waiting for the device."""
+    def count_step(self, check_finite: bool) -> None:
+        """Count a step and, if asked, whether its gradient was finite, without waiting for the device."""
         self.taken += 1
         self.attempted = max(self.attempted, self.taken)  # a raw optimizer steps without Lightning's hook
+        if not check_finite:
+            return
         grads = [param.grad for param, _ in self._parameters() if param.grad is not None]
         if grads:
             device = grads[0].device
@@ -120,7 +126,7 @@ class WatchedOptimizer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on counting from :meth:`state_dict`."""
-        self._skipped_before = state["skipped_steps"]
+        self._skipped_before = self.logged_skips = state["skipped_steps"]
         self._nonfinite = torch.tensor(state["nonfinite_steps"])
         self.notability = Counter(state["notability"])
 

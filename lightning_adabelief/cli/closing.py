@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytorch_lightning as pl
+from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -21,13 +24,12 @@ COLUMNS = {
 }
 
 
-def print_closing(trainer: pl.Trainer, scores: Mapping[str, float], checkpoint: str) -> None:
+def print_closing(trainer: pl.Trainer, scores: Mapping[str, float]) -> None:
     """Print the closing table of a run.
 
     Args:
         trainer: The Trainer that ran.
-        scores: The test's metrics.
-        checkpoint: Path of the checkpoint tested; empty for the last weights.
+        scores: The test's metrics; none if there was no test.
     """
     parts: list[Table | Text] = []
     if scores:
@@ -40,8 +42,16 @@ def print_closing(trainer: pl.Trainer, scores: Mapping[str, float], checkpoint: 
     }
     if layers:
         parts.append(_beliefs(layers))
-    parts.append(_places(trainer, checkpoint))
-    Console().print(Panel(Group(*parts), title=_title(trainer), title_align="left", padding=(1, 2)))
+    console = Console()
+    if parts:
+        console.print(Panel(Group(*parts), title=_title(trainer), title_align="left", padding=(1, 2)))
+    for name, place in _places(trainer).items():
+        console.print(f"[dim]{name}[/] {escape(place)}", soft_wrap=True, highlight=False)  # to be copied whole
+
+
+def best_checkpoint(trainer: pl.Trainer) -> str:
+    """The path of the best checkpoint, or the latest where none is better; empty where there is none."""
+    return getattr(trainer.checkpoint_callback, "best_model_path", "")
 
 
 def _title(trainer: pl.Trainer) -> str:
@@ -78,19 +88,19 @@ def _beliefs(layers: Mapping[str, Mapping[str, float]]) -> Table:
     return table
 
 
-def _places(trainer: pl.Trainer, checkpoint: str) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("", "")
-    log_dir = trainer.log_dir if trainer.loggers else None
-    if log_dir:
-        table.add_row("logs", _path(log_dir))
+def _places(trainer: pl.Trainer) -> dict[str, str]:
+    """Where the run left what, and how to look at it."""
+    places = {}
+    checkpoint = best_checkpoint(trainer)
+    if trainer.loggers and trainer.log_dir:
+        places["logs           "] = _path(trainer.log_dir)
     if checkpoint:
-        table.add_row("best checkpoint", _path(checkpoint))
-    if log_dir:
-        table.add_row("see it all", Text(f"tensorboard --logdir {_path(str(Path(log_dir).parent))}", style="bold"))
-    return table
+        best = getattr(trainer.checkpoint_callback, "monitor", None)
+        places["best checkpoint" if best else "last checkpoint"] = _path(checkpoint)
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            places["see it all     "] = f"tensorboard --logdir {shlex.quote(_path(logger.root_dir))}"
+    return places
 
 
 def _path(path: str) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from lightning_adabelief.recipes.catalog import recipes
+
 NOISE = re.compile(r"$|Does not validate|Subtypes:|Errors:|Parser key [^:]+:$|Problem with given class_path|Type .*:$")
 TOP_LEVEL_KEYS = ("model", "data", "trainer", "seed_everything", "ckpt_path", "optimizer", "lr_scheduler")
 
@@ -28,8 +30,9 @@ def explain(report: str) -> str:
     unknown = re.search(r"(does not accept \w+( key)?|unrecognized arguments:) '?-*([^'=\s]+)", report, re.IGNORECASE)
     if unknown:
         return f"Unknown option: {unknown[3]!r}. {_near_option(unknown[3])}"
-    if re.search("(are|is) required", report):
-        return f"{report[0].upper()}{report[1:]}. Give a config, for example --config digits-cnn"
+    missing = re.findall(r"\b\w+\.(data|model)\b", report) if re.search("(are|is) required", report) else []
+    if missing:
+        return f"There is no {' and no '.join(missing)}. Give a config that has both, for example --config digits-cnn"
     branch = _first_branch(report)
     lines = [line.strip(" -") for line in branch if not NOISE.match(line.strip(" -"))]
     if not lines:
@@ -45,6 +48,12 @@ def explain(report: str) -> str:
         problem = f"{classes[-1]} has no option {option[1]!r}. {_did_you_mean(near)}"
     elif attribute:
         problem = f"{problem}. {_did_you_mean(_close(attribute[2], dir(import_module(attribute[1]))))}"
+    missing_class = re.match(r"Expected a path but (\S+)", problem)
+    if missing_class:
+        problem = f"There is no class {missing_class[1]}. Give its full path, as package.module.Class"
+    value = re.search(r"Given value: (.{1,80})$", report, re.MULTILINE)
+    if problem.startswith("Expected a") and "Got value" not in problem and value:
+        problem = f"{problem}. Got value: {value[1]}"
     key = ".".join(re.findall(r"Parser key \"([^\"]+)\"", text))
     return f"In the config, {key}: {problem}" if key else problem
 
@@ -68,7 +77,9 @@ def _first_branch(report: str) -> list[str]:
 
 
 def _near_option(key: str) -> str:
-    """Suggest a key of the config's own, or of the Trainer."""
+    """Suggest a key of the config's own or of the Trainer, or for a recipe the way to give it."""
+    if key in recipes():
+        return f"Did you mean --config {key}?"
     head, _, rest = key.partition(".")
     if head == "trainer":
         name = rest.partition(".")[0]
@@ -86,4 +97,4 @@ def _close(name: str, names: Iterable[str]) -> list[str]:
 
 
 def _did_you_mean(names: list[str]) -> str:
-    return f"Did you mean {' or '.join(names)}?" if names else ""
+    return f"Did you mean {' or '.join(names)}?" if names else "Nothing there has a name like it"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import pickle
 import re
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
 from pytorch_lightning.cli import LightningCLI, SaveConfigCallback
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from lightning_adabelief.cli.closing import print_closing
+from lightning_adabelief.cli.closing import best_checkpoint, print_closing
 from lightning_adabelief.cli.explain import explain
 from lightning_adabelief.recipes.catalog import find_config
 
@@ -37,8 +37,16 @@ def run(words: list[str]) -> None:
         AdaBeliefCLI(words)
     except argparse.ArgumentError as error:
         raise ValueError(f"{explain(str(error))}\n'adabelief {words[0]} --help' lists the options") from error
-    except ValueError as error:  # which an argument's own class raised, perhaps within the parser's report
-        raise ValueError(explain(str(error)) if "Given value" in str(error) else error) from error
+    except ValueError as error:
+        if "Given value" not in str(error):  # not the parser's report on what an argument's class raised
+            raise
+        raise ValueError(explain(str(error))) from error
+    except pickle.UnpicklingError as error:
+        raise ValueError("The file given as --ckpt_path is no checkpoint of Lightning") from error
+    except RuntimeError as error:
+        if "Error(s) in loading state_dict" not in str(error):
+            raise
+        raise ValueError(f"The checkpoint is of another network than the config's. {error}") from error
 
 
 class AdaBeliefCLI(LightningCLI):
@@ -66,16 +74,27 @@ class AdaBeliefCLI(LightningCLI):
             kwargs["callbacks"] = [*callbacks, _ProgressBar()]
         return super().instantiate_trainer(**kwargs)
 
+    def fit(self, **kwargs: Any) -> None:
+        """Train; an interrupted training closes with what there is."""
+        try:
+            self.trainer.fit(**kwargs)
+        except SystemExit:
+            if self.trainer.interrupted and self.trainer.is_global_zero:
+                print_closing(self.trainer, {})
+            raise
+
     def after_fit(self) -> None:
-        """Test the best checkpoint, and close with what there is to know."""
-        scores: Mapping[str, float] = {}
-        checkpoint = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
-        if is_overridden("test_step", self.model) and not self.trainer.interrupted:
-            scores = self.trainer.test(
-                self.model, datamodule=self.datamodule, ckpt_path=checkpoint or None, verbose=False
-            )[0]
-        if self.trainer.is_global_zero:
-            print_closing(self.trainer, scores, checkpoint)
+        """Test the best checkpoint, where there is something to test; close with what there is to know."""
+        scores: dict[str, float] = {}
+        data = self.datamodule or self.model
+        try:
+            if is_overridden("test_step", self.model) and is_overridden("test_dataloader", data):
+                checkpoint = best_checkpoint(self.trainer) or None
+                for of_loader in self.trainer.test(self.model, self.datamodule, checkpoint, verbose=False):
+                    scores |= of_loader
+        finally:
+            if self.trainer.is_global_zero:
+                print_closing(self.trainer, scores)
 
     def predict(self, **kwargs: Any) -> None:
         """Predict, and save the list of batches' predictions as ``predictions.pt``."""
@@ -99,8 +118,15 @@ class _SaveConfig(SaveConfigCallback):
     """Save the config beside the logs; where nothing is logged, nowhere."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if trainer.loggers:
+        if not trainer.loggers:
+            return
+        try:
             super().setup(trainer, pl_module, stage)
+        except RuntimeError as error:
+            raise ValueError(
+                f"{trainer.log_dir} holds another run, and is left as it is. Give another "
+                "--trainer.logger.init_args.version, or none, to number runs"
+            ) from error
 
 
 def _resolve_configs(words: list[str]) -> list[str]:
@@ -128,9 +154,9 @@ def _checked(name_or_path: str) -> Path:
         where = re.sub(r"\s+", " ", str(error))
         raise ValueError(f"The config {path} is no YAML: {where}. {compare}") from None
     if not isinstance(content, dict):
-        raise ValueError(
-            f"The config {path} holds {content!r:.80}, not keys such as model, data and trainer. {compare}"
-        )
+        raise ValueError(f"The config {path} holds {content!r:.80}, not keys such as model and trainer. {compare}")
+    if not isinstance(content.get("trainer", {}), dict):
+        raise ValueError(f"In the config {path}, trainer is {content['trainer']!r:.80}, not keys. {compare}")
     return path
 
 

@@ -6,6 +6,7 @@ import argparse
 import gc
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 LIGHTNING_COMMANDS = {
@@ -23,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after ``adabelief``; by default those of the process.
 
     Returns:
-        The exit status: 0, or 1 after an error that the user can mend.
+        The exit status: 0, or 1 after an error that the user can mend. Where the command itself is
+        wrong, argparse exits with 2.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -33,10 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments = _parser().parse_args(words)
             arguments.run(arguments)
     except Exception as error:
-        # Errors a user can cause are of these kinds; anything else is ours, and keeps its traceback.
-        kinds = (ValueError, NotImplementedError, FileNotFoundError, FileExistsError)
-        mendable = isinstance(error, kinds) or type(error).__name__ == "MisconfigurationException"
-        if not mendable or os.environ.get("ADABELIEF_TRACEBACK"):
+        if not _is_mendable(error) or os.environ.get("ADABELIEF_TRACEBACK"):
             raise
         _print_error(error)
         return 1
@@ -45,8 +44,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _is_mendable(error: Exception) -> bool:
+    """Whether an error's message says it all: one about files, or that a checker of arguments raised.
+
+    Any other, such as a ValueError of the user's own module, keeps its traceback.
+    """
+    if isinstance(error, OSError) or type(error).__name__ == "MisconfigurationException":
+        return True
+    raised_in = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+    checkers = ("lightning_adabelief", "pytorch_lightning", "lightning_fabric", "jsonargparse", "torch.optim")
+    return isinstance(error, (ValueError, NotImplementedError)) and raised_in.startswith(checkers)
+
+
 def _lightning_run() -> Callable[[list[str]], None]:
-    """Import Lightning, without the collector going through its many lasting objects: a second less."""
+    """Import Lightning, and let a config name classes of modules in this folder.
+
+    The garbage collector need not go through the many objects that the import makes for good:
+    ``fit --help`` answers sooner by a third.
+    """
+    sys.path.insert(0, os.getcwd())
     gc.disable()
     try:
         from lightning_adabelief.cli.lightning import run

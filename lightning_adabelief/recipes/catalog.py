@@ -55,6 +55,8 @@ def find_config(name_or_path: str) -> Path:
     path, shipped = Path(name_or_path), recipes()
     if path.is_file():
         return path
+    if path.is_dir():
+        raise ValueError(f"Unknown config: {name_or_path!r} is a folder. Give a file in it, or a recipe's name")
     if name_or_path not in shipped:
         raise ValueError(f"Unknown config: {name_or_path!r} is no file and no recipe. {_near(name_or_path, shipped)}")
     return shipped[name_or_path].path

@@ -8,7 +8,6 @@ import torch
 from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.plugins import MixedPrecision
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_adabelief import AdaBelief, BeliefMonitor
 from lightning_adabelief.optim.belief import LAYER_STATISTICS, layer_statistics
@@ -184,6 +183,43 @@ def test_param_groups_have_their_own_rectification_and_warmup(fit, csv_rows):
     assert rows["belief/warmup/AdaBelief/pg2"] == pytest.approx({4: 0.5, 9: 1.0})
 
 
+class Seldom(TwoOptimizers):
+    """The encoder steps in each batch, the head in batches 0, 5 and 10."""
+
+    def training_step(self, batch, batch_idx):
+        encoder, _, head = self.optimizers()
+        for optimizer in (encoder, head) if batch_idx % 5 == 0 else (encoder,):
+            loss = self.head(self.encoder(batch[0]).relu()).square().mean()
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+
+
+def test_an_optimizer_that_steps_seldom_is_logged_at_its_next_step(fit, csv_rows):
+    fit(Seldom(), BeliefMonitor(statistics="s_t"))
+    rows = csv_rows()
+    assert list(rows["belief/s_t/AdaBelief"]) == [4, 9]
+    assert list(rows["belief/s_t/AdaBelief-1"]) == [5, 10]
+
+
+def test_a_second_fit_is_logged_as_the_first(fit, csv_rows):
+    monitor = BeliefMonitor(statistics=["s_t", "skipped_steps"])
+    fit(Net(), monitor)
+    first = csv_rows()
+    fit(Net(), monitor)
+    assert csv_rows().keys() == first.keys()
+    assert list(csv_rows()["belief/s_t/model"]) == [4, 9]
+
+
+def test_several_monitors_work_side_by_side(fit, csv_rows, tmp_path):
+    options = dict(statistics="s_t")
+    trainer = fit(Net(), BeliefMonitor(2, "encoder.*", **options), BeliefMonitor(3, "head.*", **options))
+    trainer.save_checkpoint(tmp_path / "both.ckpt")
+    rows = csv_rows()
+    assert list(rows["belief/s_t/encoder.weight"]) == [1, 3, 5, 7, 9, 11]
+    assert list(rows["belief/s_t/head.weight"]) == [2, 5, 8, 11]
+
+
 class Overflowing(Net):
     """The loss is infinite in batches 2 and 6."""
 
@@ -244,18 +280,20 @@ def test_the_loggers_own_separator_is_used_and_callback_metrics_are_filled(fit):
     assert trainer.callback_metrics["belief/s_t/head.bias"].item() == Dashes.seen["belief-s_t-head.bias"]
 
 
-def test_nothing_waits_for_the_device_on_steps_that_do_not_log(fit):
-    class CountReads(TorchDispatchMode):
-        reads = 0
+READS = ("item", "tolist", "cpu", "numpy", "__float__", "__int__", "__bool__", "__index__")
 
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            self.reads += func is torch.ops.aten._local_scalar_dense.default
-            return func(*args, **(kwargs or {}))
+
+def test_nothing_waits_for_the_device_on_steps_that_do_not_log(fit, monkeypatch):
+    """Every way to read a tensor's numbers is counted, with the monitor and without."""
+    count = []
+    for name in READS:
+        read = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda self, *a, _read=read: (count.append(1), _read(self, *a))[1])
 
     def reads(*callbacks):
-        with CountReads() as mode:
-            fit(Net(), *callbacks, log_every_n_steps=1000)
-        return mode.reads
+        count.clear()
+        fit(Net(), *callbacks, log_every_n_steps=1000)
+        return len(count)
 
     assert reads(BeliefMonitor()) == reads() > 0
     assert reads(BeliefMonitor(every_n_steps=6)) > reads()
@@ -263,16 +301,20 @@ def test_nothing_waits_for_the_device_on_steps_that_do_not_log(fit):
 
 def test_a_resumed_run_goes_on_counting_and_choosing(fit, tmp_path, csv_rows):
     precision = lambda: MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=2.0))  # noqa: E731
-    trainer = fit(Overflowing(), BeliefMonitor(), plugins=[precision()], log_every_n_steps=1)
+    trainer = fit(Overflowing(), BeliefMonitor(top_k=1), plugins=[precision()], log_every_n_steps=1)
     path = tmp_path / "half.ckpt"
     trainer.save_checkpoint(path)
-    notable = trainer.callbacks[0].notable_layers()
+    (notable,) = trainer.callbacks[0].notable_layers()
+    state = torch.load(path, weights_only=True)["callbacks"][trainer.callbacks[0].state_key]
+    other = min(LAYERS, key=lambda layer: state["AdaBelief"]["notability"][layer])
+    assert other != notable
 
-    monitor = BeliefMonitor()
+    monitor = BeliefMonitor(top_k=1)
     fit(Overflowing(), monitor, plugins=[precision()], log_every_n_steps=1, max_epochs=2, ckpt_path=path)
     assert csv_rows()["belief/skipped_steps/AdaBelief"][23] == 4
     assert list(csv_rows()["belief/skipped_steps/AdaBelief"]) == list(range(12, 24))
-    assert monitor.notable_layers().keys() == notable.keys()
+    assert list(monitor.notable_layers()) == [notable]
+    assert monitor.state_dict()["AdaBelief"]["notability"][notable] > state["AdaBelief"]["notability"][notable]
 
 
 def test_it_leaves_the_optimizer_when_training_ends_or_fails(fit):
@@ -313,6 +355,11 @@ def test_with_an_optimizer_without_belief_it_says_so(fit):
 def test_a_glob_that_matches_nothing_is_an_error_that_lists_near_names(fit, option):
     with pytest.raises(MisconfigurationException, match=rf"{option}='encodr.weight'.*encoder.weight"):
         fit(Net(), BeliefMonitor(**{option: "encodr.weight"}))
+
+
+def test_globs_that_leave_nothing_are_an_error(fit):
+    with pytest.raises(MisconfigurationException, match=r"include=\('head.\*',\).*leaves no layer"):
+        fit(Net(), BeliefMonitor(include="head.*", exclude="*"))
 
 
 def test_histograms_without_tensorboard_are_an_error(fit, tmp_path):

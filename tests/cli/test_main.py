@@ -1,5 +1,6 @@
 """The command, as a user types it."""
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import yaml
 
 from lightning_adabelief.cli.main import main
 from lightning_adabelief.recipes.catalog import find
+from lightning_adabelief.recipes.image_classification import ImageClassifier
 
 QUICK = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=3", "--trainer.log_every_n_steps=1"]
 RESUMES = pytest.mark.filterwarnings("ignore:The dirpath has changed")
@@ -107,7 +109,14 @@ def test_a_run_resumes_from_its_last_checkpoint(capsys):
 ERRORS = [
     (["show", "digit-cnn"], "Unknown recipe: 'digit-cnn'. Did you mean digits-cnn?"),
     (["fit", "--config", "digit-cnn"], "Unknown config: 'digit-cnn'"),
-    (["fit"], "Give a config, for example --config digits-cnn"),
+    (["fit"], "There is no data and no model. Give a config that has both, for example --config digits-cnn"),
+    (["fit", "digits-cnn"], "Did you mean --config digits-cnn?"),
+    (["fit", "--config", "."], "'.' is a folder"),
+    (
+        ["fit", "--config", "digits-cnn", "--trainer.max_epochs=abc"],
+        "trainer.max_epochs: Expected a <class 'int'>. Got value: abc",
+    ),
+    (["fit", "--config", "digits-cnn", "--model", "nope.Nope"], "no class nope.Nope"),
     (["fit", "--config", "digits-cnn", "--trainr.max_epochs=3"], "'trainr.max_epochs'. Did you mean trainer?"),
     (["fit", "--config", "digits-cnn", "--model.optimizer.lr=-1"], "Invalid learning rate: -1"),
     (["fit", "--config", "digits-cnn", "--model.optimizer.lr=.nan"], "Invalid learning rate: nan"),
@@ -128,6 +137,88 @@ def test_a_users_error_is_one_line_without_traceback_and_a_failing_status(words,
     captured = capsys.readouterr()
     assert "error: " in captured.err and "Traceback" not in captured.err
     assert message in captured.err and len(captured.err) < 400
+
+
+def test_a_file_that_is_no_checkpoint_and_one_of_another_network_are_named(capsys):
+    Path("bad.ckpt").write_bytes(b"not a checkpoint")
+    assert main(["fit", "--config", "digits-cnn", "--ckpt_path=bad.ckpt"]) == 1
+    assert "no checkpoint" in capsys.readouterr().err
+    main(["fit", "--config", "digits-cnn", *QUICK])
+    last = "--ckpt_path=logs/digits-cnn/version_0/checkpoints/last.ckpt"
+    assert main(["test", "--config", "digits-cnn", "--model.network.width=16", last]) == 1
+    assert "another network" in capsys.readouterr().err
+
+
+def test_a_run_of_the_same_version_leaves_the_first_as_it_is(capsys):
+    words = ["fit", "--config", "digits-cnn", *QUICK, "--trainer.logger.version=mine"]
+    assert main(words) == 0
+    assert main(words) == 1
+    assert "logs/digits-cnn/mine holds another run" in capsys.readouterr().err
+
+
+OWN = """
+import pytorch_lightning as pl
+from lightning_adabelief.recipes.image_classification import DigitsDataModule, ImageClassifier
+
+class Untested(pl.LightningDataModule):
+    def __init__(self):
+        super().__init__()
+        self.digits = DigitsDataModule()
+        self.digits.setup("fit")
+
+    def train_dataloader(self):
+        return self.digits.train_dataloader()
+
+    def val_dataloader(self):
+        return self.digits.val_dataloader()
+
+class Failing(ImageClassifier):
+    def training_step(self, batch, batch_idx):
+        raise ValueError("a mistake of mine")
+"""
+
+
+@pytest.fixture
+def own_module(monkeypatch):
+    """A module in this folder, forgotten afterwards."""
+    Path("own_module.py").write_text(OWN)
+    yield
+    sys.modules.pop("own_module", None)
+
+
+def test_classes_of_this_folder_can_be_named_and_data_need_have_no_test(own_module, capsys):
+    assert main(["fit", "--config", "digits-cnn", "--data", "own_module.Untested", *QUICK]) == 0
+    out = capsys.readouterr().out
+    assert "test/accuracy" not in out and "best.ckpt" in out
+
+
+def test_an_error_in_the_users_own_module_keeps_its_traceback(own_module):
+    words = [
+        "--model",
+        "own_module.Failing",
+        "--model.network=lightning_adabelief.recipes.image_classification.SmallCNN",
+    ]
+    with pytest.raises(ValueError, match="a mistake of mine"):
+        main(["fit", "--config", "digits-cnn", *words])
+
+
+def test_an_interrupted_training_closes_with_where_its_checkpoint_is(monkeypatch, capsys):
+    def interrupt(self):
+        if self.current_epoch == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ImageClassifier, "on_train_epoch_end", interrupt)
+    with contextlib.suppress(SystemExit):  # as Lightning ends an interrupted training, in newer versions
+        main(["fit", "--config", "digits-cnn", "--trainer.max_epochs=3", *QUICK[1:]])
+    out = capsys.readouterr().out
+    assert "logs/digits-cnn/version_0/checkpoints/best.ckpt" in out and "tensorboard --logdir" in out
+
+
+def test_the_tensorboard_command_is_told_where_there_is_something_to_see(capsys):
+    csv = ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=csv"]
+    assert main(["fit", "--config", "digits-cnn", *QUICK, *csv]) == 0
+    out = capsys.readouterr().out
+    assert "tensorboard --logdir" not in out and "csv/digits-cnn/version_0" in out
 
 
 BROKEN = [
@@ -154,12 +245,12 @@ def test_a_wrong_key_or_value_in_a_config_is_named_with_what_is_near(right, wron
     assert len(error) < 400, "one clear error, not the parser's whole report"
 
 
-@pytest.mark.parametrize("content", [b"a: b: c", b"\x00\xff{{", b"just words", b"[1, 2]"], ids=repr)
+@pytest.mark.parametrize("content", [b"a: b: c", b"\x00\xff{{", b"just words", b"[1, 2]", b"", b"trainer: 3"], ids=repr)
 def test_a_config_that_is_no_yaml_is_named(content, capsys):
     Path("mine.yaml").write_bytes(content)
     assert main(["fit", "--config", "mine.yaml"]) == 1
     error = capsys.readouterr().err
-    assert "The config mine.yaml" in error and "adabelief show digits-cnn" in error
+    assert "he config mine.yaml" in error and "adabelief show digits-cnn" in error
 
 
 def test_as_a_process_it_fails_without_traceback_and_shows_one_on_request(monkeypatch):

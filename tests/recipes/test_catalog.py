@@ -1,5 +1,6 @@
 """Every shipped config says what it is, parses, and runs."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,20 @@ def test_each_config_tells_its_facts_and_measured_figures_come_from_results(reci
         (summary, *_) = (RESULTS / f"{recipe.name}.md").read_text(encoding="utf-8").splitlines()
         assert recipe.facts["measured"] == summary
         assert summary in (recipe.path.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_digits_cnn_scores_at_least_98_percent(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--config", "digits-cnn"]) == 0
+    assert float(re.search(r"test/accuracy +([0-9.]+)", capsys.readouterr().out)[1]) >= 0.98
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_digits_cnn_scores_at_least_98_percent_with_any_seed(seed, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--config", "digits-cnn", f"--seed_everything={seed}"]) == 0
+    assert float(re.search(r"test/accuracy +([0-9.]+)", capsys.readouterr().out)[1]) >= 0.98
 
 
 def test_the_readme_quotes_what_was_measured():

@@ -44,8 +44,8 @@ class DigitsDataModule(pl.LightningDataModule):
         self.train_set, self.val_set, self.test_set = (Subset(dataset, indices) for indices in (train, val, test))
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled batches of the training set; the last, smaller one is left out."""
-        return self._loader(self.train_set, shuffle=True, drop_last=True)
+        """Shuffled batches of the training set; a last, smaller one is left out."""
+        return self._loader(self.train_set, shuffle=True, drop_last=len(self.train_set) > self.batch_size)
 
     def val_dataloader(self) -> DataLoader:
         """Batches of the validation set."""
