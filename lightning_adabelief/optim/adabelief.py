@@ -326,7 +326,8 @@ def _adabelief(
         )
         return
     maxima: Sequence[Tensor | None] = max_exp_avg_vars or [None] * len(params)
-    scales = (step_scale(wide(step) if in_tensors else step, **scale_options) for step in steps)
+    # A copy of the step, for autograd may keep it and the next step counts on in place.
+    scales = (step_scale(wide(step.clone()) if in_tensors else step, **scale_options) for step in steps)
     for tensors in zip(params, grads, exp_avgs, exp_avg_vars, maxima, scales, strict=True):
         single_tensor_adabelief(*tensors, **options, differentiable=group["differentiable"])
 
