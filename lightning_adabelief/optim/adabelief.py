@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
 
@@ -165,25 +166,28 @@ class AdaBelief(Optimizer):
             for name, default in self.defaults.items():
                 group.setdefault(name, default)
             for param in group["params"]:
-                if param in self.state and not isinstance(self.state[param]["step"], Tensor):
-                    self.state[param]["step"] = _stored_step(self.state[param]["step"], param, group)
+                values = self.state.get(param, {})
+                if "step" in values and not isinstance(values["step"], Tensor):
+                    values["step"] = _stored_step(values["step"], param, group)
 
-    @torch._disable_dynamo
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state, keeping it in float32 where the parameters are narrower.
 
         Args:
-            state_dict: From :meth:`state_dict`, from ``adabelief-pytorch``, or from
-                ``torch.optim.Adam`` or ``AdamW`` (see :mod:`lightning_adabelief.optim.migrate`).
+            state_dict: From :meth:`state_dict`, from the AdaBelief of ``adabelief-pytorch``, timm or
+                pytorch-optimizer, or from ``torch.optim.Adam`` or ``AdamW``; a warning then says
+                what was done to it (see :mod:`lightning_adabelief.optim.migrate`).
 
         Raises:
             ValueError: If the groups do not match this optimizer's, or the state is not one of
                 these; it then names the keys it found.
         """
         saved: dict[str, Any] = {}
+        done = None
 
         def adapt(_: Optimizer, loaded: dict[str, Any]) -> dict[str, Any]:
-            saved.update(to_adabelief(loaded, self.param_groups))
+            nonlocal saved, done
+            saved, done = to_adabelief(loaded, self.param_groups)
             return saved
 
         def restore_dtypes(_: Optimizer) -> None:
@@ -207,6 +211,8 @@ class AdaBelief(Optimizer):
         finally:
             for hook in hooks:
                 hook.remove()
+        if done:
+            warnings.warn(done, stacklevel=2)
 
     def reset(self) -> None:
         """Forget all state, so that the next step is step 1 (as ``adabelief-pytorch`` has it)."""
