@@ -14,8 +14,8 @@ from tests.optim.optimizer_info import ADABELIEF, inputs
 
 def model_and_closure():
     torch.manual_seed(1)
-    model = torch.nn.Sequential(torch.nn.Conv2d(4, 2, 1, stride=2), torch.nn.BatchNorm2d(2))
-    x = torch.rand(1, 4, 16, 16)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.BatchNorm1d(2))
+    x = torch.rand(16, 4)
 
     def closure():
         model.zero_grad()
