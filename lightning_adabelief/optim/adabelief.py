@@ -332,8 +332,11 @@ def _adabelief(
         )
         return
     maxima: Sequence[Tensor | None] = max_exp_avg_vars or [None] * len(params)
-    # A copy of the step, for autograd may keep it and the next step counts on in place.
-    scales = (step_scale(wide(step.clone()) if in_tensors else step, **scale_options) for step in steps)
+    if in_tensors:  # of a copy, for autograd may keep it and the next step counts on in place
+        scales = [step_scale(wide(step.clone()), **scale_options) for step in steps]
+    else:
+        known = {step: step_scale(step, **scale_options) for step in set(steps)}
+        scales = [known[step] for step in steps]
     for tensors in zip(params, grads, exp_avgs, exp_avg_vars, maxima, scales, strict=True):
         single_tensor_adabelief(*tensors, **options, differentiable=group["differentiable"])
 

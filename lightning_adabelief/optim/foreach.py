@@ -76,7 +76,7 @@ def _update(
     maximize: bool,
 ) -> None:
     """The rule for tensors of one device and dtype; line by line that of ``rule.py``."""
-    beta1, beta2 = (beta.to(params[0].device) if isinstance(beta, Tensor) else beta for beta in betas)
+    beta1, beta2 = betas
     if torch.is_complex(params[0]):
         params, grads, exp_avgs, exp_avg_vars, max_exp_avg_vars = (
             [torch.view_as_real(t) for t in tensors]
@@ -88,7 +88,7 @@ def _update(
         g = list(torch._foreach_neg(g))
     if weight_decay != 0:
         if weight_decouple:
-            torch._foreach_mul_(theta, _each(1 - (weight_decay if fixed_decay else scale.lr * weight_decay)))
+            torch._foreach_mul_(theta, _each(1 - (weight_decay if fixed_decay else scale.lr * weight_decay), theta))
         elif maximize:  # g is ours already
             torch._foreach_add_(g, theta, alpha=weight_decay)
         else:
@@ -100,12 +100,12 @@ def _update(
         d = g
         torch._foreach_sub_(d, m)
     c = residual_scale(residual, beta1)
-    torch._foreach_mul_(s, beta2)
+    torch._foreach_mul_(s, _each(beta2, s))
     if isinstance(beta1, Tensor):
-        scaled_d = list(torch._foreach_mul(d, (1 - beta2) * c * c))
+        scaled_d = list(torch._foreach_mul(d, _each((1 - beta2) * c * c, d)))
         torch._foreach_addcmul_(s, scaled_d, d)
         del scaled_d
-        torch._foreach_mul_(d, 1 - beta1)
+        torch._foreach_mul_(d, _each(1 - beta1, d))
         torch._foreach_add_(m, d)
     else:
         torch._foreach_add_(m, d, alpha=1 - beta1)
@@ -121,9 +121,9 @@ def _update(
         # no second list is needed; where step_size is 0, so is 1 / the denominator.
         denominator = torch._foreach_sqrt(s)
         root_scale, shift = scale.root_scale, denominator_shift(scale, eps)
-        root_scale, shift = (torch.where(x != 0, x / -scale.step_size, 0).to(s[0].dtype) for x in (root_scale, shift))
-        torch._foreach_mul_(denominator, _each(root_scale))
-        torch._foreach_add_(denominator, _each(shift))
+        root_scale, shift = (torch.where(x != 0, x / -scale.step_size, 0) for x in (root_scale, shift))
+        torch._foreach_mul_(denominator, _each(root_scale, s))
+        torch._foreach_add_(denominator, _each(shift, s))
         torch._foreach_addcdiv_(theta, m, denominator)
     elif scale.root_scale is not None:
         denominator = torch._foreach_sqrt(s)
@@ -136,9 +136,12 @@ def _update(
         torch._foreach_copy_(params, theta)
 
 
-def _each(scalar: Scalar) -> Scalar:
-    """A vector as a list, one 0-dim tensor a parameter; what all parameters share as it is."""
-    return list(scalar.unbind()) if isinstance(scalar, Tensor) and scalar.dim() else scalar
+def _each(scalar: Scalar, tensors: TensorList) -> Scalar:
+    """The scalar as foreach ops take it: a vector as a list of 0-dim tensors, all in the tensors' dtype."""
+    if not isinstance(scalar, Tensor):
+        return scalar
+    scalar = scalar.to(tensors[0].dtype)
+    return list(scalar.unbind()) if scalar.dim() else scalar
 
 
 def _to(tensors: TensorList, dtype: torch.dtype) -> TensorList:

@@ -211,6 +211,19 @@ def test_channels_last_and_other_strides_keep_their_layout_in_the_state(foreach)
         assert all(v.stride() == param.stride() for k, v in optimizer.state[param].items() if k != "step")
 
 
+@pytest.mark.parametrize("foreach", [False, True])
+def test_parameters_of_several_devices_and_dtypes_share_a_group(foreach):
+    dtypes = torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.complex64
+    grads = [[torch.full((3,), 0.1, dtype=dtype) for dtype in dtypes] for _ in range(8)]
+    start = [torch.ones(3, dtype=dtype) for dtype in dtypes]
+    alone, _ = run(lambda p: AdaBelief(p, foreach=foreach), grads, start)
+    elsewhere = [value.to("meta") for value in start]
+    grads = [[*step, *(g.to("meta") for g in step)] for step in grads]
+    together, optimizer = run(lambda p: AdaBelief(p, foreach=foreach), grads, [*start, *elsewhere])
+    assert all(torch.equal(a, t) for a, t in zip(alone, together, strict=False))
+    assert all(optimizer.state[p]["exp_avg"].is_meta and optimizer.state[p]["step"] == 8 for p in together[5:])
+
+
 @pytest.mark.parametrize("kwargs", inputs())
 def test_a_step_without_gradients_and_one_with_zeros_change_nothing(kwargs):
     param = torch.randn(5, 1)
