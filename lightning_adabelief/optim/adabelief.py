@@ -270,6 +270,8 @@ class AdaBelief(Optimizer):
 
         Raises:
             ValueError: If a gradient is sparse; no parameter is changed then.
+            AssertionError: If ``capturable`` is set where parameters are on the CPU, or was set when
+                there was state already; no parameter is changed then.
         """
         getattr(self, _GRAPH_CAPTURE_CHECK)()
         loss = None
@@ -281,23 +283,24 @@ class AdaBelief(Optimizer):
         for group in self.param_groups:
             lists: tuple[list[Tensor], ...] = ([], [], [], [], [], [])
             self._init_group(group, *lists)
-            _check_capturable(group, lists[0])
+            _check_capturable(group, params=lists[0], steps=lists[-1])
             gathered.append((group, lists))
         for group, lists in gathered:
             _adabelief(group, *lists)
         return loss
 
 
-def _check_capturable(group: dict[str, Any], params: list[Tensor]) -> None:
+def _check_capturable(group: dict[str, Any], params: list[Tensor], steps: list[Tensor]) -> None:
     """As torch's optimizers: a step that must not wait for the device needs one that can be captured."""
     if not group["capturable"] or torch.compiler.is_compiling():  # the compiler knows what it can capture
         return
     supported = _get_capturable_supported_devices()
-    for param in params:
-        if param.device.type not in supported:
+    for param, step in zip(params, steps, strict=True):
+        if param.device.type not in supported or step.device.type != param.device.type:
             raise AssertionError(
-                "If capturable=True, params and state_steps must be on supported devices: "
-                f"{supported}, got a parameter on {param.device}; leave capturable out there"
+                f"If capturable=True, params and state_steps must be on supported devices: {supported}, got a "
+                f"parameter on {param.device} and its step on {step.device}; leave capturable out, or switch "
+                "it on in the constructor or by load_state_dict"
             )
 
 
@@ -352,7 +355,7 @@ def _stored_step(step: float | Tensor, param: Tensor, group: dict[str, Any]) -> 
     device = param.device if group["capturable"] or group["fused"] else "cpu"
     if isinstance(step, Tensor):
         return step.to(device, dtype)
-    return torch.tensor(step, dtype=dtype, device=device)
+    return torch.full((), step, dtype=dtype, device=device)
 
 
 def _state_dtype(param: Tensor) -> torch.dtype:

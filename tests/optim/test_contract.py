@@ -179,9 +179,22 @@ def test_capturable_on_a_device_without_graphs_is_refused_before_anything_change
     other = torch.nn.Parameter(torch.ones(3))
     other.grad = torch.ones(3)
     optimizer = AdaBelief([{"params": [other]}, {"params": [param], "capturable": True}])
-    with pytest.raises(AssertionError, match="params and state_steps must be on supported devices"):
+    with pytest.raises(AssertionError, match="params and state_steps must be on supported devices.*on cpu"):
         optimizer.step()
     assert torch.equal(other, torch.ones(3)) and torch.equal(param, torch.ones(3))
+
+
+def test_capturable_switched_on_with_steps_elsewhere_is_refused(monkeypatch):
+    monkeypatch.setattr(adabelief_module, "_get_capturable_supported_devices", lambda: ["meta"])
+    param = torch.nn.Parameter(torch.ones(3, device="meta"))
+    param.grad = torch.ones_like(param)
+    optimizer = AdaBelief([param])
+    optimizer.step()
+    optimizer.param_groups[0]["capturable"] = True
+    with pytest.raises(AssertionError, match="its step on cpu"):
+        optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.step()
 
 
 @pytest.mark.parametrize("kwargs", inputs("forloop", "foreach"))
