@@ -38,7 +38,6 @@ def compare(make_compiled, options, backend, dtype=torch.float32):
     return compiled, eager, counter
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:torch", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("foreach", [False, True])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_one_graph_serves_a_scheduled_tensor_lr(foreach, options):
@@ -50,7 +49,6 @@ def test_one_graph_serves_a_scheduled_tensor_lr(foreach, options):
     torch.testing.assert_close(compiled, eager, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:torch", "ignore::DeprecationWarning")
 def test_several_groups_and_tensor_betas_are_one_graph():
     options = dict(weight_decay=0.1)
 
@@ -64,7 +62,6 @@ def test_several_groups_and_tensor_betas_are_one_graph():
     torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 def test_inductor_compiles_the_foreach_step():
     def make(params):
         return AdaBelief(params, lr=torch.tensor(1e-2), foreach=True, capturable=True)
