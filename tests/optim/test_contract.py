@@ -126,6 +126,7 @@ def test_every_path_is_the_forloop(kwargs):
 def test_capturable_is_the_plain_step(kwargs, capturable_on_cpu):
     assert_paths_agree(kwargs | dict(capturable=True), kwargs)
     assert_paths_agree(kwargs | dict(capturable=True), kwargs, dtype=torch.float32, rtol=1e-5)
+    assert_paths_agree(kwargs | dict(capturable=True), kwargs, dtype=torch.bfloat16, rtol=1e-2)
 
 
 @pytest.mark.parametrize("foreach", [False, True])
