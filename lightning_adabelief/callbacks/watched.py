@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from lightning_adabelief.optim.adabelief import AdaBelief
 from lightning_adabelief.optim.belief import LAYER_STATISTICS, layer_statistics, model_statistics
+from lightning_adabelief.optim.options import as_number
 from lightning_adabelief.optim.schedule import rectification, warmup_factor
 
 
@@ -111,7 +112,7 @@ class WatchedOptimizer:
                 step = max(float(state["step"]) for state in states)
                 name = f"{self.name}/{group.get('name', f'pg{number}')}" if len(groups) > 1 else self.name
                 found[name] = {
-                    "rectification": rectification(step, group["betas"][1]) if group["rectify"] else 1.0,
+                    "rectification": rectification(step, as_number(group["betas"][1])) if group["rectify"] else 1.0,
                     "warmup": warmup_factor(step, group["warmup"], group["total_steps"]),
                 }
         return found

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import Any, Literal, overload
 
 import torch
@@ -12,13 +12,22 @@ from torch.optim.optimizer import (
     Optimizer,
     ParamsT,
     _default_to_fused_or_foreach,
+    _get_capturable_supported_devices,
+    _get_scalar_dtype,
     _use_grad_for_differentiable,
 )
 
 from lightning_adabelief.optim.foreach import _multi_tensor_adabelief
 from lightning_adabelief.optim.migrate import to_adabelief
-from lightning_adabelief.optim.options import RULE_OPTIONS, check_options
+from lightning_adabelief.optim.options import LATER_OPTIONS, RULE_OPTIONS, SCALE_OPTIONS, as_number, check_options
 from lightning_adabelief.optim.rule import single_tensor_adabelief
+from lightning_adabelief.optim.schedule import Scalar, step_scale, wide
+
+_GRAPH_CAPTURE_CHECK = next(  # torch's warning about capturable and graphs; renamed after torch 2.6
+    name
+    for name in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check")
+    if hasattr(Optimizer, name)
+)
 
 
 class AdaBelief(Optimizer):
@@ -38,7 +47,8 @@ class AdaBelief(Optimizer):
     Args:
         params: Parameters, named parameters, or dicts that define param groups.
         lr: Learning rate, a finite number >= 0 or a 1-element tensor (default: 1e-3).
-        betas: Decay rates of m_t and s_t, each in [0, 1) (default: (0.9, 0.999)).
+        betas: Decay rates of m_t and s_t, each in [0, 1), both numbers or both 1-element tensors
+            (default: (0.9, 0.999)).
         eps: Added into s_t at each step, where it accumulates to a floor of eps / (1 - beta2), and
             to the root of s_t. Larger is closer to SGD with momentum (default: 1e-16).
         weight_decay: Coefficient of the weight decay (default: 0).
@@ -60,16 +70,21 @@ class AdaBelief(Optimizer):
         foreach: Update lists of tensors at once. ``None`` takes this path where all parameters are
             plain tensors on a device with foreach kernels, such as CUDA (default: None).
         fused: Not there yet: raises if True.
-        capturable: Not there yet: raises if True.
-        differentiable: Not there yet: raises if True.
+        capturable: Never wait for the device, so that the step can be captured in a CUDA graph: the
+            step and its scalars are kept on the parameters' device. Not on the CPU, where
+            ``torch.compile`` needs no such thing either. A tensor ``lr`` (and betas) with
+            ``foreach=True`` needs it (default: False).
+        differentiable: Let autograd go through the step, to the parameters, gradients and state
+            before it and to a tensor ``lr`` and betas. Not with ``foreach`` (default: False).
 
-    The state of a parameter is ``step`` (0-dim float32 tensor on the CPU), ``exp_avg`` (m_t),
-    ``exp_avg_var`` (s_t) and, under amsgrad, ``max_exp_avg_var``, each of the parameter's shape and
-    in float32, or in the parameter's dtype where that is wider.
+    The state of a parameter is ``step`` (0-dim float32 tensor on the CPU; on the parameter's device
+    if ``capturable``; float64 if that is torch's default dtype), ``exp_avg`` (m_t), ``exp_avg_var``
+    (s_t) and, under amsgrad, ``max_exp_avg_var``, each of the parameter's shape and in float32, or
+    in the parameter's dtype where that is wider.
 
     Raises:
         ValueError: If an option is out of its range, two do not go together, or a gradient is sparse.
-        NotImplementedError: If ``fused``, ``capturable`` or ``differentiable`` is asked for.
+        NotImplementedError: If ``fused`` is asked for.
 
     Example:
         >>> import torch
@@ -88,7 +103,7 @@ class AdaBelief(Optimizer):
         self,
         params: ParamsT,
         lr: float | Tensor = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: tuple[float, float] | tuple[Tensor, Tensor] = (0.9, 0.999),
         eps: float = 1e-16,
         weight_decay: float = 0.0,
         amsgrad: bool = False,
@@ -143,41 +158,48 @@ class AdaBelief(Optimizer):
         super().add_param_group(param_group)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Unpickle; a group pickled by an older version gets the defaults for newer options."""
+        """Unpickle; what an older version pickled gets newer options and a tensor for its step."""
         super().__setstate__(state)
+        for name, default in LATER_OPTIONS.items():
+            self.defaults.setdefault(name, default)
         for group in self.param_groups:
             for name, default in self.defaults.items():
                 group.setdefault(name, default)
+            for param in group["params"]:
+                values = self.state.get(param, {})
+                if "step" in values and not isinstance(values["step"], Tensor):
+                    values["step"] = _stored_step(values["step"], param, group)
 
-    @torch._disable_dynamo
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state, keeping it in float32 where the parameters are narrower.
 
         Args:
-            state_dict: From :meth:`state_dict`, from ``adabelief-pytorch``, or from
-                ``torch.optim.Adam`` or ``AdamW`` (see :mod:`lightning_adabelief.optim.migrate`).
+            state_dict: From :meth:`state_dict`, from the AdaBelief of ``adabelief-pytorch``, timm or
+                pytorch-optimizer, or from ``torch.optim.Adam`` or ``AdamW``; a warning then says
+                what was done to it (see :mod:`lightning_adabelief.optim.migrate`).
 
         Raises:
             ValueError: If the groups do not match this optimizer's, or the state is not one of
                 these; it then names the keys it found.
         """
         saved: dict[str, Any] = {}
+        done = None
 
         def adapt(_: Optimizer, loaded: dict[str, Any]) -> dict[str, Any]:
-            saved.update(to_adabelief(loaded, self.param_groups))
+            nonlocal saved, done
+            saved, done = to_adabelief(loaded, self.param_groups)
             return saved
 
         def restore_dtypes(_: Optimizer) -> None:
             # torch casts state to the parameter's dtype, which for s_t in float16 means 0.
-            ids = chain.from_iterable(group["params"] for group in saved["param_groups"])
-            params = chain.from_iterable(group["params"] for group in self.param_groups)
-            for id_, param in zip(ids, params, strict=True):
-                for key, value in saved["state"].get(id_, {}).items():
-                    if key == "step":
-                        value = value.to("cpu", torch.float32)
-                    else:
-                        value = value.to(param.device, _state_dtype(param))
-                    self.state[param][key] = value
+            for loaded, group in zip(saved["param_groups"], self.param_groups, strict=True):
+                for id_, param in zip(loaded["params"], group["params"], strict=True):
+                    for key, value in saved["state"].get(id_, {}).items():
+                        if key == "step":
+                            value = _stored_step(value, param, group)
+                        else:
+                            value = value.to(param.device, _state_dtype(param))
+                        self.state[param][key] = value
 
         # Last of the pre-hooks and first of the post-hooks: the user's own see what they expect.
         hooks = (
@@ -189,6 +211,8 @@ class AdaBelief(Optimizer):
         finally:
             for hook in hooks:
                 hook.remove()
+        if done:
+            warnings.warn(done, stacklevel=2)
 
     def reset(self) -> None:
         """Forget all state, so that the next step is step 1 (as ``adabelief-pytorch`` has it)."""
@@ -216,7 +240,7 @@ class AdaBelief(Optimizer):
                 )
             state = self.state[param]
             if not state:
-                state["step"] = torch.zeros((), dtype=torch.float32)
+                state["step"] = _stored_step(0.0, param, group)
             for key in ("exp_avg", "exp_avg_var", "max_exp_avg_var")[: 2 + group["amsgrad"]]:
                 if key not in state:
                     state[key] = torch.zeros_like(param, dtype=_state_dtype(param), memory_format=torch.preserve_format)
@@ -246,7 +270,10 @@ class AdaBelief(Optimizer):
 
         Raises:
             ValueError: If a gradient is sparse; no parameter is changed then.
+            AssertionError: If ``capturable`` is set where parameters are on the CPU, or was set when
+                there was state already; no parameter is changed then.
         """
+        getattr(self, _GRAPH_CAPTURE_CHECK)()
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -256,10 +283,25 @@ class AdaBelief(Optimizer):
         for group in self.param_groups:
             lists: tuple[list[Tensor], ...] = ([], [], [], [], [], [])
             self._init_group(group, *lists)
+            _check_capturable(group, params=lists[0], steps=lists[-1])
             gathered.append((group, lists))
         for group, lists in gathered:
             _adabelief(group, *lists)
         return loss
+
+
+def _check_capturable(group: dict[str, Any], params: list[Tensor], steps: list[Tensor]) -> None:
+    """As torch's optimizers: a step that must not wait for the device needs one that can be captured."""
+    if not group["capturable"] or torch.compiler.is_compiling():  # the compiler knows what it can capture
+        return
+    supported = _get_capturable_supported_devices()
+    for param, step in zip(params, steps, strict=True):
+        if param.device.type not in supported or step.device.type != param.device.type:
+            raise AssertionError(
+                f"If capturable=True, params and state_steps must be on supported devices: {supported}, got a "
+                f"parameter on {param.device} and its step on {step.device}; leave capturable out, or switch "
+                "it on in the constructor or by load_state_dict"
+            )
 
 
 def _adabelief(
@@ -274,20 +316,46 @@ def _adabelief(
     """Update one group by the path its options choose."""
     if not params:
         return
+    # Numbers are fast; tensors neither wait for the device nor hide from autograd and the compiler.
+    in_tensors = group["capturable"] or group["differentiable"] or torch.compiler.is_compiling()
+    scalar = _tensor_scalar if in_tensors else as_number
     options = {name: group[name] for name in RULE_OPTIONS}
-    options["lr"] = float(group["lr"])
+    options["betas"] = tuple(scalar(beta) for beta in group["betas"])
+    scale_options = {name: group[name] for name in SCALE_OPTIONS}
+    scale_options |= {"lr": scalar(group["lr"]), "betas": options["betas"]}
     torch._foreach_add_(step_tensors, 1)
-    steps = [step.item() for step in step_tensors]
+    steps: Sequence[Any] = step_tensors if in_tensors else [step.item() for step in step_tensors]
 
     foreach = group["foreach"]
     if foreach is None:
-        _, foreach = _default_to_fused_or_foreach(params, differentiable=False, use_fused=False)
+        _, foreach = _default_to_fused_or_foreach(params, group["differentiable"], use_fused=False)
     if foreach:
-        _multi_tensor_adabelief(params, grads, exp_avgs, exp_avg_vars, max_exp_avg_vars, steps, **options)
+        _multi_tensor_adabelief(
+            params, grads, exp_avgs, exp_avg_vars, max_exp_avg_vars, steps, scale_options=scale_options, **options
+        )
         return
     maxima: Sequence[Tensor | None] = max_exp_avg_vars or [None] * len(params)
-    for tensors in zip(params, grads, exp_avgs, exp_avg_vars, maxima, steps, strict=True):
-        single_tensor_adabelief(*tensors, **options)
+    if in_tensors:  # of a copy, for autograd may keep it and the next step counts on in place
+        scales = [step_scale(wide(step.clone()), **scale_options) for step in steps]
+    else:
+        known = {step: step_scale(step, **scale_options) for step in set(steps)}
+        scales = [known[step] for step in steps]
+    for tensors in zip(params, grads, exp_avgs, exp_avg_vars, maxima, scales, strict=True):
+        single_tensor_adabelief(*tensors, **options, differentiable=group["differentiable"])
+
+
+def _tensor_scalar(value: Scalar) -> Scalar:
+    """A 1-element tensor as a wide one without dimensions; a number as it is."""
+    return wide(value).squeeze() if isinstance(value, Tensor) else value
+
+
+def _stored_step(step: float | Tensor, param: Tensor, group: dict[str, Any]) -> Tensor:
+    """The step as the state keeps it; on the CPU unless the device must not be waited for."""
+    dtype = _get_scalar_dtype(group["fused"])
+    device = param.device if group["capturable"] or group["fused"] else "cpu"
+    if isinstance(step, Tensor):
+        return step.to(device, dtype)
+    return torch.full((), step, dtype=dtype, device=device)
 
 
 def _state_dtype(param: Tensor) -> torch.dtype:

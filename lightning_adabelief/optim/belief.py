@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_adabelief.optim.options import SCALE_OPTIONS, as_number
 from lightning_adabelief.optim.schedule import step_scale
 
 LAYER_STATISTICS = (
@@ -29,8 +30,6 @@ LAYER_STATISTICS = (
     "update_norm",
 )
 """Names of what :func:`layer_statistics` can tell."""
-
-SCALE_OPTIONS = ("lr", "betas", "rectify", "degenerated_to_sgd", "warmup", "total_steps")
 
 
 def corrected_exp_avg(exp_avg: Tensor, step: float, beta1: float) -> Tensor:
@@ -148,8 +147,8 @@ def elementwise(param: Tensor, state: dict[str, Any], group: dict[str, Any]) -> 
         )
     )
     step = float(state["step"])
-    betas, eps = group["betas"], group["eps"]
-    scale_options = {name: group[name] for name in SCALE_OPTIONS} | {"lr": float(group["lr"])}
+    betas, eps = (as_number(group["betas"][0]), as_number(group["betas"][1])), group["eps"]
+    scale_options = {name: group[name] for name in SCALE_OPTIONS} | {"lr": as_number(group["lr"]), "betas": betas}
     size = effective_step_size(denominator_var, step, eps, **scale_options)
     return {
         "s_t": corrected_exp_avg_var(exp_avg_var, step, betas[1]),

@@ -1,19 +1,20 @@
 """The rule of :mod:`lightning_adabelief.optim.rule` over lists of tensors, one kernel a list.
 
 Besides the state it allocates one list as large as the parameters at a time: first the
-disagreement ``d``, then the denominator.
+disagreement ``d``, then the denominator. With betas in tensors there is a second beside ``d``.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_adabelief.optim.rule import residual_scale
-from lightning_adabelief.optim.schedule import step_scale
+from lightning_adabelief.optim.rule import denominator_shift, residual_scale
+from lightning_adabelief.optim.schedule import Scalar, StepScale, step_scale, wide
 
 TensorList = list[Tensor]
 
@@ -24,7 +25,9 @@ def _multi_tensor_adabelief(
     exp_avgs: TensorList,
     exp_avg_vars: TensorList,
     max_exp_avg_vars: TensorList,
-    steps: list[float],
+    steps: Sequence[Scalar],
+    *,
+    scale_options: dict[str, Any],
     **options: Any,
 ) -> None:
     """Take one step on many tensors, in place.
@@ -35,18 +38,23 @@ def _multi_tensor_adabelief(
         exp_avgs: Their m_t.
         exp_avg_vars: Their s_t.
         max_exp_avg_vars: Their largest s_t so far; empty without amsgrad.
-        steps: The step t each takes: tensors that got their first gradient later lag behind.
+        steps: The step t each takes, numbers or 0-dim tensors on the parameters' devices: tensors
+            that got their first gradient later lag behind.
+        scale_options: The options of :func:`~lightning_adabelief.optim.schedule.step_scale`.
         **options: The options of :func:`~lightning_adabelief.optim.rule.single_tensor_adabelief`.
     """
-    # Tensors of one device, step and pair of dtypes share every scalar and every cast of the rule.
-    alike: dict[tuple[torch.device, float, torch.dtype, torch.dtype], list[int]] = defaultdict(list)
+    # Tensors of one device (or mesh of devices), pair of dtypes and step share every cast and scalar
+    # of the rule. What a tensor of steps holds is not known here: there each has its own scalars.
+    alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for i, (param, grad, step) in enumerate(zip(params, grads, steps, strict=True)):
-        alike[param.device, step, param.dtype, grad.dtype].append(i)
-    for (_, step, _, _), members in alike.items():
+        known = None if isinstance(step, Tensor) else step
+        alike[param.device, getattr(param, "device_mesh", None), param.dtype, grad.dtype, known].append(i)
+    for (*_, known), members in alike.items():
+        step = known if known is not None else wide(torch.stack([steps[i] for i in members]))
         _update(
             *([tensors[i] for i in members] for tensors in (params, grads, exp_avgs, exp_avg_vars)),
             max_exp_avg_vars=[max_exp_avg_vars[i] for i in members] if max_exp_avg_vars else [],
-            step=step,
+            scale=step_scale(step, **scale_options),
             **options,
         )
 
@@ -58,31 +66,17 @@ def _update(
     exp_avg_vars: TensorList,
     *,
     max_exp_avg_vars: TensorList,
-    step: float,
-    lr: float,
-    betas: tuple[float, float],
+    scale: StepScale,
+    betas: tuple[Scalar, Scalar],
     eps: float,
     weight_decay: float,
     weight_decouple: bool,
     fixed_decay: bool,
-    rectify: bool,
-    degenerated_to_sgd: bool,
-    warmup: float,
-    total_steps: int | None,
     residual: str,
     maximize: bool,
 ) -> None:
-    """The rule for tensors of one device, dtype and step; line by line that of ``rule.py``."""
+    """The rule for tensors of one device and dtype; line by line that of ``rule.py``."""
     beta1, beta2 = betas
-    scale = step_scale(
-        step,
-        lr=lr,
-        betas=betas,
-        rectify=rectify,
-        degenerated_to_sgd=degenerated_to_sgd,
-        warmup=warmup,
-        total_steps=total_steps,
-    )
     if torch.is_complex(params[0]):
         params, grads, exp_avgs, exp_avg_vars, max_exp_avg_vars = (
             [torch.view_as_real(t) for t in tensors]
@@ -94,7 +88,7 @@ def _update(
         g = list(torch._foreach_neg(g))
     if weight_decay != 0:
         if weight_decouple:
-            torch._foreach_mul_(theta, 1 - (weight_decay if fixed_decay else scale.lr * weight_decay))
+            torch._foreach_mul_(theta, _each(1 - (weight_decay if fixed_decay else scale.lr * weight_decay), theta))
         elif maximize:  # g is ours already
             torch._foreach_add_(g, theta, alpha=weight_decay)
         else:
@@ -105,17 +99,33 @@ def _update(
     else:
         d = g
         torch._foreach_sub_(d, m)
-    torch._foreach_add_(m, d, alpha=1 - beta1)
     c = residual_scale(residual, beta1)
-    torch._foreach_mul_(s, beta2)
-    torch._foreach_addcmul_(s, d, d, (1 - beta2) * c * c)
+    torch._foreach_mul_(s, _each(beta2, s))
+    if isinstance(beta1, Tensor):
+        scaled_d = list(torch._foreach_mul(d, _each((1 - beta2) * c * c, d)))
+        torch._foreach_addcmul_(s, scaled_d, d)
+        del scaled_d
+        torch._foreach_mul_(d, _each(1 - beta1, d))
+        torch._foreach_add_(m, d)
+    else:
+        torch._foreach_add_(m, d, alpha=1 - beta1)
+        torch._foreach_addcmul_(s, d, d, (1 - beta2) * c * c)
     torch._foreach_add_(s, eps)
     del g, d
     if max_exp_avg_vars:
         torch._foreach_maximum_(max_exp_avg_vars, s)
         s = max_exp_avg_vars
 
-    if scale.root_scale is not None:
+    if isinstance(scale.step_size, Tensor):
+        # theta -= step_size * m / (sqrt(s) * root_scale + shift), divided through by -step_size so that
+        # no second list is needed; where step_size is 0, so is 1 / the denominator.
+        denominator = torch._foreach_sqrt(s)
+        root_scale, shift = scale.root_scale, denominator_shift(scale, eps)
+        root_scale, shift = (torch.where(x != 0, x / -scale.step_size, 0) for x in (root_scale, shift))
+        torch._foreach_mul_(denominator, _each(root_scale, s))
+        torch._foreach_add_(denominator, _each(shift, s))
+        torch._foreach_addcdiv_(theta, m, denominator)
+    elif scale.root_scale is not None:
         denominator = torch._foreach_sqrt(s)
         torch._foreach_mul_(denominator, scale.root_scale)
         torch._foreach_add_(denominator, eps)
@@ -124,6 +134,14 @@ def _update(
         torch._foreach_add_(theta, m, alpha=-scale.step_size)
     if theta[0].dtype != params[0].dtype:
         torch._foreach_copy_(params, theta)
+
+
+def _each(scalar: Scalar, tensors: TensorList) -> Scalar:
+    """The scalar as foreach ops take it: a vector as a list of 0-dim tensors, all in the tensors' dtype."""
+    if not isinstance(scalar, Tensor):
+        return scalar
+    scalar = scalar.to(tensors[0].dtype)
+    return list(scalar.unbind()) if scalar.dim() else scalar
 
 
 def _to(tensors: TensorList, dtype: torch.dtype) -> TensorList:

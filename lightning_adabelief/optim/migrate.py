@@ -1,24 +1,106 @@
 """The checkpoints of other optimizers, turned into AdaBelief's.
 
-- ``adabelief-pytorch`` 0.2.1: ``step`` is an int, groups hold a cache named ``buffer`` and miss the
-  options that its constructor kept to itself; those are taken from the optimizer that loads.
-- ``torch.optim.Adam`` and ``AdamW``: s_t is estimated as v_t - m_t^2, never below 0, the running
-  variance of the gradient; learning rate, betas, decay and steps go on where they were.
+- ``adabelief-pytorch`` 0.0.5 to 0.2.1: ``step`` is an int, groups may hold a cache named ``buffer``
+  and miss the options that its constructor kept to itself.
+- timm's ``AdaBelief``: the same state; ``weight_decouple`` is called ``decoupled_decay``.
+- pytorch-optimizer's ``AdaBelief``: ``amsgrad`` is called ``ams_bound``, and the group counts the steps.
+- ``torch.optim.Adam``, ``AdamW``, and others that keep just Adam's moments: s_t is estimated as
+  v_t - m_t^2, never below 0, the running variance of the gradient.
+
+Options that a checkpoint lacks are taken from the optimizer that loads it. All go on as they would
+have where they came from, except where the original and timm ignore ``amsgrad`` (with ``rectify``).
 """
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
+AVERAGES = {"exp_avg", "exp_avg_var"}
+ADAM_AVERAGES = {"exp_avg", "exp_avg_sq"}
 
-STATE_KEYS = {"step", "exp_avg", "exp_avg_var", "max_exp_avg_var"}
-ADAM_STATE_KEYS = {"step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
-ADAM_ONLY_OPTIONS = {"eps", "foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"}
+State = dict[str, Any]
 
 
-def to_adabelief(state_dict: dict[str, Any], param_groups: list[dict[str, Any]]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Origin:
+    """How another optimizer's checkpoint differs from AdaBelief's.
+
+    Attributes:
+        name: Whose it is.
+        change: What is done to it, for the warning.
+        required: Keys in the state of every parameter.
+        optional: Further keys that may be there.
+        renamed: Group options by their name there, with their name here.
+        dropped: What is not taken from its groups.
+        convert: From a parameter's state and its group there to the state here.
+    """
+
+    name: str
+    change: str
+    required: set[str]
+    optional: set[str]
+    convert: Callable[[State, dict[str, Any]], State]
+    renamed: dict[str, str] = field(default_factory=dict)
+    dropped: set[str] = field(default_factory=set)
+
+
+def _as_it_is(values: State, _: dict[str, Any]) -> State:
+    return values
+
+
+def _with_step_of_group(values: State, group: dict[str, Any]) -> State:
+    return {"step": group["step"], **values}
+
+
+def _from_adam(values: State, _: dict[str, Any]) -> State:
+    exp_avg = values["exp_avg"]
+    exp_avg_var = (values["exp_avg_sq"] - exp_avg * exp_avg).clamp(min=0)
+    converted = {"step": values["step"], "exp_avg": exp_avg, "exp_avg_var": exp_avg_var}
+    if "max_exp_avg_sq" in values:
+        converted["max_exp_avg_var"] = exp_avg_var.clone()
+    return converted
+
+
+ADABELIEF_PYTORCH = Origin(
+    name="adabelief-pytorch",
+    change="its state is taken as it is",
+    required={"step", *AVERAGES},
+    optional={"max_exp_avg_var"},
+    convert=_as_it_is,
+    dropped={"buffer"},
+)
+TIMM = Origin(
+    name="timm's AdaBelief",
+    change="its decoupled_decay is weight_decouple here",
+    required={"step", *AVERAGES},
+    optional={"max_exp_avg_var"},
+    convert=_as_it_is,
+    renamed={"decoupled_decay": "weight_decouple"},
+    dropped={"foreach"},
+)
+PYTORCH_OPTIMIZER = Origin(
+    name="pytorch-optimizer's AdaBelief",
+    change="its ams_bound is amsgrad here, and its groups' step is each parameter's",
+    required=AVERAGES,
+    optional={"max_exp_avg_var"},
+    convert=_with_step_of_group,
+    renamed={"ams_bound": "amsgrad"},
+    dropped={"foreach", "step"},
+)
+ADAM = Origin(
+    name="Adam",
+    change="s_t is estimated as v_t - m_t^2",
+    required={"step", *ADAM_AVERAGES},
+    optional={"max_exp_avg_sq"},
+    convert=_from_adam,
+    # Adam's eps stands elsewhere in the rule, and is far too large for this one.
+    dropped={"eps", "foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"},
+)
+
+
+def to_adabelief(state_dict: dict[str, Any], param_groups: list[dict[str, Any]]) -> tuple[dict[str, Any], str | None]:
     """Turn a state dict into one that AdaBelief can go on from.
 
     Args:
@@ -26,45 +108,57 @@ def to_adabelief(state_dict: dict[str, Any], param_groups: list[dict[str, Any]])
         param_groups: The groups of the optimizer that loads it, for options the saved ones lack.
 
     Returns:
-        A new state dict; tensors that need no change are shared with ``state_dict``.
+        A new state dict, whose tensors are shared with ``state_dict`` where they need no change;
+        and what was done to it, ``None`` where it was AdaBelief's own.
 
     Raises:
         ValueError: If the state is none of the known ones; it names the keys found.
     """
-    state = {id_: dict(values) for id_, values in state_dict["state"].items()}
-    groups = [dict(group) for group in state_dict["param_groups"]]
-    found = set().union(*state.values())
-    if not found <= STATE_KEYS:
-        if not ({"exp_avg", "exp_avg_sq"} <= found <= ADAM_STATE_KEYS):
-            raise ValueError(
-                f"Cannot load this optimizer state: its keys are {sorted(found)}, AdaBelief's are "
-                f"{sorted(STATE_KEYS)}. States of adabelief-pytorch and of torch.optim.Adam and AdamW are "
-                "converted; for any other, start the optimizer anew"
-            )
-        warnings.warn(
-            "Loading a state of Adam into AdaBelief: s_t is estimated as v_t - m_t^2; lr, betas and "
-            "weight_decay come from the checkpoint, eps and AdaBelief's own options from this optimizer",
-            stacklevel=2,
+    state, groups = dict(state_dict["state"]), [dict(group) for group in state_dict["param_groups"]]
+    done = None
+    if not all("residual" in group for group in groups):  # which no other optimizer has
+        state = {id_: values for id_, values in state.items() if values}
+        origin = _origin(state, groups)
+        state = _converted(origin, state, groups)
+        groups = [_converted_options(origin, group) for group in groups]
+        taken = ", ".join(sorted(set(groups[0]) & set(param_groups[0]) - {"params", "param_names"}))
+        done = (
+            f"Loaded a checkpoint of {origin.name} into AdaBelief: {origin.change}; {taken} come from the "
+            "checkpoint, all other options from this optimizer"
         )
-        state = {id_: _from_adam(values) for id_, values in state.items()}
-        groups = [{k: v for k, v in group.items() if k not in ADAM_ONLY_OPTIONS} for group in groups]
-    for values in state.values():
-        if "step" in values:
-            values["step"] = torch.as_tensor(values["step"], dtype=torch.float32)
     for group, own in zip(groups, param_groups, strict=False):  # torch reports a wrong number itself
-        group.pop("buffer", None)
         for name, value in own.items():
             if name not in ("params", "param_names"):
                 group.setdefault(name, value)
-    return {**state_dict, "state": state, "param_groups": groups}
+    return {**state_dict, "state": state, "param_groups": groups}, done
 
 
-def _from_adam(values: dict[str, Any]) -> dict[str, Any]:
-    """Estimate s_t from Adam's moments; also where amsgrad kept their maximum."""
-    converted: dict[str, Any] = {key: values[key] for key in ("step", "exp_avg") if key in values}
-    if "exp_avg_sq" in values:
-        exp_avg = values["exp_avg"]
-        converted["exp_avg_var"] = (values["exp_avg_sq"] - exp_avg * exp_avg).clamp(min=0)
-    if "max_exp_avg_sq" in values:
-        converted["max_exp_avg_var"] = converted["exp_avg_var"].clone()
-    return converted
+def _origin(state: dict[Any, State], groups: list[dict[str, Any]]) -> Origin:
+    """Tell by its keys which optimizer a checkpoint is from."""
+    state_keys, group_keys = set().union(*state.values()), set().union(*groups)
+    if "decoupled_decay" in group_keys:
+        origin = TIMM
+    elif "ams_bound" in group_keys:
+        origin = PYTORCH_OPTIMIZER
+    elif "exp_avg_sq" in state_keys or "decoupled_weight_decay" in group_keys:
+        origin = ADAM
+    else:
+        origin = ADABELIEF_PYTORCH
+    known = all(origin.required <= values.keys() <= origin.required | origin.optional for values in state.values())
+    if not known or "betas" not in group_keys:
+        raise ValueError(
+            f"Cannot load this optimizer state: the keys of its parameters' states are {sorted(state_keys)}, of "
+            f"its param groups {sorted(group_keys)}. Checkpoints of AdaBelief (this one, adabelief-pytorch's, "
+            "timm's, pytorch-optimizer's) and of torch.optim.Adam and AdamW can be loaded; for any other, start "
+            "the optimizer anew"
+        )
+    return origin
+
+
+def _converted(origin: Origin, state: dict[Any, State], groups: list[dict[str, Any]]) -> dict[Any, State]:
+    group_of = {id_: group for group in groups for id_ in group["params"]}
+    return {id_: origin.convert(values, group_of[id_]) for id_, values in state.items()}
+
+
+def _converted_options(origin: Origin, group: dict[str, Any]) -> dict[str, Any]:
+    return {origin.renamed.get(name, name): value for name, value in group.items() if name not in origin.dropped}

@@ -7,21 +7,31 @@ from typing import Any
 
 from torch import Tensor
 
+SCALE_OPTIONS = ("lr", "betas", "rectify", "degenerated_to_sgd", "warmup", "total_steps")
+"""The options that the scalars of a step depend on (:func:`~lightning_adabelief.optim.schedule.step_scale`)."""
+
 RULE_OPTIONS = (
-    "lr",
     "betas",
     "eps",
     "weight_decay",
     "weight_decouple",
     "fixed_decay",
-    "rectify",
-    "degenerated_to_sgd",
-    "warmup",
-    "total_steps",
     "residual",
     "maximize",
 )
-"""The options the update rule reads; the others choose the state kept and the path taken."""
+"""The options the update rule reads; the remaining ones choose the state kept and the path taken."""
+
+LATER_OPTIONS: dict[str, Any] = {
+    "warmup": 0,
+    "total_steps": None,
+    "residual": "updated",
+    "maximize": False,
+    "foreach": None,
+    "fused": None,
+    "capturable": False,
+    "differentiable": False,
+}
+"""Options that ``adabelief-pytorch`` does not have, with their defaults: older pickles lack some."""
 
 RESIDUALS = ("updated", "previous")
 
@@ -39,7 +49,7 @@ def check_options(options: dict[str, Any]) -> None:
     lr = options["lr"]
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError(f"Tensor lr must be 1-element, got shape {tuple(lr.shape)}")
-    if not (math.isfinite(lr) and lr >= 0):
+    if not (math.isfinite(as_number(lr)) and as_number(lr) >= 0):
         raise ValueError(f"Invalid learning rate: {lr}. lr must be a finite number >= 0, for example lr=1e-3")
     if not (math.isfinite(options["eps"]) and options["eps"] >= 0):
         raise ValueError(
@@ -53,25 +63,48 @@ def check_options(options: dict[str, Any]) -> None:
         )
     _check_betas(options["betas"], options["residual"])
     _check_warmup(options["warmup"], options["total_steps"])
-    for name in ("fused", "capturable", "differentiable"):
-        if options[name]:
-            raise NotImplementedError(
-                f"{name}={options[name]} is not there yet in this version of AdaBelief; leave it out "
-                "(foreach=True is the fast path)"
+    _check_path(options)
+    if options["fused"]:
+        raise NotImplementedError(
+            "fused=True is not there yet in this version of AdaBelief; leave it out (foreach=True is the fast path)"
+        )
+
+
+def as_number(value: float | Tensor) -> float:
+    """The number that a 1-element tensor holds; a number as it is."""
+    return value.item() if isinstance(value, Tensor) else value
+
+
+def _check_path(options: dict[str, Any]) -> None:
+    if options["foreach"] and options["differentiable"]:
+        raise ValueError(
+            "foreach=True and differentiable=True do not go together: foreach ops don't support autograd; "
+            "leave foreach out"
+        )
+    tensors = [("lr", options["lr"]), *((f"betas[{i}]", beta) for i, beta in enumerate(options["betas"]))]
+    for name, value in tensors:
+        if isinstance(value, Tensor) and options["foreach"] and not options["capturable"]:
+            raise ValueError(
+                f"{name} as a Tensor is not supported for capturable=False and foreach=True; give a number, "
+                "leave foreach out, or give capturable=True as well"
             )
 
 
 def _check_betas(betas: Any, residual: Any) -> None:
     if len(betas) != 2:
         raise ValueError(f"Invalid betas: {betas}. betas must be two numbers, for example betas=(0.9, 0.999)")
+    if isinstance(betas[0], Tensor) != isinstance(betas[1], Tensor):
+        raise ValueError(f"betas must be either both floats or both Tensors, got {betas}")
     for index, beta in enumerate(betas):
-        if not 0 <= beta < 1:
+        if isinstance(beta, Tensor) and beta.numel() != 1:
+            raise ValueError(f"Tensor betas[{index}] must be 1-element, got shape {tuple(beta.shape)}")
+        if not 0 <= as_number(beta) < 1:
             raise ValueError(
                 f"Invalid beta parameter at index {index}: {beta}. It must be in [0, 1), for example betas=(0.9, 0.999)"
             )
     if residual not in RESIDUALS:
         raise ValueError(f"Invalid residual: {residual!r}. residual must be 'updated' or 'previous'")
-    if betas[0] == 0 and residual == "updated":
+    if as_number(betas[0]) == 0 and residual == "updated":
         raise ValueError(
             f"Invalid betas: {betas} with residual='updated'. With beta1 = 0 the residual g_t - m_t is "
             "always 0, only eps is left of s_t, and the step explodes; give residual='previous', which "

@@ -25,10 +25,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_adabelief.optim.schedule import step_scale
+from lightning_adabelief.optim.schedule import Scalar, StepScale
 
 
-def residual_scale(residual: str, beta1: float) -> float:
+def residual_scale(residual: str, beta1: Scalar) -> Scalar:
     """What turns d_t = g_t - m_{t-1} into the residual that s_t averages.
 
     Args:
@@ -47,22 +47,18 @@ def single_tensor_adabelief(
     exp_avg: Tensor,
     exp_avg_var: Tensor,
     max_exp_avg_var: Tensor | None,
-    step: float,
+    scale: StepScale,
     *,
-    lr: float,
-    betas: tuple[float, float],
+    betas: tuple[Scalar, Scalar],
     eps: float,
     weight_decay: float,
     weight_decouple: bool,
     fixed_decay: bool,
-    rectify: bool,
-    degenerated_to_sgd: bool,
-    warmup: float,
-    total_steps: int | None,
     residual: str,
     maximize: bool,
+    differentiable: bool = False,
 ) -> None:
-    """Take step t = ``step`` on one tensor, in place on ``param`` and its state.
+    """Take one step on one tensor, in place on ``param`` and its state.
 
     Args:
         param: theta, any shape. A complex tensor is taken as pairs of real numbers.
@@ -71,35 +67,25 @@ def single_tensor_adabelief(
             wider than the parameter's.
         exp_avg_var: s_t, like ``exp_avg``.
         max_exp_avg_var: The largest s_t so far, like ``exp_avg``; ``None`` without amsgrad.
-        step: t = 1, 2, ...
-        lr: See :class:`~lightning_adabelief.AdaBelief` for this and the remaining options.
-        betas: (beta1, beta2).
+        scale: The scalars of the step; its tensors have no dimension.
+        betas: (beta1, beta2). See :class:`~lightning_adabelief.AdaBelief` for the options.
         eps: Added into s_t and to its root.
         weight_decay: Coefficient of the weight decay.
         weight_decouple: Decay the weight rather than the gradient.
         fixed_decay: Do not multiply the decoupled decay by lr.
-        rectify: Multiply by r_t, as RAdam does.
-        degenerated_to_sgd: Step with SGD where r_t is undefined.
-        warmup: Length of the linear warmup.
-        total_steps: Length of the run.
         residual: ``"updated"`` or ``"previous"``.
         maximize: Ascend.
+        differentiable: Let autograd go through the step.
     """
     beta1, beta2 = betas
-    scale = step_scale(
-        step,
-        lr=lr,
-        betas=betas,
-        rectify=rectify,
-        degenerated_to_sgd=degenerated_to_sgd,
-        warmup=warmup,
-        total_steps=total_steps,
-    )
     if torch.is_complex(param):
         param, grad, exp_avg, exp_avg_var = map(torch.view_as_real, (param, grad, exp_avg, exp_avg_var))
         max_exp_avg_var = None if max_exp_avg_var is None else torch.view_as_real(max_exp_avg_var)
 
-    theta, g, m, s = param.to(exp_avg.dtype), grad.to(exp_avg.dtype), exp_avg, exp_avg_var
+    theta, g = (t if t.dtype == exp_avg.dtype else t.to(exp_avg.dtype) for t in (param, grad))
+    m, s, s_max = exp_avg, exp_avg_var, max_exp_avg_var
+    if differentiable:  # what autograd has kept of this step must outlive the next
+        theta, m, s = theta.clone(), m.clone(), s.clone()
     if maximize:
         g = -g
     if weight_decay != 0:
@@ -109,15 +95,48 @@ def single_tensor_adabelief(
             g = g.add(theta, alpha=weight_decay)
 
     d = g - m
-    m.add_(d, alpha=1 - beta1)
+    _add(m, d, 1 - beta1)
     c = residual_scale(residual, beta1)
-    s.mul_(beta2).addcmul_(d, d, value=(1 - beta2) * c * c).add_(eps)
-    if max_exp_avg_var is not None:
-        s = torch.maximum(max_exp_avg_var, s, out=max_exp_avg_var)
+    _add_square(s.mul_(beta2), d, (1 - beta2) * c * c).add_(eps)
+    if s_max is not None:
+        s_max = torch.maximum(s_max.clone(), s) if differentiable else torch.maximum(s_max, s, out=s_max)
 
-    if scale.root_scale is not None:
-        theta.addcdiv_(m, s.sqrt().mul_(scale.root_scale).add_(eps), value=-scale.step_size)
+    s_hat = s if s_max is None else s_max
+    if isinstance(scale.step_size, Tensor):
+        denominator = s_hat.sqrt().mul(scale.root_scale).add(denominator_shift(scale, eps))
+        theta.sub_((m / denominator).mul(scale.step_size))
+    elif scale.root_scale is not None:
+        theta.addcdiv_(m, s_hat.sqrt().mul_(scale.root_scale).add_(eps), value=-scale.step_size)
     elif scale.step_size != 0:
         theta.add_(m, alpha=-scale.step_size)
-    if theta.dtype != param.dtype:
-        param.copy_(theta)
+
+    for stored, value in ((param, theta), (exp_avg, m), (exp_avg_var, s), (max_exp_avg_var, s_max)):
+        if stored is not None and value is not None and stored is not value:
+            stored.copy_(value)
+
+
+def denominator_shift(scale: StepScale, eps: float) -> Tensor:
+    """What is added to sqrt(s) * root_scale: eps, or 1 in a step of SGD, whose root_scale is 0.
+
+    Args:
+        scale: The scalars of a step in tensors.
+        eps: The optimizer's eps.
+
+    Returns:
+        A tensor like ``scale.root_scale``.
+    """
+    return torch.full_like(scale.root_scale, eps).where(scale.root_scale > 0, 1.0)
+
+
+def _add(total: Tensor, value: Tensor, weight: Scalar) -> Tensor:
+    """``total += weight * value`` in place, for a weight that may be a tensor."""
+    if isinstance(weight, Tensor):
+        return total.add_(value * weight)
+    return total.add_(value, alpha=weight)
+
+
+def _add_square(total: Tensor, value: Tensor, weight: Scalar) -> Tensor:
+    """``total += weight * value**2`` in place, for a weight that may be a tensor."""
+    if isinstance(weight, Tensor):
+        return total.addcmul_(value, value * weight)
+    return total.addcmul_(value, value, value=weight)

@@ -1,6 +1,7 @@
 """Warmup and rectification as functions of the step."""
 
 import pytest
+import torch
 
 from lightning_adabelief.optim.schedule import rectification, step_scale, warmup_factor
 
@@ -36,3 +37,22 @@ def test_step_scale_says_which_step_is_taken():
     none = step_scale(1, **ADAPTIVE | dict(rectify=True, degenerated_to_sgd=False))
     assert none.root_scale is None and none.step_size == 0
     assert step_scale(2, **ADAPTIVE, warmup=8).lr == pytest.approx(0.025)
+
+
+@pytest.mark.parametrize("rectify", [False, True])
+@pytest.mark.parametrize("degenerated_to_sgd", [False, True])
+@pytest.mark.parametrize("warmup", [0, 7])
+@pytest.mark.parametrize("beta2", [0.0, 0.5, 2 / 3, 0.7, 0.999, 0.99999])
+def test_a_tensor_of_steps_gives_what_each_number_does(rectify, degenerated_to_sgd, warmup, beta2):
+    options = dict(rectify=rectify, degenerated_to_sgd=degenerated_to_sgd, warmup=warmup)
+    numbers = dict(lr=0.01, betas=(0.9, beta2))
+    wide = [torch.tensor(value, dtype=torch.float64) for value in (0.01, 0.9, beta2)]
+    steps = [1, 2, 3, 4, 5, 6, 7, 8, 100, 100_000]
+    for given in (numbers, dict(lr=wide[0], betas=(wide[1], wide[2]))):
+        scales = step_scale(torch.tensor(steps, dtype=torch.float64), **given, **options)
+        for i, step in enumerate(steps):
+            expected = step_scale(step, **numbers, **options)
+            assert scales.bias_correction1[i].item() == pytest.approx(expected.bias_correction1, rel=1e-12)
+            assert scales.step_size[i].item() == pytest.approx(expected.step_size, rel=1e-9)
+            assert scales.root_scale[i].item() == pytest.approx(expected.root_scale or 0, rel=1e-9)
+            assert torch.as_tensor(scales.lr).expand(len(steps))[i].item() == pytest.approx(expected.lr, rel=1e-6)

@@ -1,0 +1,71 @@
+"""torch.compile(optimizer.step): one graph, compiled once, with the eager step's results."""
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from lightning_adabelief import AdaBelief
+
+STEPS = 20
+
+OPTIONS = [
+    dict(),
+    dict(warmup=5, weight_decay=0.1, amsgrad=True),
+    dict(rectify=False, weight_decay=0.1, weight_decouple=False, maximize=True),
+    dict(degenerated_to_sgd=False, residual="previous"),
+]
+
+
+def compare(make_compiled, options, backend, dtype=torch.float32):
+    """Train under a scheduler, compiled and eagerly; return the two models' parameters and the graphs."""
+    torch._dynamo.reset()
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(3, n, generator=generator, dtype=dtype) for n in (1, 4, 7)]
+    compiled, eager = ([torch.nn.Parameter(value.clone()) for value in start] for _ in range(2))
+    optimizers = make_compiled(compiled), AdaBelief(eager, lr=1e-2, **options)
+    schedulers = [torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.9) for optimizer in optimizers]
+    counter = CompileCounterWithBackend(backend)
+    compiled_step = torch.compile(optimizers[0].step, backend=counter)
+    for _ in range(STEPS):
+        for ours, theirs in zip(compiled, eager, strict=True):
+            theirs.grad = torch.randn(theirs.shape, generator=generator, dtype=dtype)
+            ours.grad = theirs.grad.clone()
+        compiled_step()
+        optimizers[1].step()
+        for scheduler in schedulers:
+            scheduler.step()
+    assert [optimizers[0].state[p]["step"].item() for p in compiled] == [STEPS] * 3
+    return compiled, eager, counter
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_one_graph_serves_a_scheduled_tensor_lr(foreach, options):
+    def make(params):  # as with torch's optimizers, a tensor lr and foreach want capturable, which compilation brings
+        return AdaBelief(params, lr=torch.tensor(1e-2), foreach=foreach, capturable=foreach, **options)
+
+    compiled, eager, counter = compare(make, options, backend="eager")
+    assert counter.frame_count == 1
+    torch.testing.assert_close(compiled, eager, rtol=1e-5, atol=1e-6)
+
+
+def test_several_groups_and_tensor_betas_are_one_graph():
+    options = dict(weight_decay=0.1)
+
+    def make(params):
+        betas = torch.tensor(0.9), torch.tensor(0.999)
+        groups = [{"params": params[:1]}, {"params": params[1:], "amsgrad": False}]
+        return AdaBelief(groups, lr=torch.tensor(1e-2), betas=betas, **options)
+
+    compiled, eager, counter = compare(make, options, backend="eager")
+    assert counter.frame_count == 1
+    torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-5)
+
+
+def test_inductor_compiles_the_foreach_step():
+    def make(params):
+        return AdaBelief(params, lr=torch.tensor(1e-2), foreach=True, capturable=True)
+
+    compiled, eager, counter = compare(make, {}, backend="inductor")
+    assert counter.frame_count == 1
+    torch.testing.assert_close(compiled, eager, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,53 @@
+"""What only a GPU can show: the step in a CUDA graph."""
+
+import pytest
+import torch
+
+from lightning_adabelief import AdaBelief
+
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+    pytest.mark.filterwarnings("ignore:.*capturable=True"),  # torch's, where such a step runs outside of a graph
+]
+
+OPTIONS = [
+    dict(),
+    dict(amsgrad=True, weight_decay=0.1, warmup=8),
+    dict(rectify=False, weight_decay=0.1, weight_decouple=False),
+    dict(betas=(0.8, 0.99), residual="previous", degenerated_to_sgd=False),
+]
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_captured_step_replays_as_plain_steps_with_a_lr_that_moves(foreach, options):
+    generator = torch.Generator("cuda").manual_seed(0)
+    start = [torch.randn(3, n, generator=generator, device="cuda") for n in (1, 4, 7)]
+    captured, plain = ([torch.nn.Parameter(value.clone()) for value in start] for _ in range(2))
+    lr = torch.tensor(1e-2, device="cuda")
+    optimizer = AdaBelief(captured, lr=lr, capturable=True, foreach=foreach, **options)
+    reference = AdaBelief(plain, foreach=foreach, **options)
+    for param in captured:
+        param.grad = torch.zeros_like(param)
+
+    def next_gradients():
+        for ours, theirs in zip(captured, plain, strict=True):
+            ours.grad.normal_(generator=generator)
+            theirs.grad = ours.grad.clone()
+
+    graph = torch.cuda.CUDAGraph()
+    for t in range(20):
+        next_gradients()
+        lr.fill_(1e-2 * 0.9**t)
+        reference.param_groups[0]["lr"] = lr.item()
+        reference.step()
+        if t == 0:  # makes the state
+            optimizer.step()
+            torch.cuda.synchronize()
+            with torch.cuda.graph(graph):  # records, and runs nothing
+                optimizer.step()
+        else:
+            graph.replay()
+    for ours, theirs in zip(captured, plain, strict=True):
+        assert optimizer.state[ours]["step"].is_cuda and optimizer.state[ours]["step"] == 20
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,147 @@
+"""Parameters sharded by fully_shard over two processes: what the unsharded run gives, and its checkpoints."""
+
+import copy
+import os
+import tempfile
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from lightning_adabelief import AdaBelief
+
+RANKS = 2
+STEPS = 12
+OPTIONS = {
+    "forloop": dict(foreach=False, weight_decay=0.1),
+    "foreach": dict(foreach=True, weight_decay=0.1),
+    "amsgrad, coupled": dict(foreach=True, amsgrad=True, weight_decay=0.1, weight_decouple=False, warmup=5),
+    "float64 lr": dict(lr=torch.tensor(3e-3, dtype=torch.float64), rectify=False),
+}
+
+
+def make_model(dtype=torch.float32):
+    torch.manual_seed(0)
+    # 3 rows on 2 ranks: uneven shards; 1 row: an empty one.
+    return torch.nn.Sequential(torch.nn.Linear(5, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1)).to(dtype)
+
+
+def shard(model):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    return fully_shard(model, mesh=init_device_mesh("cpu", (RANKS,)))
+
+
+def train(model, optimizer, steps=range(STEPS)):
+    """The same batches on every rank, so that their mean gradient is the unsharded run's."""
+    dtype = next(model.parameters()).dtype
+    for t in steps:
+        x = torch.randn(8, 5, generator=torch.Generator().manual_seed(t)).to(dtype)
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+
+
+def full(tensor):
+    """The whole tensor; every rank must call this."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def full_state(model, optimizer):
+    params = [(param, optimizer.state[param]) for param in model.parameters()]
+    return [[full(param.detach()), *(full(value) for value in state.values())] for param, state in params]
+
+
+def check_paths():
+    for options in OPTIONS.values():
+        plain, sharded = make_model(), shard(make_model())
+        optimizers = [AdaBelief(model.parameters(), **copy.deepcopy(options)) for model in (plain, sharded)]
+        train(plain, optimizers[0])
+        train(sharded, optimizers[1])
+        torch.testing.assert_close(full_state(sharded, optimizers[1]), full_state(plain, optimizers[0]))
+
+
+def check_state_stays_wide():
+    from torch.distributed.tensor import DTensor
+
+    model = shard(make_model(torch.bfloat16))
+    optimizer = AdaBelief(model.parameters())
+    train(model, optimizer)
+    twin = AdaBelief(model.parameters())
+    twin.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for param in model.parameters():
+        for key in ("exp_avg", "exp_avg_var"):
+            value, loaded = optimizer.state[param][key], twin.state[param][key]
+            assert isinstance(loaded, DTensor) and loaded.dtype == torch.float32
+            assert torch.equal(loaded.to_local(), value.to_local())
+        assert not isinstance(twin.state[param]["step"], DTensor) and twin.state[param]["step"] == STEPS
+
+
+def checkpoint_of(model, optimizer):
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
+
+    return {"model": get_model_state_dict(model), "optimizer": get_optimizer_state_dict(model, optimizer)}
+
+
+def load(model, optimizer, folder):
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict import set_model_state_dict, set_optimizer_state_dict
+
+    checkpoint = checkpoint_of(model, optimizer)
+    dcp.load(checkpoint, checkpoint_id=folder)
+    set_model_state_dict(model, checkpoint["model"])
+    set_optimizer_state_dict(model, optimizer, checkpoint["optimizer"])
+
+
+def check_checkpoints(folder):
+    import torch.distributed.checkpoint as dcp
+
+    model = shard(make_model())
+    optimizer = AdaBelief(model.parameters(), lr=1e-2, amsgrad=True)
+    train(model, optimizer)
+    dcp.save(checkpoint_of(model, optimizer), checkpoint_id=folder)
+
+    twin_model = shard(make_model())
+    twin = AdaBelief(twin_model.parameters(), lr=1e-3, amsgrad=True)
+    load(twin_model, twin, folder)
+    assert twin.param_groups[0]["lr"] == 1e-2
+    torch.testing.assert_close(full_state(twin_model, twin), full_state(model, optimizer), rtol=0, atol=0)
+    for each in ((model, optimizer), (twin_model, twin)):
+        train(*each, steps=range(STEPS, 2 * STEPS))
+    continued = full_state(model, optimizer)
+    torch.testing.assert_close(full_state(twin_model, twin), continued, rtol=0, atol=0)
+    return continued
+
+
+def worker(rank, folder):
+    warnings.simplefilter("ignore")  # torch.distributed's own
+    warnings.filterwarnings("error", message=".*into AdaBelief")  # these checkpoints are AdaBelief's
+    os.environ |= {"MASTER_ADDR": "localhost"}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=RANKS)
+    try:
+        check_paths()
+        check_state_stays_wide()
+        continued = check_checkpoints(f"{folder}/checkpoint")
+        if rank == 0:
+            torch.save(continued, f"{folder}/continued.pt")
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not dist.is_available(), reason="torch without distributed")
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")  # one process is the intent
+def test_two_ranks_do_as_one_and_one_goes_on_from_their_checkpoint():
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(worker, args=(folder,), nprocs=RANKS)
+        model = make_model()
+        optimizer = AdaBelief(model.parameters(), amsgrad=True)
+        load(model, optimizer, Path(folder) / "checkpoint")
+        assert optimizer.param_groups[0]["lr"] == 1e-2
+        train(model, optimizer, steps=range(STEPS, 2 * STEPS))
+        torch.testing.assert_close(full_state(model, optimizer), torch.load(f"{folder}/continued.pt"))
