@@ -154,7 +154,8 @@ class AdaBelief(Optimizer):
             ValueError: As the constructor; the group is then not added.
             NotImplementedError: As the constructor.
         """
-        check_options({**self.defaults, **param_group})
+        if isinstance(param_group, dict):  # torch says what else is wrong with it
+            check_options({**self.defaults, **param_group})
         super().add_param_group(param_group)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -179,8 +180,8 @@ class AdaBelief(Optimizer):
                 what was done to it (see :mod:`lightning_adabelief.optim.migrate`).
 
         Raises:
-            ValueError: If the groups do not match this optimizer's, or the state is not one of
-                these; it then names the keys it found.
+            ValueError: If the groups do not match this optimizer's, an option is not allowed, or the
+                state is not one of these; it then names the keys it found. Nothing is changed then.
         """
         saved: dict[str, Any] = {}
         done = None
@@ -188,6 +189,8 @@ class AdaBelief(Optimizer):
         def adapt(_: Optimizer, loaded: dict[str, Any]) -> dict[str, Any]:
             nonlocal saved, done
             saved, done = to_adabelief(loaded, self.param_groups)
+            for group in saved["param_groups"]:
+                check_options(group)
             return saved
 
         def restore_dtypes(_: Optimizer) -> None:

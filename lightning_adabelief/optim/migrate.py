@@ -5,7 +5,10 @@
 - timm's ``AdaBelief``: the same state; ``weight_decouple`` is called ``decoupled_decay``.
 - pytorch-optimizer's ``AdaBelief``: ``amsgrad`` is called ``ams_bound``, and the group counts the steps.
 - ``torch.optim.Adam``, ``AdamW``, and others that keep just Adam's moments: s_t is estimated as
-  v_t - m_t^2, never below 0, the running variance of the gradient.
+  v_t - m_t^2, the running variance of the gradient (both moments bias-corrected), but never below
+  (1 - beta2) v_t, the weight that a single gradient has in s_t. Where gradients have agreed so far
+  the variance is 0, and without this floor the first step would have no bound; with it, it is at
+  most 1 / sqrt(1 - beta2) times Adam's.
 
 Options that a checkpoint lacks are taken from the optimizer that loads it. All go on as they would
 have where they came from, except where the original and timm ignore ``amsgrad`` (with ``rectify``).
@@ -16,6 +19,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+import torch
 
 AVERAGES = {"exp_avg", "exp_avg_var"}
 ADAM_AVERAGES = {"exp_avg", "exp_avg_sq"}
@@ -54,10 +59,13 @@ def _with_step_of_group(values: State, group: dict[str, Any]) -> State:
     return {"step": group["step"], **values}
 
 
-def _from_adam(values: State, _: dict[str, Any]) -> State:
-    exp_avg = values["exp_avg"]
-    exp_avg_var = (values["exp_avg_sq"] - exp_avg * exp_avg).clamp(min=0)
-    converted = {"step": values["step"], "exp_avg": exp_avg, "exp_avg_var": exp_avg_var}
+def _from_adam(values: State, group: dict[str, Any]) -> State:
+    step = float(values["step"])
+    bias_correction1, bias_correction2 = (1 - float(beta) ** step for beta in group["betas"])
+    trend, square = values["exp_avg"] / bias_correction1, values["exp_avg_sq"] / bias_correction2
+    variance = torch.maximum(square - trend * trend, (1 - float(group["betas"][1])) / bias_correction2 * square)
+    exp_avg_var = variance * bias_correction2
+    converted = {"step": values["step"], "exp_avg": values["exp_avg"], "exp_avg_var": exp_avg_var}
     if "max_exp_avg_sq" in values:
         converted["max_exp_avg_var"] = exp_avg_var.clone()
     return converted
@@ -91,7 +99,7 @@ PYTORCH_OPTIMIZER = Origin(
 )
 ADAM = Origin(
     name="Adam",
-    change="s_t is estimated as v_t - m_t^2",
+    change="s_t is estimated as v_t - m_t^2, the running variance",
     required={"step", *ADAM_AVERAGES},
     optional={"max_exp_avg_sq"},
     convert=_from_adam,

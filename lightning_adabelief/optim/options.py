@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Any
 
 from torch import Tensor
@@ -113,9 +114,9 @@ def _check_betas(betas: Any, residual: Any) -> None:
 
 
 def _check_warmup(warmup: Any, total_steps: Any) -> None:
-    if total_steps is not None and not total_steps > 0:
-        raise ValueError(f"Invalid total_steps: {total_steps}. It is the run's number of steps, 1 or more")
-    if isinstance(warmup, int):
+    if total_steps is not None and not 0 < total_steps < math.inf:
+        raise ValueError(f"Invalid total_steps: {total_steps}. It is the run's number of steps, finite, 1 or more")
+    if isinstance(warmup, Integral):
         if warmup < 0:
             raise ValueError(f"Invalid warmup: {warmup}. As an int it is a number of steps, 0 for none")
         return

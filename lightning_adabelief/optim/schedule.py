@@ -11,6 +11,7 @@ is a difference of near equals.
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -45,7 +46,7 @@ def warmup_steps(warmup: float, total_steps: int | None) -> float:
     Returns:
         The number of steps, not rounded; 0 for no warmup.
     """
-    if isinstance(warmup, int) or warmup == 0:
+    if isinstance(warmup, Integral) or warmup == 0:
         return warmup
     assert total_steps is not None, "checked when the options were given"
     return warmup * total_steps

@@ -5,6 +5,7 @@ import inspect
 import io
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from adabelief_pytorch import AdaBelief as Original
@@ -210,6 +211,7 @@ BAD_OPTIONS = [
     (dict(warmup=-0.1, total_steps=10), "warmup: -0.1"),
     (dict(warmup=0.1), "0.1 without total_steps.*configure_adabelief"),
     (dict(warmup=0.1, total_steps=0), "total_steps: 0"),
+    (dict(warmup=0.1, total_steps=float("inf")), "total_steps: inf"),
 ]
 
 
@@ -243,3 +245,13 @@ def test_a_sparse_gradient_is_an_error_that_changes_nothing(foreach):
     with pytest.raises(ValueError, match="sparse gradients.*SparseAdam"):
         optimizer.step()
     assert torch.equal(dense, before)
+    optimizer.param_groups.pop()
+    optimizer.step()
+    assert optimizer.state[dense]["step"] == 1
+
+
+def test_numpys_integers_are_steps_of_warmup():
+    numpys, ours = (AdaBelief([parameter()], warmup=steps, rectify=False) for steps in (np.int64(5), 5))
+    for optimizer in (numpys, ours):
+        optimizer.step()
+    assert torch.equal(numpys.param_groups[0]["params"][0], ours.param_groups[0]["params"][0])

@@ -117,28 +117,50 @@ def test_a_checkpoint_is_left_as_it_is():
 
 @pytest.mark.parametrize("adam", [torch.optim.Adam, torch.optim.AdamW])
 @pytest.mark.parametrize("amsgrad", [False, True])
-def test_adams_moments_become_the_running_variance_never_below_zero(adam, amsgrad):
-    then_nothing = [[torch.zeros_like(g) for g in BEFORE[0]]] * 10  # v_t forgets sooner than m_t
-    options = dict(lr=2e-3, betas=(0.99, 0.5), amsgrad=amsgrad)
-    half, optimizer = run(lambda p: adam(p, **options), BEFORE + then_nothing, START)
+def test_adams_moments_become_the_running_variance(adam, amsgrad):
+    options = dict(lr=2e-3, betas=(0.8, 0.9), amsgrad=amsgrad)
+    half, optimizer = run(lambda p: adam(p, **options), BEFORE, START)
     make = loading(optimizer.state_dict(), eps=1e-12)
     ours = make(half)
     assert "Adam" in make.said and "s_t is estimated as v_t - m_t^2" in make.said
-    clamped = 0
+    steps, floored = len(BEFORE), 0
     for param in half:
         theirs, state = optimizer.state[param], ours.state[param]
-        m, v = theirs["exp_avg"], theirs["exp_avg_sq"]
-        assert torch.equal(state["exp_avg"], m) and state["step"] == 35
-        assert torch.equal(state["exp_avg_var"], torch.where(v > m * m, v - m * m, 0.0))
-        clamped += (v < m * m).sum()
+        m, v = theirs["exp_avg"] / (1 - 0.8**steps), theirs["exp_avg_sq"] / (1 - 0.9**steps)
+        s = state["exp_avg_var"] / (1 - 0.9**steps)
+        least = 0.1 * v / (1 - 0.9**steps)
+        torch.testing.assert_close(s, torch.where(v - m * m > least, v - m * m, least))
+        floored += (v - m * m < least).sum()
+        assert torch.equal(state["exp_avg"], theirs["exp_avg"]) and state["step"] == steps
         assert ("max_exp_avg_var" in state) == amsgrad
-    assert clamped > 0
+    assert 0 < floored < sum(param.numel() for param in half)
     group = ours.param_groups[0]
-    assert (group["lr"], group["betas"], group["amsgrad"], group["eps"]) == (2e-3, (0.99, 0.5), amsgrad, 1e-12)
-    for param, grad in zip(half, AFTER[0], strict=True):
-        param.grad = grad
+    assert (group["lr"], group["betas"], group["amsgrad"], group["eps"]) == (2e-3, (0.8, 0.9), amsgrad, 1e-12)
+
+
+@pytest.mark.parametrize("steps", [1, 10, 100, 2000])
+def test_the_first_step_after_adam_is_bounded_however_much_gradients_agreed(steps):
+    agreeing = [[torch.ones(3).double(), torch.full((3,), 1e-4).double()]] * steps
+    half, optimizer = run(lambda p: torch.optim.Adam(p, lr=1e-3), agreeing, [torch.zeros(3).double()] * 2)
+    make = loading(optimizer.state_dict(), rectify=False)
+    ours = make(half)
+    before = [param.detach().clone() for param in half]
+    for param, grad in zip(half, agreeing[0], strict=True):
+        param.grad = grad.clone()
     ours.step()
-    assert all(param.isfinite().all() for param in half)
+    for param, was in zip(half, before, strict=True):
+        assert 0 < (was - param).max() <= 1e-3 * 1.1 / (1 - 0.999) ** 0.5
+
+
+@pytest.mark.parametrize("betas", [(0.0, 0.9), (0.9, 1.0)])
+def test_options_of_a_checkpoint_are_checked(betas):
+    params = [torch.nn.Parameter(value.clone()) for value in START]
+    checkpoint = torch.optim.Adam(params).state_dict()
+    checkpoint["param_groups"][0]["betas"] = betas
+    optimizer = AdaBelief(params)
+    with pytest.raises(ValueError, match="residual='previous'|index 1: 1.0"):
+        optimizer.load_state_dict(checkpoint)
+    assert optimizer.param_groups[0]["betas"] == (0.9, 0.999)
 
 
 def test_a_checkpoint_without_state_gives_its_options():
