@@ -1,18 +1,17 @@
 """The rule of :mod:`lightning_adabelief.optim.rule` in one pass over CUDA memory, by Triton.
 
-Two launches a step, whatever the number of tensors and their sizes: ``schedule`` counts the steps
-and works out the scalars of each tensor, on the device, so that nothing waits for the host;
-``rule`` updates the elements. They are compiled once for a combination of dtypes (and of amsgrad,
-rectify, gradient scaling, alignment), never for a model, a size or a learning rate.
+Two launches for all tensors of the same dtypes, whatever their number and sizes: ``schedule``
+counts the steps and works out the scalars of each tensor, on the device, so that nothing waits for
+the host; ``rule`` updates the elements. They are compiled once for a combination of dtypes (and of
+amsgrad, rectify, gradient scaling, 16-byte alignment), never for a model, a size or a lr.
 
 Memory traffic is the floor: of each element theta, g, m and s are read and theta, m and s written,
 28 bytes in float32 (8 more with amsgrad). Beside the tensors, a step holds about 90 bytes a tensor
-and 4 bytes a block of 1024 elements.
+and 4 bytes a block of 1024 elements; only tensors of a parameter that are laid out differently, or
+with gaps, are copied.
 
-The table of addresses stays on the device for as long as the addresses stay the same, and is sent
-again where gradients were allocated anew. A CUDA graph sends it again at each replay, from pinned
-memory which is kept for ever (64 bytes a tensor). The last step before a capture sets that memory
-aside: take one, as ``torch.cuda.graph`` asks of any warmup.
+A step can be captured in a CUDA graph after an eager one, as ``torch.cuda.graph`` asks of any
+warmup. A lr that is to change between replays must be a tensor on the device.
 
 Checked by Triton's interpreter on the CPU, and compiled for CUDA; not yet run or timed on a GPU.
 """
@@ -21,10 +20,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections import OrderedDict, defaultdict
-from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -37,21 +33,16 @@ from lightning_adabelief.optim.schedule import RHO_TRACTABLE, warmup_steps
 try:
     import triton.language as tl
 
-    from lightning_adabelief.optim.fused.cuda_kernels import COLUMNS, rule, schedule
+    from lightning_adabelief.optim.fused.cuda_kernels import rule, schedule
+    from lightning_adabelief.optim.fused.cuda_tables import BLOCK, Group, groups_of, laid_out_alike
 except ImportError as error:
     raise ImportError(
         "AdaBelief(fused=True) on CUDA needs Triton, which could not be imported; pip install triton, or give "
         "fused=False (foreach=True is the fastest path without it)"
     ) from error
 
-BLOCK = 1024
-"""Elements a program updates: with 4 warps, two loads of 16 bytes a thread and float32 tensor."""
-
-CACHED_TABLES = 16
-"""So many tables are kept: an allocator comes back to the same few addresses."""
-
-_ROW = COLUMNS.value
 _TENSORS = 128
+"""Tensors whose scalars a program of ``schedule`` works out."""
 
 
 def fused_adabelief_cuda(
@@ -87,23 +78,11 @@ def fused_adabelief_cuda(
     if not params:
         return
     device = params[0].device
-    states = [exp_avgs, exp_avg_vars, max_exp_avg_vars] if max_exp_avg_vars else [exp_avgs, exp_avg_vars]
-    groups: dict[tuple[torch.dtype, torch.dtype, torch.dtype, bool], list[int]] = defaultdict(list)
-    copied: list[tuple[list[Tensor], list[Tensor]]] = []
-    for step, *tensors in zip(step_tensors, params, grads, *states, strict=True):
-        if not _laid_out_alike(tensors):
-            copied.append((tensors, [tensor.contiguous() for tensor in tensors]))
-            tensors = copied[-1][1]
-        numel = tensors[0].numel()
-        addresses = [tensor.data_ptr() for tensor in tensors]
-        wide = numel % 8 == 0 and not any(address % 16 for address in addresses)
-        rows = groups[tensors[0].dtype, tensors[1].dtype, tensors[2].dtype, wide]
-        first_block = rows[-1] + _blocks(rows[-2]) if rows else 0
-        rows += (*addresses, *(0,) * (5 - len(addresses)), step.data_ptr(), numel, first_block)
-
+    columns = [params, grads, exp_avgs, exp_avg_vars, *([max_exp_avg_vars] if max_exp_avg_vars else [])]
+    columns, copied = laid_out_alike(columns)
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        for (*dtypes, wide), rows in groups.items():
-            _launch(rows, device, dtypes, wide, bool(max_exp_avg_vars), grad_scale, found_inf, **options)
+        for group in groups_of(columns, step_tensors):
+            _launch(group, device, bool(max_exp_avg_vars), grad_scale, found_inf, **options)
     # What a kernel writes through an address, autograd does not see by itself.
     increment_version(params if grad_scale is None else [*params, *grads])
     for tensors, copies in copied:
@@ -113,10 +92,8 @@ def fused_adabelief_cuda(
 
 
 def _launch(
-    rows: list[int],
+    group: Group,
     device: torch.device,
-    dtypes: Sequence[torch.dtype],
-    wide: bool,
     amsgrad: bool,
     grad_scale: Tensor | None,
     found_inf: Tensor | None,
@@ -134,9 +111,9 @@ def _launch(
     residual: str,
     maximize: bool,
 ) -> None:
-    """Launch both kernels for the tensors of ``rows``, alike in their dtypes."""
+    """Launch both kernels for tensors of the same dtypes."""
     beta1, beta2 = betas
-    table, owners, scales = _tables(tuple(rows), device)
+    dtypes, wide, table, owners, scales = group
     lr_tensor = lr if isinstance(lr, Tensor) and lr.device == device else None
     schedule[(-(-len(table) // _TENSORS),)](
         table,
@@ -183,70 +160,6 @@ def _launch(
     )
 
 
-Tables = tuple[Tensor, Tensor, Tensor]
-_cached: OrderedDict[tuple[int, ...], Tables] = OrderedDict()
-_spare: dict[int, Tensor] = {}
-_captured: list[Tensor] = []
-
-
-def _tables(rows: tuple[int, ...], device: torch.device) -> Tables:
-    """The rows on the device, the tensor each block belongs to, and room for the tensors' scales."""
-    if device.type == "cpu":  # Triton's interpreter
-        return _send(torch.tensor(rows), device)
-    size = len(rows)
-    if torch.cuda.is_current_stream_capturing():
-        # Allocating pinned memory now is an error before torch 2.10: a spare was set aside.
-        pinned = _spare.pop(size) if size in _spare else _pinned(size)
-        _captured.append(pinned)  # replays read it
-        return _send(pinned.copy_(torch.tensor(rows)), device)
-    if size not in _spare:
-        _spare[size] = _pinned(size)
-    # The stream is in the key: on another one nothing would order the sending and the reading.
-    key = (device.index, torch.cuda.current_stream(device).cuda_stream, *rows)
-    if key not in _cached:
-        _cached[key] = _send(_pinned(size).copy_(torch.tensor(rows)), device)
-        if len(_cached) > CACHED_TABLES:
-            _cached.popitem(last=False)
-    _cached.move_to_end(key)
-    return _cached[key]
-
-
-def _pinned(size: int) -> Tensor:
-    return torch.empty(size, dtype=torch.int64, pin_memory=True)
-
-
-def _send(rows: Tensor, device: torch.device) -> Tables:
-    blocks = sum(map(_blocks, rows[6::_ROW].tolist()))
-    table = rows.to(device, non_blocking=True).view(-1, _ROW)
-    owners = torch.arange(len(table), dtype=torch.int32, device=device).repeat_interleave(
-        (table[:, 6] + (BLOCK - 1)) // BLOCK, output_size=blocks
-    )
-    return table, owners, torch.empty(len(table), 3, dtype=torch.float64, device=device)
-
-
-def _blocks(numel: int) -> int:
-    return -(-numel // BLOCK)
-
-
 def _bits(value: float) -> int:
     """The bits of a float64, as a signed integer."""
     return struct.unpack("q", struct.pack("d", value))[0]
-
-
-def _laid_out_alike(tensors: Sequence[Tensor]) -> bool:
-    """Whether the tensors keep their elements in the same order and without gaps."""
-    if all(tensor.is_contiguous() for tensor in tensors):
-        return True
-    strides = {tensor.stride() for tensor in tensors}
-    return len(strides) == 1 and _is_dense(tensors[0].shape, strides.pop())
-
-
-@lru_cache(maxsize=4096)
-def _is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:
-    expected = 1
-    for step, size in sorted(zip(stride, shape, strict=True)):
-        if size != 1:
-            if step != expected:
-                return False
-            expected *= size
-    return True

@@ -45,11 +45,13 @@ def schedule(
     i = tl.program_id(0).to(tl.int64) * TENSORS + tl.arange(0, TENSORS)
     mask = i < n
     step_at = tl.load(table + i * COLUMNS + 5, mask=mask, other=0).to(tl.pointer_type(tl.float32))
-    step = tl.load(step_at, mask=mask, other=0.0) + 1
-    counted = mask if found_inf is None else mask & (tl.load(found_inf) == 0)
-    tl.store(step_at, step, mask=counted)
+    taken = tl.load(step_at, mask=mask, other=0.0)
+    if found_inf is None:
+        tl.store(step_at, taken + 1, mask=mask)
+    else:
+        tl.store(step_at, tl.where(tl.load(found_inf) == 0, taken + 1, taken), mask=mask)
 
-    t = step.to(tl.float64)
+    t = (taken + 1).to(tl.float64)
     base_lr = _float64(lr) if lr_tensor is None else tl.load(lr_tensor).to(tl.float64)
     lr_t = base_lr * tl.minimum(1.0, t / _float64(warmup_length))
     beta2_t = tl.exp(t * _float64(log_beta2))
