@@ -53,11 +53,15 @@ class Case:
     def new_grads(self, dtype=None):
         self.grads = [self.random(p.shape).to(dtype or p.dtype) for p in self.params]
 
+    def new_grads_of_ones(self):
+        self.grads = [torch.ones_like(p) for p in self.params]
+
     def columns(self):
         return self.params, self.grads, self.m, self.s, self.max_s, self.steps
 
     def clone(self):
         clone = object.__new__(Case)
+        clone.generator = self.generator
         clone.params, clone.grads, clone.m, clone.s, clone.max_s, clone.steps = (
             [t.clone() for t in column] for column in self.columns()
         )
