@@ -242,6 +242,19 @@ def test_the_table_is_kept_while_addresses_stay_and_forgotten_with_the_state():
     assert len(cuda_tables._memories) == kept - 1
 
 
+def test_a_capture_takes_the_memory_that_a_step_set_aside(monkeypatch):
+    allocated = []
+    monkeypatch.setattr(cuda_tables, "_pinned", lambda size: allocated.append(torch.empty(size)) or allocated[-1])
+    memory = cuda_tables._Memory()
+    for captures in (1, 2):
+        memory.set_aside(16)
+        memory.set_aside(16)
+        assert memory.take(16) is allocated[-1] and len(allocated) == captures
+    assert [*map(id, memory.captured)] == [*map(id, allocated)]  # every graph has its own
+    memory.set_aside(16)
+    assert memory.take(24) is allocated[-1] and len(allocated) == 4  # other parameters than before
+
+
 LAYOUTS = {
     "channels_last": lambda t: t.contiguous(memory_format=torch.channels_last),
     "transposed": lambda t: t.transpose(0, 1).contiguous().transpose(0, 1),

@@ -53,16 +53,16 @@ class _Memory:
         self.spare: Tensor | None = None
         self.captured: list[Tensor] = []
 
-    def pinned(self, size: int, capturing: bool) -> Tensor:
-        """Pinned memory to send a table from."""
-        if capturing:
-            # A new allocation is an error here before torch 2.10: take what the last step set aside.
-            spare, self.spare = self.spare, None
-            self.captured.append(spare if spare is not None and len(spare) == size else _pinned(size))
-            return self.captured[-1]
+    def set_aside(self, size: int) -> None:
+        """Allocate what a capture will need: older versions of torch cannot do so during one."""
         if self.spare is None or len(self.spare) != size:
             self.spare = _pinned(size)
-        return _pinned(size)
+
+    def take(self, size: int) -> Tensor:
+        """Pinned memory for a captured step, kept because every replay reads it."""
+        spare, self.spare = self.spare, None
+        self.captured.append(spare if spare is not None and len(spare) == size else _pinned(size))
+        return self.captured[-1]
 
 
 _memories: MutableMapping[Tensor, _Memory] = WeakTensorKeyDictionary()
@@ -86,13 +86,17 @@ def groups_of(columns: Sequence[list[Tensor]], steps: list[Tensor]) -> list[Grou
     memory = _memories.get(steps[0])
     if memory is None:
         memory = _memories[steps[0]] = _Memory()
-    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        return _make_groups(addresses, numels, dtypes, device, memory, capturing=True)
+    size = COLUMNS.value * len(steps)
+    if device.type == "cuda":
+        if torch.cuda.is_current_stream_capturing():
+            return _make_groups(addresses, numels, dtypes, device, memory.take(size))
+        memory.set_aside(size)
     # On another stream nothing would order the sending of a table and its reading.
     stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
     key = (device, stream, len(columns), *numels, *chain(*addresses), *chain(*dtypes))
     if key not in memory.plans:
-        memory.plans[key] = _make_groups(addresses, numels, dtypes, device, memory, capturing=False)
+        staging = _pinned(size) if device.type == "cuda" else torch.empty(size, dtype=torch.int64)
+        memory.plans[key] = _make_groups(addresses, numels, dtypes, device, staging)
         if len(memory.plans) > KEPT:
             memory.plans.popitem(last=False)
     memory.plans.move_to_end(key)
@@ -104,9 +108,9 @@ def _make_groups(
     numels: list[int],
     dtypes: list[list[torch.dtype]],
     device: torch.device,
-    memory: _Memory,
-    capturing: bool,
+    staging: Tensor,
 ) -> list[Group]:
+    """Work out the groups, and send their tables by way of ``staging``."""
     tables: dict[tuple[tuple[torch.dtype, ...], bool], list[tuple[int, ...]]] = defaultdict(list)
     for numel, alike, (*tensors, step) in zip(
         numels, zip(*dtypes, strict=True), zip(*addresses, strict=True), strict=True
@@ -116,12 +120,12 @@ def _make_groups(
         first_block = rows[-1][-1] + _blocks(rows[-1][-2]) if rows else 0
         rows.append((*tensors, *(0,) * (5 - len(tensors)), step, numel, first_block))
 
-    host = torch.tensor(list(chain(*tables.values())), dtype=torch.int64).flatten()
-    if device.type == "cuda":
-        host = memory.pinned(len(host), capturing).copy_(host)
-    sent = host.to(device, non_blocking=True).view(-1, COLUMNS.value)
+    staging.copy_(torch.tensor(list(chain(*tables.values()))).flatten())
+    sent = staging.to(device, non_blocking=True).view(-1, COLUMNS.value)
     groups = []
-    for ((alike, wide), rows), table in zip(tables.items(), sent.split([*map(len, tables.values())]), strict=True):
+    for ((alike, wide), rows), table in zip(
+        tables.items(), sent.split([len(rows) for rows in tables.values()]), strict=True
+    ):
         owners = torch.arange(len(rows), dtype=torch.int32, device=device).repeat_interleave(
             (table[:, -2] + (BLOCK - 1)) // BLOCK, output_size=rows[-1][-1] + _blocks(rows[-1][-2])
         )
