@@ -300,6 +300,21 @@ def test_views_into_a_flat_buffer_leave_their_neighbours_alone():
         assert (buffer[gaps.to(DEVICE)] == 7).all()
 
 
+def test_only_aligned_tensors_of_a_round_size_are_read_16_bytes_at_a_time():
+    # The interpreter takes no notice of a wrong promise; a GPU stops with a misaligned address.
+    def wide(case):
+        (group,) = cuda_tables.groups_of(case.columns()[:4], case.steps)
+        return group.wide
+
+    assert wide(Case([(BLOCK,)])) and wide(Case([(3, 8)]))
+    assert not wide(Case([(BLOCK + 4,)])) and not wide(Case([()]))
+    for column in range(4):
+        case = Case([(16,)])
+        tensor = case.columns()[column][0]
+        case.columns()[column][0] = torch.empty(17, device=DEVICE)[1:].copy_(tensor)
+        assert not wide(case)
+
+
 def test_autograd_sees_that_parameters_were_changed():
     case = Case([(8,)])
     weight = case.params[0].requires_grad_()

@@ -45,10 +45,13 @@ def kernels(monkeypatch):
     return schedule, rule
 
 
-def step(shapes, dtype=torch.float32, **options):
+def step(shapes, dtype=torch.float32, amsgrad=False, **options):
     state_dtype = torch.promote_types(dtype, torch.float32)
-    columns = [[torch.zeros(s, dtype=d) for s in shapes] for d in (dtype, dtype, state_dtype, state_dtype)]
-    cuda.fused_adabelief_cuda(*columns, [], [torch.zeros(()) for _ in shapes], **{**OPTIONS, **options})
+    *columns, maxima = (
+        [torch.zeros(s, dtype=d) for s in shapes] for d in (dtype, dtype, state_dtype, state_dtype, state_dtype)
+    )
+    steps = [torch.zeros(()) for _ in shapes]
+    cuda.fused_adabelief_cuda(*columns, maxima if amsgrad else [], steps, **{**OPTIONS, **options})
 
 
 def test_one_compilation_serves_any_model_and_any_number(kernels):
@@ -61,6 +64,16 @@ def test_one_compilation_serves_any_model_and_any_number(kernels):
     for kernel in kernels:
         assert len(kernel.launches) == 4
         assert len({id(compiled) for compiled in kernel.launches}) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_every_variant_compiles(kernels, dtype):
+    scalars = dict(grad_scale=torch.ones(1), found_inf=torch.zeros(()), lr=torch.tensor(0.1))
+    for amsgrad in (False, True):
+        for more in ({}, scalars):
+            step([(8,), (7,)], dtype, amsgrad, rectify=amsgrad, **more)
+    for kernel in kernels:
+        assert all("cubin" in compiled.asm for compiled in kernel.launches) and len(kernel.launches) == 8
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
