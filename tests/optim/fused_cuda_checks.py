@@ -1,0 +1,329 @@
+"""What holds for the fused CUDA step: run by test_fused_cuda.py, interpreted on the CPU or on a GPU.
+
+Not collected by itself, for Triton is interpreted or not from its first import on.
+"""
+
+import gc
+import itertools
+
+import pytest
+import torch
+
+from lightning_adabelief.optim.fused import cuda_tables
+from lightning_adabelief.optim.fused.cuda import fused_adabelief_cuda
+from lightning_adabelief.optim.rule import single_tensor_adabelief
+from lightning_adabelief.optim.schedule import step_scale
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+INTERPRETED = DEVICE == "cpu"
+BLOCK = cuda_tables.BLOCK
+OPTIONS = dict(
+    lr=1e-2,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    weight_decay=0.0,
+    weight_decouple=True,
+    fixed_decay=False,
+    rectify=True,
+    degenerated_to_sgd=True,
+    warmup=0,
+    total_steps=None,
+    residual="updated",
+    maximize=False,
+)
+
+
+class Case:
+    """Parameters, their gradients and state; a copy to run the reference rule on."""
+
+    def __init__(self, shapes, dtype=torch.float32, amsgrad=False, steps_taken=0, seed=0):
+        self.generator = torch.Generator().manual_seed(seed)
+        state_dtype = torch.promote_types(dtype, torch.float32)
+        steps_taken = [steps_taken] * len(shapes) if isinstance(steps_taken, int) else steps_taken
+        self.params = [self.random(shape).to(dtype) for shape in shapes]
+        self.m = [self.random(shape).to(state_dtype) * bool(t) for shape, t in zip(shapes, steps_taken, strict=True)]
+        self.s = [m * m * 0.5 for m in self.m]
+        self.max_s = [s * self.random(s.shape).exp().to(s) for s in self.s] if amsgrad else []
+        self.steps = [torch.tensor(float(t), device=DEVICE) for t in steps_taken]
+        self.new_grads()
+
+    def random(self, shape):
+        return torch.randn(shape, generator=self.generator, dtype=torch.float64).to(DEVICE)
+
+    def new_grads(self, dtype=None):
+        self.grads = [self.random(p.shape).to(dtype or p.dtype) for p in self.params]
+
+    def new_grads_of_ones(self):
+        self.grads = [torch.ones_like(p) for p in self.params]
+
+    def columns(self):
+        return self.params, self.grads, self.m, self.s, self.max_s, self.steps
+
+    def clone(self):
+        clone = object.__new__(Case)
+        clone.generator = self.generator
+        clone.params, clone.grads, clone.m, clone.s, clone.max_s, clone.steps = (
+            [t.clone() for t in column] for column in self.columns()
+        )
+        return clone
+
+    def fused(self, **options):
+        fused_adabelief_cuda(*self.columns(), **{**OPTIONS, **options})
+
+    def reference(self, **options):
+        maxima = self.max_s or [None] * len(self.params)
+        for *tensors, step in zip(self.params, self.grads, self.m, self.s, maxima, self.steps, strict=True):
+            step += 1
+            single_tensor_adabelief(*tensors, step.item(), **{**OPTIONS, **options})
+
+
+def assert_same(case, expected, ulps=4.0):
+    """Equal up to rounding: within some units in the last place of the largest element."""
+    for column, expected_column in zip(case.columns(), expected.columns(), strict=True):
+        for actual, wanted in zip(column, expected_column, strict=True):
+            assert actual.dtype == wanted.dtype and actual.shape == wanted.shape
+            if wanted.numel():
+                error = (actual.double() - wanted.double()).abs().max().item()
+                bound = ulps * torch.finfo(wanted.dtype).eps * wanted.abs().max().item()
+                assert error <= bound, f"differs by {error:.3g}, {bound:.3g} is allowed"
+
+
+DECAYS = [
+    dict(weight_decay=0.0),
+    dict(weight_decay=0.1),
+    dict(weight_decay=0.1, fixed_decay=True),
+    dict(weight_decay=0.1, weight_decouple=False),
+]
+STEPPING = [
+    dict(rectify=False),
+    dict(rectify=True, degenerated_to_sgd=True),
+    dict(rectify=True, degenerated_to_sgd=False),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("amsgrad", [False, True])
+@pytest.mark.parametrize("stepping", STEPPING, ids=str)
+def test_every_combination_of_options_is_the_reference_rule(stepping, amsgrad, dtype):
+    for decay, maximize, residual in itertools.product(DECAYS, (False, True), ("updated", "previous")):
+        options = {**stepping, **decay, "maximize": maximize, "residual": residual}
+        case = Case([(3, 8)], dtype, amsgrad, steps_taken=3)
+        expected = case.clone()
+        for _ in range(4):  # steps 4 to 7: rectification starts at 6
+            case.fused(**options)
+            expected.reference(**options)
+        # In float64 the error is that of 1 - beta2^t, which cancels to 3 digits.
+        assert_same(case, expected, ulps=4 if dtype == torch.float32 else 1e4)
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.5, 0.99), (0.0, 0.9), (0.95, 0.5), (0.9, 0.0), (0.99, 0.9999)])
+@pytest.mark.parametrize("warmup", [dict(), dict(warmup=1000), dict(warmup=0.25, total_steps=400)], ids=str)
+@pytest.mark.parametrize("stepping", STEPPING, ids=str)
+def test_the_scalars_of_early_and_late_steps_are_those_of_schedule(stepping, warmup, betas):
+    steps = [1, 2, 3, 4, 5, 6, 7, 50, 99, 100, 999, 10_000, 1_000_000, 2**24 - 1]
+    case = Case([()] * len(steps), steps_taken=[t - 1 for t in steps])
+    case.fused(weight_decay=0.1, betas=betas, residual="previous", **stepping, **warmup)
+    (group,) = cuda_tables.groups_of(case.columns()[:4], case.steps)
+    expected = []
+    for t in steps:
+        scale = step_scale(t, **{"lr": 1e-2, "betas": betas, "degenerated_to_sgd": True, **stepping, **warmup})
+        expected.append([1 - 0.1 * scale.lr, scale.step_size, scale.root_scale or 0.0])
+    expected = torch.tensor(expected, dtype=torch.float64, device=DEVICE)
+    torch.testing.assert_close(group.scales, expected, rtol=1e-6, atol=0)
+    assert [step.item() for step in case.steps] == steps
+
+
+@pytest.mark.parametrize(
+    "dtype, grad_dtype",
+    [
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+        (torch.float16, torch.float16),
+        (torch.bfloat16, torch.bfloat16),
+        (torch.bfloat16, torch.float32),
+    ],
+    ids=str,
+)
+def test_tensors_of_any_size_and_dtype(dtype, grad_dtype):
+    shapes = [(), (0,), (1,), (7,), (8,), (0, 3), (BLOCK,), (2, BLOCK), (BLOCK - 1,), (3, BLOCK + 1), (2 * BLOCK + 8,)]
+    case = Case(shapes, dtype)
+    expected = case.clone()
+    for _ in range(2):
+        case.new_grads(grad_dtype)
+        expected.grads = [g.clone() for g in case.grads]
+        case.fused(weight_decay=0.1, rectify=False)
+        expected.reference(weight_decay=0.1, rectify=False)
+    # The interpreter rounds bfloat16 towards 0, the compiled kernel to nearest.
+    assert_same(case, expected, ulps=4)
+
+
+def test_one_call_serves_several_dtypes_at_different_steps():
+    case, other = Case([(5,), (16,)], steps_taken=[0, 40]), Case([(16,), (9,)], torch.float64, steps_taken=[3, 7])
+    half = Case([(40,), (8,), (3,)], torch.float16, steps_taken=[5, 6, 7])
+    for column, *more in zip(case.columns(), other.columns(), half.columns(), strict=True):
+        for tensors in more:
+            column.extend(tensors)
+    expected = case.clone()
+    case.fused(warmup=10)
+    expected.reference(warmup=10)
+    assert_same(case, expected)
+    assert [step.item() for step in case.steps] == [1, 41, 4, 8, 6, 7, 8]
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_found_inf_leaves_everything_as_it_was(amsgrad):
+    case = Case([(), (0,), (8,), (BLOCK + 3,)], amsgrad=amsgrad, steps_taken=3)
+    case.grads[2][1], case.grads[3][-1] = float("inf"), float("nan")
+    before = case.clone()
+    case.fused(weight_decay=0.1, grad_scale=torch.tensor(4.0, device=DEVICE), found_inf=torch.ones(1, device=DEVICE))
+    for column, expected in zip(case.columns(), before.columns(), strict=True):
+        torch.testing.assert_close(column, expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("found_inf", [False, True], ids=["without found_inf", "found_inf is 0"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_gradients_are_unscaled_in_place(dtype, found_inf):
+    case = Case([(), (8,), (BLOCK + 3,)], dtype, steps_taken=3)
+    scaled, expected = case.clone(), case.clone()
+    scaled.grads = [g * 1024 for g in case.grads]
+    scaled.fused(
+        maximize=True,
+        grad_scale=torch.tensor(1024.0, device=DEVICE),
+        found_inf=torch.zeros((), device=DEVICE) if found_inf else None,
+    )
+    expected.reference(maximize=True)
+    assert_same(scaled, expected)
+    torch.testing.assert_close(scaled.grads, case.grads, rtol=0, atol=0)
+
+
+def test_gradients_are_left_as_they_are():
+    case = Case([(8,), (BLOCK + 3,)], steps_taken=3)
+    before = [g.clone() for g in case.grads]
+    case.fused(weight_decay=0.1, weight_decouple=False, maximize=True)
+    torch.testing.assert_close(case.grads, before, rtol=0, atol=0)
+
+
+def test_a_tensor_lr_is_read_at_each_step():
+    case = Case([(8,)], steps_taken=9)
+    expected = case.clone()
+    lr = torch.tensor(0.5, device=DEVICE)
+    for value in (0.5, 0.1, 0.02):
+        lr.fill_(value)
+        case.fused(lr=lr)
+        expected.reference(lr=value)
+    assert_same(case, expected)
+
+
+def test_a_gradient_in_new_memory_is_found():
+    case = Case([(8,), (3,)], steps_taken=9)
+    expected, earlier = case.clone(), []
+    for _ in range(2 * cuda_tables.KEPT):
+        earlier.append(case.grads)  # so that the next one cannot lie where this one does
+        case.new_grads()
+        expected.grads = case.grads
+        case.fused()
+        expected.reference()
+    assert_same(case, expected, ulps=16)
+    assert len(cuda_tables._memories[case.steps[0]].plans) == cuda_tables.KEPT
+
+
+def test_the_table_is_kept_while_addresses_stay_and_forgotten_with_the_state():
+    case = Case([(8,), (3,)])
+    columns = case.columns()[:4]
+    first = cuda_tables.groups_of(columns, case.steps)
+    assert cuda_tables.groups_of(columns, case.steps) is first
+    old = case.grads
+    case.new_grads()
+    assert cuda_tables.groups_of((case.params, case.grads, case.m, case.s), case.steps) is not first
+    assert cuda_tables.groups_of((case.params, old, case.m, case.s), case.steps) is first
+    kept = len(cuda_tables._memories)
+    del case, columns, old
+    gc.collect()
+    assert len(cuda_tables._memories) == kept - 1
+
+
+def test_a_capture_takes_the_memory_that_a_step_set_aside(monkeypatch):
+    allocated = []
+    monkeypatch.setattr(cuda_tables, "_pinned", lambda size: allocated.append(torch.empty(size)) or allocated[-1])
+    memory = cuda_tables._Memory()
+    for captures in (1, 2):
+        memory.set_aside(16)
+        memory.set_aside(16)
+        assert memory.take(16) is allocated[-1] and len(allocated) == captures
+    assert [*map(id, memory.captured)] == [*map(id, allocated)]  # every graph has its own
+    memory.set_aside(16)
+    assert memory.take(24) is allocated[-1] and len(allocated) == 4  # other parameters than before
+
+
+LAYOUTS = {
+    "channels_last": lambda t: t.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda t: t.transpose(0, 1).contiguous().transpose(0, 1),
+    "with gaps": lambda t: torch.stack([t, t], dim=-1)[..., 0],
+    "contiguous": lambda t: t,
+}
+
+
+@pytest.mark.parametrize("param_layout, grad_layout", [*itertools.product(LAYOUTS, LAYOUTS)])
+def test_any_layout_of_parameter_and_gradient(param_layout, grad_layout):
+    case = Case([(3, 4, 2, 5), (6,)], amsgrad=True, steps_taken=9)
+    expected, unscaled = case.clone(), case.grads[0].clone()
+    for column in (case.params, case.m, case.s, case.max_s):
+        column[0] = LAYOUTS[param_layout](column[0])
+    case.grads[0] = LAYOUTS[grad_layout](case.grads[0])
+    case.fused()
+    expected.reference()
+    assert_same(case, expected)
+    assert torch.equal(case.grads[0], unscaled)
+    case.fused(grad_scale=torch.tensor(2.0, device=DEVICE))
+    expected.grads = [g / 2 for g in expected.grads]
+    expected.reference()
+    assert_same(case, expected, ulps=8)
+    assert torch.equal(case.grads[0], unscaled / 2)
+
+
+def test_views_into_a_flat_buffer_leave_their_neighbours_alone():
+    sizes = [3, 8, BLOCK + 1, 16]
+    case = Case([(size,) for size in sizes], steps_taken=9)
+    expected = case.clone()
+    buffers = []
+    for column in (case.params, case.grads, case.m, case.s):
+        buffers.append(torch.full((sum(sizes) + len(sizes) + 1,), 7.0, device=DEVICE))
+        at = 1
+        for i, tensor in enumerate(column):
+            column[i] = buffers[-1][at : at + len(tensor)].copy_(tensor)
+            at += len(tensor) + 1
+    case.fused()
+    expected.reference()
+    assert_same(case, expected)
+    gaps = torch.cumsum(torch.tensor([0] + [size + 1 for size in sizes]), 0)
+    for buffer in buffers:
+        assert (buffer[gaps.to(DEVICE)] == 7).all()
+
+
+def test_only_aligned_tensors_of_a_round_size_are_read_16_bytes_at_a_time():
+    # The interpreter takes no notice of a wrong promise; a GPU stops with a misaligned address.
+    def wide(case):
+        (group,) = cuda_tables.groups_of(case.columns()[:4], case.steps)
+        return group.wide
+
+    assert wide(Case([(BLOCK,)])) and wide(Case([(3, 8)]))
+    assert not wide(Case([(BLOCK + 4,)])) and not wide(Case([()]))
+    for column in range(4):
+        case = Case([(16,)])
+        tensor = case.columns()[column][0]
+        case.columns()[column][0] = torch.empty(17, device=DEVICE)[1:].copy_(tensor)
+        assert not wide(case)
+
+
+def test_autograd_sees_that_parameters_were_changed():
+    case = Case([(8,)])
+    weight = case.params[0].requires_grad_()
+    loss = (weight * weight).sum()
+    with torch.no_grad():
+        case.fused()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_no_tensors_is_no_step():
+    fused_adabelief_cuda([], [], [], [], [], [], **OPTIONS)

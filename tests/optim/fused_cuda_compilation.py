@@ -1,0 +1,102 @@
+"""What the fused CUDA kernels compile to: run by test_fused_cuda.py, on any machine.
+
+Not collected by itself, for it tells Triton of a GPU that is not there: kernels are compiled for
+it, never launched.
+"""
+
+import re
+
+import pytest
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+
+from lightning_adabelief.optim.fused import cuda
+from tests.optim.fused_cuda_checks import OPTIONS
+
+
+class _AbsentGPU:
+    def get_current_target(self):
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device):
+        return 0
+
+
+class _Compiled:
+    """In place of a kernel: keeps what each launch would have run."""
+
+    def __init__(self, kernel):
+        self.kernel, self.launches = kernel, []
+
+    def __getitem__(self, grid):
+        return lambda *args, **options: self.launches.append(self.kernel.warmup(*args, grid=grid, **options))
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    driver.set_active(_AbsentGPU())
+    schedule, rule = _Compiled(cuda.schedule), _Compiled(cuda.rule)
+    monkeypatch.setattr(cuda, "schedule", schedule)
+    monkeypatch.setattr(cuda, "rule", rule)
+    return schedule, rule
+
+
+def step(shapes, dtype=torch.float32, amsgrad=False, **options):
+    state_dtype = torch.promote_types(dtype, torch.float32)
+    *columns, maxima = (
+        [torch.zeros(s, dtype=d) for s in shapes] for d in (dtype, dtype, state_dtype, state_dtype, state_dtype)
+    )
+    steps = [torch.zeros(()) for _ in shapes]
+    cuda.fused_adabelief_cuda(*columns, maxima if amsgrad else [], steps, **{**OPTIONS, **options})
+
+
+def test_one_compilation_serves_any_model_and_any_number(kernels):
+    step([(8,)])
+    step([(8,), (4096, 16), (0,)] * 50, lr=0.0, eps=0.0, warmup=16, weight_decay=1.0)
+    step(
+        [(160,)], lr=1.0, betas=(0.0, 0.5), residual="previous", maximize=True, weight_decay=0.1, weight_decouple=False
+    )
+    step([(1024,)] * 16, lr=torch.tensor(1e-3).item(), fixed_decay=True, weight_decay=0.5, warmup=0.5, total_steps=32)
+    for kernel in kernels:
+        assert len(kernel.launches) == 4
+        assert len({id(compiled) for compiled in kernel.launches}) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_every_variant_compiles(kernels, dtype):
+    scalars = dict(grad_scale=torch.ones(1), found_inf=torch.zeros(()), lr=torch.tensor(0.1))
+    for amsgrad in (False, True):
+        for more in ({}, scalars):
+            step([(8,), (7,)], dtype, amsgrad, rectify=amsgrad, **more)
+    for kernel in kernels:
+        assert all("cubin" in compiled.asm for compiled in kernel.launches) and len(kernel.launches) == 8
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_memory_is_read_and_written_16_bytes_at_a_time(kernels, dtype):
+    step([(4096,)], dtype)
+    ptx = kernels[1].launches[0].asm["ptx"]
+    size = torch.promote_types(dtype, torch.float32).itemsize
+    # 128 threads update 1024 elements of state: so many 16-byte accesses a thread and tensor.
+    a_tensor = 8 * size // 16
+    of_param = 8 * dtype.itemsize // 16
+    loads, stores = (re.findall(rf"{op}\.global\.(v4\.b32|v2\.b64)", ptx) for op in ("ld", "st"))
+    assert len(loads) == len(stores) + of_param == 2 * a_tensor + 2 * of_param
+    assert not re.findall(r"st\.global\.b", ptx)
+
+
+def test_bfloat16_is_rounded_to_nearest(kernels):
+    step([(4096,)], torch.bfloat16)
+    assert re.search(r"cvt\.rn\.bf16", kernels[1].launches[0].asm["ptx"])
+
+
+def test_nothing_is_spilled_from_registers(kernels):
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        step([(4096,)], dtype)
+    for kernel in kernels:
+        for compiled in kernel.launches:
+            assert ".local" not in compiled.asm["ptx"]
