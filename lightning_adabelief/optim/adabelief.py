@@ -16,6 +16,7 @@ from torch.optim.optimizer import (
 )
 
 from lightning_adabelief.optim.foreach import _multi_tensor_adabelief
+from lightning_adabelief.optim.fused import check_fused, fused_adabelief
 from lightning_adabelief.optim.migrate import to_adabelief
 from lightning_adabelief.optim.options import RULE_OPTIONS, check_options
 from lightning_adabelief.optim.rule import single_tensor_adabelief
@@ -58,18 +59,24 @@ class AdaBelief(Optimizer):
             ``"previous"`` for g_t - m_{t-1}, which makes beta1 = 0 usable (default: "updated").
         maximize: Ascend rather than descend (default: False).
         foreach: Update lists of tensors at once. ``None`` takes this path where all parameters are
-            plain tensors on a device with foreach kernels, such as CUDA (default: None).
-        fused: Not there yet: raises if True.
+            plain tensors on a device with foreach kernels, such as CUDA; on the CPU it updates
+            one tensor at a time (default: None).
+        fused: Update in one pass over memory, the fastest path, for floating-point parameters on the
+            CPU or CUDA. Never chosen by ``None``: on the CPU the first step compiles a kernel, for
+            some seconds and once a machine, and needs a C++ compiler (default: None).
         capturable: Not there yet: raises if True.
         differentiable: Not there yet: raises if True.
 
-    The state of a parameter is ``step`` (0-dim float32 tensor on the CPU), ``exp_avg`` (m_t),
+    The state of a parameter is ``step`` (0-dim float32 tensor on the CPU, or with ``fused`` on the
+    parameter's device), ``exp_avg`` (m_t),
     ``exp_avg_var`` (s_t) and, under amsgrad, ``max_exp_avg_var``, each of the parameter's shape and
     in float32, or in the parameter's dtype where that is wider.
 
     Raises:
         ValueError: If an option is out of its range, two do not go together, or a gradient is sparse.
-        NotImplementedError: If ``fused``, ``capturable`` or ``differentiable`` is asked for.
+        RuntimeError: If ``fused`` is given with ``foreach`` or ``differentiable``, or for a parameter it
+            cannot serve (at the first step).
+        NotImplementedError: If ``capturable`` or ``differentiable`` is asked for.
 
     Example:
         >>> import torch
@@ -170,11 +177,11 @@ class AdaBelief(Optimizer):
         def restore_dtypes(_: Optimizer) -> None:
             # torch casts state to the parameter's dtype, which for s_t in float16 means 0.
             ids = chain.from_iterable(group["params"] for group in saved["param_groups"])
-            params = chain.from_iterable(group["params"] for group in self.param_groups)
-            for id_, param in zip(ids, params, strict=True):
+            params = ((param, group) for group in self.param_groups for param in group["params"])
+            for id_, (param, group) in zip(ids, params, strict=True):
                 for key, value in saved["state"].get(id_, {}).items():
                     if key == "step":
-                        value = value.to("cpu", torch.float32)
+                        value = value.to(_step_device(param, group), torch.float32)
                     else:
                         value = value.to(param.device, _state_dtype(param))
                     self.state[param][key] = value
@@ -216,7 +223,9 @@ class AdaBelief(Optimizer):
                 )
             state = self.state[param]
             if not state:
-                state["step"] = torch.zeros((), dtype=torch.float32)
+                if group["fused"]:
+                    check_fused(param)
+                state["step"] = torch.zeros((), dtype=torch.float32, device=_step_device(param, group))
             for key in ("exp_avg", "exp_avg_var", "max_exp_avg_var")[: 2 + group["amsgrad"]]:
                 if key not in state:
                     state[key] = torch.zeros_like(param, dtype=_state_dtype(param), memory_format=torch.preserve_format)
@@ -258,7 +267,12 @@ class AdaBelief(Optimizer):
             self._init_group(group, *lists)
             gathered.append((group, lists))
         for group, lists in gathered:
-            _adabelief(group, *lists)
+            _adabelief(
+                group,
+                *lists,
+                grad_scale=getattr(self, "grad_scale", None),
+                found_inf=getattr(self, "found_inf", None),
+            )
         return loss
 
 
@@ -270,12 +284,19 @@ def _adabelief(
     exp_avg_vars: list[Tensor],
     max_exp_avg_vars: list[Tensor],
     step_tensors: list[Tensor],
+    *,
+    grad_scale: Tensor | None,
+    found_inf: Tensor | None,
 ) -> None:
     """Update one group by the path its options choose."""
     if not params:
         return
     options = {name: group[name] for name in RULE_OPTIONS}
     options["lr"] = float(group["lr"])
+    if group["fused"]:
+        lists = (params, grads, exp_avgs, exp_avg_vars, max_exp_avg_vars, step_tensors)
+        fused_adabelief(*lists, grad_scale=grad_scale, found_inf=found_inf, **options)
+        return
     torch._foreach_add_(step_tensors, 1)
     steps = [step.item() for step in step_tensors]
 
@@ -293,3 +314,8 @@ def _adabelief(
 def _state_dtype(param: Tensor) -> torch.dtype:
     """float32, or the parameter's dtype where that is wider (complex for complex)."""
     return torch.promote_types(param.dtype, torch.float32)
+
+
+def _step_device(param: Tensor, group: dict[str, Any]) -> torch.device:
+    """Where ``step`` is kept: on the CPU, where reading it waits for no device, unless a kernel reads it."""
+    return param.device if group["fused"] else torch.device("cpu")

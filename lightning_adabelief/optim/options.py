@@ -34,6 +34,7 @@ def check_options(options: dict[str, Any]) -> None:
 
     Raises:
         ValueError: If a value is not allowed, or two options do not go together.
+        RuntimeError: If two paths that exclude each other are asked for.
         NotImplementedError: If an option is asked for that this version does not have yet.
     """
     lr = options["lr"]
@@ -53,7 +54,11 @@ def check_options(options: dict[str, Any]) -> None:
         )
     _check_betas(options["betas"], options["residual"])
     _check_warmup(options["warmup"], options["total_steps"])
-    for name in ("fused", "capturable", "differentiable"):
+    if options["fused"] and options["foreach"]:
+        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+    if options["fused"] and options["differentiable"]:
+        raise RuntimeError("`fused` does not support `differentiable`")
+    for name in ("capturable", "differentiable"):
         if options[name]:
             raise NotImplementedError(
                 f"{name}={options[name]} is not there yet in this version of AdaBelief; leave it out "

@@ -222,7 +222,7 @@ def test_a_bad_group_is_not_added():
     assert len(optimizer.param_groups) == 1
 
 
-@pytest.mark.parametrize("option", ["fused", "capturable", "differentiable"])
+@pytest.mark.parametrize("option", ["capturable", "differentiable"])
 def test_what_is_not_there_yet_raises(option):
     with pytest.raises(NotImplementedError, match=f"{option}=True"):
         AdaBelief([parameter()], **{option: True})
