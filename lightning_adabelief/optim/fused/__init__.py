@@ -7,13 +7,17 @@ arguments of :func:`fused_adabelief`.
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
+from importlib import import_module
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 FUSED_DEVICES = ("cpu", "cuda")
 """The types of device that have a fused path."""
+
+PLAIN = (Tensor, torch.nn.Parameter)
+"""The types of tensor that are not made of others, as a DTensor is."""
 
 
 def check_fused(param: Tensor) -> None:
@@ -68,22 +72,30 @@ def fused_adabelief(
     lists = (params, grads, exp_avgs, exp_avg_vars, max_exp_avg_vars, step_tensors)
     for device, members in by_device.items():
         check_fused(params[members[0]])
-        alike = lists if len(members) == len(params) else tuple([ts[i] for i in members] if ts else [] for ts in lists)
-        if device.type == "cpu":
-            from lightning_adabelief.optim.fused.cpu import fused_adabelief_cpu as update
-        else:
-            from lightning_adabelief.optim.fused.cuda import fused_adabelief_cuda as update
-        update(
-            *(_local(tensors) for tensors in alike),
+        alike = lists if len(by_device) == 1 else tuple([ts[i] for i in members] if ts else [] for ts in lists)
+        kind = device.type
+        path = getattr(import_module(f"lightning_adabelief.optim.fused.{kind}"), f"fused_adabelief_{kind}")
+        path(
+            *_local(alike),
             grad_scale=None if grad_scale is None else grad_scale.to(device),
             found_inf=None if found_inf is None else found_inf.to(device),
             **options,
         )
 
 
-def _local(tensors: list[Tensor]) -> list[Tensor]:
-    """What this process holds of the tensors: of a DTensor its shard, else the tensor itself.
+def _local(lists: tuple[list[Tensor], ...]) -> tuple[list[Tensor], ...]:
+    """What this process holds of each tensor: of a DTensor its shard, else the tensor itself.
 
-    The rule is elementwise, so a shard of parameter, gradient and state is all that it needs.
+    The rule is elementwise, so shards of parameter, gradient and state are all that it needs.
     """
-    return [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
+    params, grads, *others = lists
+    if all(type(param) in PLAIN for param in params):
+        return lists
+    grads = [
+        cast(Any, grad).redistribute(placements=param.placements) if hasattr(param, "placements") else grad
+        for param, grad in zip(params, grads, strict=True)
+    ]
+    return tuple(
+        [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
+        for tensors in (params, grads, *others)
+    )

@@ -108,6 +108,7 @@ void update(int64_t n, P* __restrict param, const G* __restrict grad, S* __restr
   const S residual_weight = S(scalars.residual_weight), eps = S(scalars.eps);
   const S step_size = S(scalars.step_size), root_scale = S(scalars.root_scale);
   const bool coupled = scalars.decay != 0, adaptive = scalars.root_scale >= 0;
+  const bool stays = !adaptive && scalars.step_size == 0;  // even where m is infinite
   for (int64_t i = 0; i < n; ++i) {
     S theta = S(param[i]) * shrink;
     S g = S(grad[i]) * sign;
@@ -125,7 +126,7 @@ void update(int64_t n, P* __restrict param, const G* __restrict grad, S* __restr
     }
 
     S denominator = adaptive ? std::sqrt(s) * root_scale + eps : S(1);
-    store(param + i, theta - step_size * (m / denominator));
+    store(param + i, stays ? theta : theta - step_size * (m / denominator));
   }
 }
 

@@ -11,6 +11,7 @@ import ctypes
 import functools
 from array import array
 from collections import defaultdict
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def fused_adabelief_cpu(
     scale = 0.0 if grad_scale is None else float(grad_scale)
     steps = _advance(library, step_tensors)
 
-    maxima = max_exp_avg_vars or [None] * len(params)
+    maxima: Sequence[Tensor | None] = max_exp_avg_vars or [None] * len(params)
     packs: dict[tuple[str, float], list[tuple[Tensor, ...]]] = defaultdict(list)
     for param, grad, exp_avg, exp_avg_var, maximum, step in zip(
         params, grads, exp_avgs, exp_avg_vars, maxima, steps, strict=True
@@ -124,15 +125,17 @@ def _advance(library: ctypes.CDLL, step_tensors: list[Tensor]) -> array[float]:
 
 def _can_be_read(param: Tensor, grad: Tensor, states: tuple[Tensor, ...]) -> bool:
     """Whether element i in memory is the same element in all of the tensors, and no two share memory."""
-    shape, dtype = param.shape, torch.float64 if param.dtype is torch.float64 else torch.float32
-    if grad.is_neg():  # stored with the opposite sign
-        return False
-    if not all(state.shape == shape and state.dtype is dtype for state in states):
-        return False
-    if param.is_contiguous():
-        return grad.is_contiguous() and all(state.is_contiguous() for state in states)
-    strides = param.stride()
-    return _is_dense(param) and grad.stride() == strides and all(state.stride() == strides for state in states)
+    shape, strides = param.shape, None if param.is_contiguous() else param.stride()
+    dtype = torch.float64 if param.dtype is torch.float64 else torch.float32
+    for state in states:  # a loop, for it runs for every parameter at every step
+        if state.dtype is not dtype:
+            return False
+    for tensor in (grad, *states):
+        if tensor.shape != shape:
+            return False
+        if tensor.stride() != strides if strides else not tensor.is_contiguous():
+            return False
+    return (strides is None or _is_dense(param)) and not grad.is_neg()  # that is, stored with the sign changed
 
 
 def _is_dense(tensor: Tensor) -> bool:
