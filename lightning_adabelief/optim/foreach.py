@@ -110,16 +110,22 @@ def _update(
     torch._foreach_mul_(s, beta2)
     torch._foreach_addcmul_(s, d, d, (1 - beta2) * c * c)
     torch._foreach_add_(s, eps)
-    del g, d
+    del g
     if max_exp_avg_vars:
         torch._foreach_maximum_(max_exp_avg_vars, s)
         s = max_exp_avg_vars
 
     if scale.root_scale is not None:
-        denominator = torch._foreach_sqrt(s)
-        torch._foreach_mul_(denominator, scale.root_scale)
-        torch._foreach_add_(denominator, eps)
-        torch._foreach_addcdiv_(theta, m, denominator, -scale.step_size)
+        if d[0].is_cpu:  # new memory costs more there than filling what is at hand
+            torch._foreach_copy_(d, s)
+            denominator = d
+            torch._foreach_sqrt_(denominator)
+        else:
+            del d
+            denominator = list(torch._foreach_sqrt(s))
+        # m / (sqrt(s) * root_scale + eps), with one pass less
+        torch._foreach_add_(denominator, eps / scale.root_scale)
+        torch._foreach_addcdiv_(theta, m, denominator, -scale.step_size / scale.root_scale)
     elif scale.step_size != 0:
         torch._foreach_add_(theta, m, alpha=-scale.step_size)
     if theta[0].dtype != params[0].dtype:
