@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import _increment_version  # torch.autograd.graph's takes one tensor a call in older versions
+from torch.autograd.graph import increment_version
 
 from lightning_adabelief.optim.fused.build import load_kernel
 from lightning_adabelief.optim.rule import residual_scale, single_tensor_adabelief
@@ -206,7 +206,8 @@ def _update(library: ctypes.CDLL, kernel: str, members: list[tuple[Tensor, ...]]
         ctypes.c_int64(CHUNK),
     )
     # Autograd must know, to refuse a backward pass through values that are no longer there.
-    _increment_version(params if scalars.grad_scale == 0 else params + grads)
+    for tensor in params if scalars.grad_scale == 0 else params + grads:
+        increment_version(tensor)
 
 
 def _pointer(numbers: array) -> ctypes.c_void_p:
