@@ -286,6 +286,14 @@ def test_a_parameter_that_fused_cannot_serve_is_an_error(dtype):
         AdaBelief([param], fused=True).step()
 
 
+def test_a_tensor_lr_is_the_number_it_holds():
+    grads = gradients(10, SHAPES, dtype=torch.float32)
+    start = [v.float() for v in START]
+    tensor, _ = run(lambda p: AdaBelief(p, fused=True, lr=torch.tensor(0.01, dtype=torch.float64)), grads, start)
+    number, _ = run(lambda p: AdaBelief(p, fused=True, lr=0.01), grads, start)
+    assert all(torch.equal(a, b) for a, b in zip(tensor, number, strict=True))
+
+
 def test_paths_that_exclude_each_other_are_errors():
     param = torch.nn.Parameter(torch.ones(3))
     with pytest.raises(RuntimeError, match="`fused` and `foreach` cannot be `True` together"):

@@ -167,11 +167,11 @@ def _scalars(
     maximize: bool,
 ) -> _Scalars:
     """Work out what all elements of a call share; line by line the rule of ``rule.py``."""
-    beta1, beta2 = betas
+    beta1, beta2 = map(float, betas)
     scale = step_scale(
         step,
-        lr=lr,
-        betas=betas,
+        lr=float(lr),
+        betas=(beta1, beta2),
         rectify=rectify,
         degenerated_to_sgd=degenerated_to_sgd,
         warmup=warmup,
