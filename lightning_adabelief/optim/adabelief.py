@@ -60,7 +60,7 @@ class AdaBelief(Optimizer):
         maximize: Ascend rather than descend (default: False).
         foreach: Update lists of tensors at once. ``None`` takes this path where all parameters are
             plain tensors on a device with foreach kernels, such as CUDA; on the CPU it updates
-            one tensor at a time, which holds the least memory, as torch.optim does (default: None).
+            one tensor at a time, which holds less memory, as torch.optim does (default: None).
         fused: Update in one pass over memory, the fastest path, for floating-point parameters on the
             CPU or CUDA. Never chosen by ``None``: on the CPU the first step compiles a kernel, for
             some seconds and once a machine, and needs a C++ compiler (default: None).
