@@ -12,6 +12,7 @@ steps, which other work on the machine changes least. The table is written to ``
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import random
 import re
@@ -154,7 +155,7 @@ def main() -> None:
     results, moved = {}, {}
     for profile in profiles:
         results[profile], moved[profile] = time_profile(profile, device, args.rounds)
-    bandwidth = copy_bandwidth(device)
+    bandwidth = copy_bandwidth(device) if device.type == "cuda" else math.nan
 
     header = [f"ratio to {BASELINE}", *profiles]
     rows = [[name, *(ratio(results[profile], name, BASELINE) for profile in profiles)] for name in OPTIMIZERS]
@@ -165,18 +166,22 @@ def main() -> None:
     for name in (BASELINE, "AdaBelief fused"):
         medians = {profile: statistics.median(results[profile][name]) for profile in profiles}
         rows.append([f"{name}, ms", *(f"{1e3 * medians[profile]:.2f}" for profile in profiles)])
-        shares = (moved[profile] / medians[profile] / bandwidth for profile in profiles)
-        rows.append([f"{name}, bandwidth / a copy's", *(f"{share:.2f}" for share in shares)])
+        if device.type == "cuda":  # on the CPU a copy is far from what the memory can do
+            shares = (moved[profile] / medians[profile] / bandwidth for profile in profiles)
+            rows.append([f"{name}, bandwidth / a copy's", *(f"{share:.2f}" for share in shares)])
 
     cold, warm = first_use(device)
     notes = (
         f"{machine(device)}. {versions()}.\n\n"
         f"`{command()}`: medians of {args.rounds} steps, taken in turns, with a load average of "
         f"{os.getloadavg()[0]:.1f} at the end.\n\n"
-        f"First step of a process with `fused=True`: {cold:.1f} s with empty caches, {warm:.2f} s with full ones. "
-        f"A copy from memory to memory: {bandwidth / 1e9:.0f} GB/s, read and written; the bandwidth of a step "
-        "counts 28 bytes a parameter.\n"
+        f"First step of a process with `fused=True`: {cold:.1f} s with empty caches, {warm:.2f} s with full ones.\n"
     )
+    if device.type == "cuda":
+        notes += (
+            f"\nA copy from memory to memory: {bandwidth / 1e9:.0f} GB/s, read and written; the bandwidth of a step "
+            "counts 28 bytes a parameter.\n"
+        )
     table = Table(*header, title=f"One step() on {machine(device)}")
     for row in rows:
         table.add_row(*row)

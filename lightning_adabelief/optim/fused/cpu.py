@@ -24,7 +24,7 @@ from lightning_adabelief.optim.fused.build import load_kernel
 from lightning_adabelief.optim.rule import residual_scale, single_tensor_adabelief
 from lightning_adabelief.optim.schedule import step_scale
 
-CHUNK = 1 << 15
+CHUNK = 1 << 16
 """Elements a thread takes at a time; fewer in all are not worth a second thread."""
 
 KERNELS = {
