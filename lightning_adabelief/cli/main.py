@@ -53,7 +53,7 @@ def _is_mendable(error: Exception) -> bool:
         return True
     raised_in = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
     checkers = ("lightning_adabelief", "pytorch_lightning", "lightning_fabric", "jsonargparse", "torch.optim")
-    return isinstance(error, (ValueError, NotImplementedError)) and raised_in.startswith(checkers)
+    return isinstance(error, (ValueError, RuntimeError)) and raised_in.startswith(checkers)
 
 
 def _lightning_run() -> Callable[[list[str]], None]:

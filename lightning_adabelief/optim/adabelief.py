@@ -18,6 +18,7 @@ from torch.optim.optimizer import (
 )
 
 from lightning_adabelief.optim.foreach import _multi_tensor_adabelief
+from lightning_adabelief.optim.fused import check_fused, fused_adabelief
 from lightning_adabelief.optim.migrate import to_adabelief
 from lightning_adabelief.optim.options import LATER_OPTIONS, RULE_OPTIONS, SCALE_OPTIONS, as_number, check_options
 from lightning_adabelief.optim.rule import single_tensor_adabelief
@@ -68,8 +69,11 @@ class AdaBelief(Optimizer):
             ``"previous"`` for g_t - m_{t-1}, which makes beta1 = 0 usable (default: "updated").
         maximize: Ascend rather than descend (default: False).
         foreach: Update lists of tensors at once. ``None`` takes this path where all parameters are
-            plain tensors on a device with foreach kernels, such as CUDA (default: None).
-        fused: Not there yet: raises if True.
+            plain tensors on a device with foreach kernels, such as CUDA; on the CPU it updates
+            one tensor at a time, which holds less memory, as torch.optim does (default: None).
+        fused: Update in one pass over memory, the fastest path, for floating-point parameters on the
+            CPU or CUDA. Never chosen by ``None``: on the CPU the first step compiles a kernel, for
+            some seconds and once a machine, and needs a C++ compiler (default: None).
         capturable: Never wait for the device, so that the step can be captured in a CUDA graph: the
             step and its scalars are kept on the parameters' device. Not on the CPU, where
             ``torch.compile`` needs no such thing either. A tensor ``lr`` (and betas) with
@@ -78,13 +82,14 @@ class AdaBelief(Optimizer):
             before it and to a tensor ``lr`` and betas. Not with ``foreach`` (default: False).
 
     The state of a parameter is ``step`` (0-dim float32 tensor on the CPU; on the parameter's device
-    if ``capturable``; float64 if that is torch's default dtype), ``exp_avg`` (m_t), ``exp_avg_var``
-    (s_t) and, under amsgrad, ``max_exp_avg_var``, each of the parameter's shape and in float32, or
-    in the parameter's dtype where that is wider.
+    if ``fused`` or ``capturable``; float64 if that is torch's default dtype), ``exp_avg`` (m_t),
+    ``exp_avg_var`` (s_t) and, under amsgrad, ``max_exp_avg_var``, each of the parameter's shape and
+    in float32, or in the parameter's dtype where that is wider.
 
     Raises:
         ValueError: If an option is out of its range, two do not go together, or a gradient is sparse.
-        NotImplementedError: If ``fused`` is asked for.
+        RuntimeError: If ``fused`` is given with ``foreach`` or ``differentiable``, or for a parameter it
+            cannot serve (at the first step).
 
     Example:
         >>> import torch
@@ -152,7 +157,7 @@ class AdaBelief(Optimizer):
 
         Raises:
             ValueError: As the constructor; the group is then not added.
-            NotImplementedError: As the constructor.
+            RuntimeError: As the constructor.
         """
         if isinstance(param_group, dict):  # torch says what else is wrong with it
             check_options({**self.defaults, **param_group})
@@ -243,6 +248,8 @@ class AdaBelief(Optimizer):
                 )
             state = self.state[param]
             if not state:
+                if group["fused"]:
+                    check_fused(param)
                 state["step"] = _stored_step(0.0, param, group)
             for key in ("exp_avg", "exp_avg_var", "max_exp_avg_var")[: 2 + group["amsgrad"]]:
                 if key not in state:
@@ -289,7 +296,12 @@ class AdaBelief(Optimizer):
             _check_capturable(group, params=lists[0], steps=lists[-1])
             gathered.append((group, lists))
         for group, lists in gathered:
-            _adabelief(group, *lists)
+            _adabelief(
+                group,
+                *lists,
+                grad_scale=getattr(self, "grad_scale", None),
+                found_inf=getattr(self, "found_inf", None),
+            )
         return loss
 
 
@@ -315,6 +327,9 @@ def _adabelief(
     exp_avg_vars: list[Tensor],
     max_exp_avg_vars: list[Tensor],
     step_tensors: list[Tensor],
+    *,
+    grad_scale: Tensor | None,
+    found_inf: Tensor | None,
 ) -> None:
     """Update one group by the path its options choose."""
     if not params:
@@ -323,13 +338,19 @@ def _adabelief(
     in_tensors = group["capturable"] or group["differentiable"] or torch.compiler.is_compiling()
     scalar = _tensor_scalar if in_tensors else as_number
     options = {name: group[name] for name in RULE_OPTIONS}
+    scaled = grad_scale is not None or found_inf is not None
+    if group["fused"] and (scaled or not torch.compiler.is_compiling()):
+        lists = (params, grads, exp_avgs, exp_avg_vars, max_exp_avg_vars, step_tensors)
+        options |= {name: group[name] for name in SCALE_OPTIONS}
+        fused_adabelief(*lists, grad_scale=grad_scale, found_inf=found_inf, **options)
+        return
     options["betas"] = tuple(scalar(beta) for beta in group["betas"])
     scale_options = {name: group[name] for name in SCALE_OPTIONS}
     scale_options |= {"lr": scalar(group["lr"]), "betas": options["betas"]}
     torch._foreach_add_(step_tensors, 1)
     steps: Sequence[Any] = step_tensors if in_tensors else [step.item() for step in step_tensors]
 
-    foreach = group["foreach"]
+    foreach = group["foreach"] or group["fused"]  # which the compiler fuses itself
     if foreach is None:
         _, foreach = _default_to_fused_or_foreach(params, group["differentiable"], use_fused=False)
     if foreach:
@@ -364,3 +385,8 @@ def _stored_step(step: float | Tensor, param: Tensor, group: dict[str, Any]) -> 
 def _state_dtype(param: Tensor) -> torch.dtype:
     """float32, or the parameter's dtype where that is wider (complex for complex)."""
     return torch.promote_types(param.dtype, torch.float32)
+
+
+def _step_device(param: Tensor, group: dict[str, Any]) -> torch.device:
+    """Where ``step`` is kept: on the CPU, where reading it waits for no device, unless a kernel reads it."""
+    return param.device if group["fused"] else torch.device("cpu")

@@ -111,7 +111,7 @@ def _update(
         torch._foreach_add_(m, d, alpha=1 - beta1)
         torch._foreach_addcmul_(s, d, d, (1 - beta2) * c * c)
     torch._foreach_add_(s, eps)
-    del g, d
+    del g
     if max_exp_avg_vars:
         torch._foreach_maximum_(max_exp_avg_vars, s)
         s = max_exp_avg_vars
@@ -119,17 +119,24 @@ def _update(
     if isinstance(scale.step_size, Tensor):
         # theta -= step_size * m / (sqrt(s) * root_scale + shift), divided through by -step_size so that
         # no second list is needed; where step_size is 0, so is 1 / the denominator.
-        denominator = torch._foreach_sqrt(s)
+        del d
+        denominator = list(torch._foreach_sqrt(s))
         root_scale, shift = scale.root_scale, denominator_shift(scale, eps)
         root_scale, shift = (torch.where(x != 0, x / -scale.step_size, 0) for x in (root_scale, shift))
         torch._foreach_mul_(denominator, _each(root_scale, s))
         torch._foreach_add_(denominator, _each(shift, s))
         torch._foreach_addcdiv_(theta, m, denominator)
     elif scale.root_scale is not None:
-        denominator = torch._foreach_sqrt(s)
-        torch._foreach_mul_(denominator, scale.root_scale)
-        torch._foreach_add_(denominator, eps)
-        torch._foreach_addcdiv_(theta, m, denominator, -scale.step_size)
+        if d[0].is_cpu:  # new memory costs more there than filling what is at hand
+            torch._foreach_copy_(d, s)
+            denominator = d
+            torch._foreach_sqrt_(denominator)
+        else:
+            del d
+            denominator = list(torch._foreach_sqrt(s))
+        # m / (sqrt(s) * root_scale + eps), with one pass less
+        torch._foreach_add_(denominator, eps / scale.root_scale)
+        torch._foreach_addcdiv_(theta, m, denominator, -scale.step_size / scale.root_scale)
     elif scale.step_size != 0:
         torch._foreach_add_(theta, m, alpha=-scale.step_size)
     if theta[0].dtype != params[0].dtype:

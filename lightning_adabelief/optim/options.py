@@ -45,7 +45,7 @@ def check_options(options: dict[str, Any]) -> None:
 
     Raises:
         ValueError: If a value is not allowed, or two options do not go together.
-        NotImplementedError: If an option is asked for that this version does not have yet.
+        RuntimeError: If two paths that exclude each other are asked for.
     """
     lr = options["lr"]
     if isinstance(lr, Tensor) and lr.numel() != 1:
@@ -65,10 +65,6 @@ def check_options(options: dict[str, Any]) -> None:
     _check_betas(options["betas"], options["residual"])
     _check_warmup(options["warmup"], options["total_steps"])
     _check_path(options)
-    if options["fused"]:
-        raise NotImplementedError(
-            "fused=True is not there yet in this version of AdaBelief; leave it out (foreach=True is the fast path)"
-        )
 
 
 def as_number(value: float | Tensor) -> float:
@@ -77,6 +73,10 @@ def as_number(value: float | Tensor) -> float:
 
 
 def _check_path(options: dict[str, Any]) -> None:
+    if options["fused"] and options["foreach"]:
+        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+    if options["fused"] and options["differentiable"]:
+        raise RuntimeError("`fused` does not support `differentiable`")
     if options["foreach"] and options["differentiable"]:
         raise ValueError(
             "foreach=True and differentiable=True do not go together: foreach ops don't support autograd; "

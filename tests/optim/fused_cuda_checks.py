@@ -11,6 +11,7 @@ import torch
 
 from lightning_adabelief.optim.fused import cuda_tables
 from lightning_adabelief.optim.fused.cuda import fused_adabelief_cuda
+from lightning_adabelief.optim.options import RULE_OPTIONS, SCALE_OPTIONS
 from lightning_adabelief.optim.rule import single_tensor_adabelief
 from lightning_adabelief.optim.schedule import step_scale
 
@@ -74,7 +75,9 @@ class Case:
         maxima = self.max_s or [None] * len(self.params)
         for *tensors, step in zip(self.params, self.grads, self.m, self.s, maxima, self.steps, strict=True):
             step += 1
-            single_tensor_adabelief(*tensors, step.item(), **{**OPTIONS, **options})
+            given = {**OPTIONS, **options}
+            scale = step_scale(step.item(), **{name: given[name] for name in SCALE_OPTIONS})
+            single_tensor_adabelief(*tensors, scale, **{name: given[name] for name in RULE_OPTIONS})
 
 
 def assert_same(case, expected, ulps=4.0):

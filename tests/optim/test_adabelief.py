@@ -230,11 +230,6 @@ def test_a_bad_group_is_not_added():
     assert len(optimizer.param_groups) == 1
 
 
-def test_what_is_not_there_yet_raises():
-    with pytest.raises(NotImplementedError, match="fused=True"):
-        AdaBelief([parameter()], fused=True)
-
-
 @pytest.mark.parametrize("foreach", [False, True])
 def test_a_sparse_gradient_is_an_error_that_changes_nothing(foreach):
     dense = parameter()

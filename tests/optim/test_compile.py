@@ -49,6 +49,12 @@ def test_one_graph_serves_a_scheduled_tensor_lr(foreach, options):
     torch.testing.assert_close(compiled, eager, rtol=1e-5, atol=1e-6)
 
 
+def test_fused_is_one_graph_that_the_compiler_fuses():
+    compiled, eager, counter = compare(lambda params: AdaBelief(params, lr=torch.tensor(1e-2), fused=True), {}, "eager")
+    assert counter.frame_count == 1
+    torch.testing.assert_close(compiled, eager, rtol=1e-5, atol=1e-6)
+
+
 def test_several_groups_and_tensor_betas_are_one_graph():
     options = dict(weight_decay=0.1)
 

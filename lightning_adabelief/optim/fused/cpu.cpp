@@ -1,0 +1,200 @@
+// The rule of ../rule.py in one pass over memory, for the CPU.
+//
+// Compiled by build.py with whatever C++ compiler the machine has, and called by cpu.py through
+// ctypes: no header of PyTorch's, no OpenMP pragma. Threads come from the OpenMP runtime that torch
+// itself uses, whose entry point GOMP_parallel is handed in, so that there is never a second one.
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+template <typename To, typename From>
+inline To bits(From value) {
+  static_assert(sizeof(To) == sizeof(From), "the same bits");
+  To result;
+  std::memcpy(&result, &value, sizeof(To));
+  return result;
+}
+
+// The 16-bit formats in integer arithmetic: it is exact, needs no particular compiler or CPU, and
+// vectorizes. Rounding is to nearest, ties to even, as in PyTorch.
+
+struct BFloat16 {
+  uint16_t raw;
+  operator float() const { return bits<float>(uint32_t(raw) << 16); }
+  static BFloat16 from(float value) {
+    uint32_t b = bits<uint32_t>(value);
+    uint32_t rounded = (b + 0x7fff + ((b >> 16) & 1)) >> 16;
+    return {uint16_t(value != value ? 0x7fc0 : rounded)};
+  }
+};
+
+struct Half {
+  uint16_t raw;
+  operator float() const {
+    uint32_t sign = uint32_t(raw & 0x8000) << 16, b = uint32_t(raw & 0x7fff) << 13;
+    uint32_t normal = b + ((127 - 15) << 23);
+    uint32_t infinite_or_nan = b | 0x7f800000;
+    uint32_t subnormal = bits<uint32_t>(bits<float>(b + (113u << 23)) - bits<float>(113u << 23));
+    uint32_t finite = b < (1u << 23) ? subnormal : normal;
+    return bits<float>(sign | (b >= (31u << 23) ? infinite_or_nan : finite));
+  }
+  static Half from(float value) {
+    uint32_t b = bits<uint32_t>(value), sign = (b >> 16) & 0x8000, size = b & 0x7fffffff;
+    uint32_t normal = (size - ((127 - 15) << 23) + 0xfff + ((size >> 13) & 1)) >> 13;
+    // Adding 0.5 leaves a float whose last bit is worth 2^-24, half's smallest number.
+    uint32_t subnormal = bits<uint32_t>(bits<float>(size) + 0.5f) - bits<uint32_t>(0.5f);
+    uint32_t finite = size < (113u << 23) ? subnormal : normal;
+    uint32_t large = size > 0x7f800000 ? 0x7e00 : 0x7c00;
+    return {uint16_t(sign | (size >= 0x477ff000 ? large : finite))};
+  }
+};
+
+inline void store(double* to, double value) { *to = value; }
+inline void store(float* to, float value) { *to = value; }
+inline void store(BFloat16* to, float value) { *to = BFloat16::from(value); }
+inline void store(Half* to, float value) { *to = Half::from(value); }
+
+}  // namespace
+
+extern "C" {
+
+// What every element of a call shares; cpu.py holds the same struct.
+struct Scalars {
+  double sign;             // of the gradient: -1 to ascend
+  double grad_scale;       // the gradient is divided by it in place; 0: left as it is
+  double shrink;           // decoupled weight decay: what the weight is multiplied by
+  double decay;            // coupled weight decay: added to the gradient times the weight
+  double beta1_complement; // 1 - beta1
+  double beta2;
+  double residual_weight;  // (1 - beta2) c^2
+  double eps;
+  double step_size;
+  double root_scale;       // negative: the denominator is 1
+};
+
+// Tensors of one pair of dtypes, and the work on them that is not yet taken.
+struct Pack {
+  int64_t tensors;
+  const int64_t* offsets;  // tensors + 1 of them: where each begins if all stood in a row
+  void* const* params;
+  void* const* grads;
+  void* const* exp_avgs;
+  void* const* exp_avg_vars;
+  void* const* max_exp_avg_vars;  // null without amsgrad
+};
+
+typedef void (*Parallel)(void (*)(void*), void*, unsigned threads, unsigned flags);
+
+}  // extern "C"
+
+namespace {
+
+template <typename G, typename S>
+void unscale(int64_t n, G* grad, S scale) {
+  for (int64_t i = 0; i < n; ++i) store(grad + i, S(grad[i]) / scale);
+}
+
+// P, G, S: the dtypes of parameter, gradient and state; the arithmetic runs in the state's.
+template <bool amsgrad, typename P, typename G, typename S>
+void update(int64_t n, P* __restrict param, const G* __restrict grad, S* __restrict exp_avg,
+            S* __restrict exp_avg_var, S* __restrict max_exp_avg_var, const Scalars& scalars) {
+  const S sign = S(scalars.sign), shrink = S(scalars.shrink), decay = S(scalars.decay);
+  const S beta1_complement = S(scalars.beta1_complement), beta2 = S(scalars.beta2);
+  const S residual_weight = S(scalars.residual_weight), eps = S(scalars.eps);
+  const S step_size = S(scalars.step_size), root_scale = S(scalars.root_scale);
+  const bool coupled = scalars.decay != 0, adaptive = scalars.root_scale >= 0;
+  const bool stays = !adaptive && scalars.step_size == 0;  // even where m is infinite
+  for (int64_t i = 0; i < n; ++i) {
+    S theta = S(param[i]) * shrink;
+    S g = S(grad[i]) * sign;
+    g = coupled ? g + decay * theta : g;
+
+    S d = g - exp_avg[i];
+    S m = exp_avg[i] + beta1_complement * d;
+    S s = exp_avg_var[i] * beta2 + residual_weight * d * d + eps;
+    exp_avg[i] = m;
+    exp_avg_var[i] = s;
+    if (amsgrad) {
+      S largest = max_exp_avg_var[i];
+      s = (largest >= s) | (largest != largest) ? largest : s;  // a NaN stays one
+      max_exp_avg_var[i] = s;
+    }
+
+    S denominator = adaptive ? std::sqrt(s) * root_scale + eps : S(1);
+    store(param + i, stays ? theta : theta - step_size * (m / denominator));
+  }
+}
+
+template <typename P, typename G, typename S>
+struct Work {
+  const Pack& pack;
+  const Scalars& scalars;
+  int64_t chunk;
+  std::atomic<int64_t> next{0};
+
+  // Take chunks of the row of all tensors until none is left: threads need not be equally fast.
+  static void run(void* self) {
+    Work& work = *static_cast<Work*>(self);
+    const int64_t total = work.pack.offsets[work.pack.tensors];
+    for (;;) {
+      const int64_t begin = work.next.fetch_add(work.chunk);
+      if (begin >= total) return;
+      work.range(begin, std::min(begin + work.chunk, total));
+    }
+  }
+
+  void range(int64_t begin, int64_t end) const {
+    const int64_t* offsets = pack.offsets;
+    int64_t t = std::upper_bound(offsets, offsets + pack.tensors + 1, begin) - offsets - 1;
+    for (; begin < end; ++t) {
+      const int64_t stop = std::min(end, offsets[t + 1]), at = begin - offsets[t], n = stop - begin;
+      P* param = static_cast<P*>(pack.params[t]) + at;
+      G* grad = static_cast<G*>(pack.grads[t]) + at;
+      S* exp_avg = static_cast<S*>(pack.exp_avgs[t]) + at;
+      S* exp_avg_var = static_cast<S*>(pack.exp_avg_vars[t]) + at;
+      if (scalars.grad_scale != 0) unscale(n, grad, S(scalars.grad_scale));
+      if (pack.max_exp_avg_vars)
+        update<true>(n, param, grad, exp_avg, exp_avg_var, static_cast<S*>(pack.max_exp_avg_vars[t]) + at, scalars);
+      else
+        update<false>(n, param, grad, exp_avg, exp_avg_var, static_cast<S*>(nullptr), scalars);
+      begin = stop;
+    }
+  }
+};
+
+template <typename P, typename G, typename S>
+void step(const Pack* pack, const Scalars* scalars, Parallel parallel, unsigned threads, int64_t chunk) {
+  Work<P, G, S> work{*pack, *scalars, chunk};
+  if (parallel && threads > 1 && pack->offsets[pack->tensors] > chunk)
+    parallel(Work<P, G, S>::run, &work, threads, 0);
+  else
+    Work<P, G, S>::run(&work);
+}
+
+}  // namespace
+
+extern "C" {
+
+// One step on a pack; named by the dtypes of parameter, gradient and state.
+#define STEP(name, P, G, S)                                                                        \
+  void name(const Pack* p, const Scalars* s, Parallel f, unsigned threads, int64_t chunk) {        \
+    step<P, G, S>(p, s, f, threads, chunk);                                                        \
+  }
+STEP(float64_float64_float64, double, double, double)
+STEP(float32_float32_float32, float, float, float)
+STEP(bfloat16_bfloat16_float32, BFloat16, BFloat16, float)
+STEP(bfloat16_float32_float32, BFloat16, float, float)
+STEP(float16_float16_float32, Half, Half, float)
+STEP(float16_float32_float32, Half, float, float)
+
+// Add 1 to each step count and tell what it is now.
+void advance(int64_t n, float* const* steps, float* now) {
+  for (int64_t i = 0; i < n; ++i) now[i] = *steps[i] += 1;
+}
+
+}  // extern "C"

@@ -1,0 +1,229 @@
+"""The fused path on the CPU: tensors gathered into packs, each updated by one call of the kernel.
+
+The kernel (``cpu.cpp``) takes addresses and sizes. What it cannot read that way, such as a
+gradient laid out in another order than its parameter, gets the rule of
+:mod:`lightning_adabelief.optim.rule` instead, one tensor at a time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from array import array
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import increment_version
+
+from lightning_adabelief.optim.fused.build import load_kernel
+from lightning_adabelief.optim.options import RULE_OPTIONS, SCALE_OPTIONS
+from lightning_adabelief.optim.rule import residual_scale, single_tensor_adabelief
+from lightning_adabelief.optim.schedule import step_scale
+
+CHUNK = 1 << 16
+"""Elements a thread takes at a time; fewer in all are not worth a second thread."""
+
+KERNELS = {
+    (torch.float64, torch.float64): "float64_float64_float64",
+    (torch.float32, torch.float32): "float32_float32_float32",
+    (torch.bfloat16, torch.bfloat16): "bfloat16_bfloat16_float32",
+    (torch.bfloat16, torch.float32): "bfloat16_float32_float32",
+    (torch.float16, torch.float16): "float16_float16_float32",
+    (torch.float16, torch.float32): "float16_float32_float32",
+}
+"""The kernel's function for the dtypes of parameter and gradient."""
+
+
+class _Scalars(ctypes.Structure):
+    """What every element of a call shares; see ``cpu.cpp``."""
+
+    _fields_ = [
+        (name, ctypes.c_double)
+        for name in (
+            "sign",
+            "grad_scale",
+            "shrink",
+            "decay",
+            "beta1_complement",
+            "beta2",
+            "residual_weight",
+            "eps",
+            "step_size",
+            "root_scale",
+        )
+    ]
+
+
+class _Pack(ctypes.Structure):
+    """The tensors of a call; see ``cpu.cpp``."""
+
+    _fields_ = [
+        ("tensors", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("offsets", "params", "grads", "exp_avgs", "exp_avg_vars", "maxima")),
+    ]
+
+
+def fused_adabelief_cpu(
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_vars: list[Tensor],
+    max_exp_avg_vars: list[Tensor],
+    step_tensors: list[Tensor],
+    *,
+    grad_scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
+    **options: Any,
+) -> None:
+    """Take one step on many tensors of the CPU, in place.
+
+    See :func:`~lightning_adabelief.optim.fused.fused_adabelief` for the arguments. The kernel is
+    compiled at first use, which takes seconds, and for no change of model, options or learning rate again.
+
+    Raises:
+        RuntimeError: If the kernel cannot be compiled; nothing is changed then.
+    """
+    options["lr"], options["betas"] = float(options["lr"]), tuple(map(float, options["betas"]))
+    library = load_kernel()
+    if found_inf is not None and found_inf.item():
+        return
+    scale = 0.0 if grad_scale is None else float(grad_scale)
+    steps = _advance(library, step_tensors)
+
+    maxima: Sequence[Tensor | None] = max_exp_avg_vars or [None] * len(params)
+    packs: dict[tuple[str, float], list[tuple[Tensor, ...]]] = defaultdict(list)
+    for param, grad, exp_avg, exp_avg_var, maximum, step in zip(
+        params, grads, exp_avgs, exp_avg_vars, maxima, steps, strict=True
+    ):
+        states = (exp_avg, exp_avg_var) if maximum is None else (exp_avg, exp_avg_var, maximum)
+        kernel = KERNELS.get((param.dtype, grad.dtype))
+        if kernel is not None and _can_be_read(param, grad, states):
+            packs[kernel, step].append((param, grad, *states))
+        else:
+            if grad_scale is not None:
+                grad.div_(scale)
+            rule_options = {name: options[name] for name in RULE_OPTIONS}
+            scalars = step_scale(step, **{name: options[name] for name in SCALE_OPTIONS})
+            single_tensor_adabelief(param, grad, exp_avg, exp_avg_var, maximum, scalars, **rule_options)
+    for (kernel, step), members in packs.items():
+        _update(library, kernel, members, _scalars(step, scale, **options))
+
+
+def _advance(library: ctypes.CDLL, step_tensors: list[Tensor]) -> array[float]:
+    """Add 1 to each step tensor, and return what they are then.
+
+    In the kernel because torch takes a microsecond for each of them.
+    """
+    assert all(step.dtype is torch.float32 and step.is_cpu for step in step_tensors), "load_state_dict sees to it"
+    addresses = array("Q", [step.data_ptr() for step in step_tensors])
+    steps = array("f", bytes(4 * len(step_tensors)))
+    library.advance(ctypes.c_int64(len(steps)), _pointer(addresses), _pointer(steps))
+    return steps
+
+
+def _can_be_read(param: Tensor, grad: Tensor, states: tuple[Tensor, ...]) -> bool:
+    """Whether element i in memory is the same element in all of the tensors, and no two share memory."""
+    shape, strides = param.shape, None if param.is_contiguous() else param.stride()
+    dtype = torch.float64 if param.dtype is torch.float64 else torch.float32
+    for state in states:  # a loop, for it runs for every parameter at every step
+        if state.dtype is not dtype:
+            return False
+    for tensor in (grad, *states):
+        if tensor.shape != shape:
+            return False
+        if tensor.stride() != strides if strides else not tensor.is_contiguous():
+            return False
+    return (strides is None or _is_dense(param)) and not grad.is_neg()  # that is, stored with the sign changed
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether the elements fill a stretch of memory in some order, as with channels last."""
+    filled = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size != 1:
+            if stride != filled:
+                return False
+            filled *= size
+    return True
+
+
+def _scalars(
+    step: float,
+    grad_scale: float,
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+    weight_decouple: bool,
+    fixed_decay: bool,
+    rectify: bool,
+    degenerated_to_sgd: bool,
+    warmup: float,
+    total_steps: int | None,
+    residual: str,
+    maximize: bool,
+) -> _Scalars:
+    """Work out what all elements of a call share; line by line the rule of ``rule.py``."""
+    beta1, beta2 = betas
+    scale = step_scale(
+        step,
+        lr=lr,
+        betas=betas,
+        rectify=rectify,
+        degenerated_to_sgd=degenerated_to_sgd,
+        warmup=warmup,
+        total_steps=total_steps,
+    )
+    c = residual_scale(residual, beta1)
+    return _Scalars(
+        sign=-1 if maximize else 1,
+        grad_scale=grad_scale,
+        shrink=1 - (weight_decay if fixed_decay else scale.lr * weight_decay) if weight_decouple else 1,
+        decay=0 if weight_decouple else weight_decay,
+        beta1_complement=1 - beta1,
+        beta2=beta2,
+        residual_weight=(1 - beta2) * c * c,
+        eps=eps,
+        step_size=scale.step_size,
+        root_scale=-1 if scale.root_scale is None else scale.root_scale,
+    )
+
+
+def _update(library: ctypes.CDLL, kernel: str, members: list[tuple[Tensor, ...]], scalars: _Scalars) -> None:
+    """Call the kernel on tensors of one pair of dtypes and one step."""
+    params, grads, *states = zip(*members, strict=True)
+    offsets = array("q", accumulate((param.numel() for param in params), initial=0))
+    columns = [array("Q", [tensor.data_ptr() for tensor in column]) for column in (params, grads, *states)]
+    pack = _Pack(len(params), _pointer(offsets), *map(_pointer, columns))
+    getattr(library, kernel)(
+        ctypes.byref(pack),
+        ctypes.byref(scalars),
+        _parallel(),
+        ctypes.c_uint(torch.get_num_threads()),
+        ctypes.c_int64(CHUNK),
+    )
+    # Autograd must know, to refuse a backward pass through values that are no longer there.
+    for tensor in params if scalars.grad_scale == 0 else params + grads:
+        increment_version(tensor)
+
+
+def _pointer(numbers: array) -> ctypes.c_void_p:
+    return ctypes.c_void_p(numbers.buffer_info()[0])
+
+
+@functools.cache
+def _parallel() -> ctypes.c_void_p:
+    """What starts threads in the OpenMP runtime that torch has loaded; null, for one thread, without."""
+    libraries = Path(torch.__file__).with_name("lib")
+    for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
+        try:
+            return ctypes.cast(ctypes.CDLL(str(libraries / name)).GOMP_parallel, ctypes.c_void_p)
+        except (OSError, AttributeError):
+            continue
+    return ctypes.c_void_p(None)
