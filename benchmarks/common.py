@@ -1,13 +1,10 @@
-"""What the benchmarks share: models as lists of shapes, optimizers by name, the machine in words."""
+"""What the benchmarks of the optimizer share: models as lists of shapes, optimizers by name."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import platform
-import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -66,6 +63,10 @@ def _pytorch_optimizer(params: list[torch.nn.Parameter]) -> torch.optim.Optimize
     return PytorchOptimizer(params, lr=1e-3, weight_decay=1e-2, weight_decouple=True, rectify=True)
 
 
+PEERS = ("torch", "adabelief-pytorch", "timm", "pytorch-optimizer")
+"""Packages whose versions matter to what is measured."""
+
+
 def _path(cls: type, **path: bool) -> Optimizer:
     return lambda params: cls(params, lr=1e-3, weight_decay=1e-2, **path)
 
@@ -97,31 +98,6 @@ def parameters(shapes: Shapes, device: torch.device) -> list[torch.nn.Parameter]
 def moved_bytes(params: list[Tensor]) -> int:
     """What one step must move: p, g, m and s are read, p, m and s written."""
     return sum(7 * param.numel() * param.element_size() for param in params)
-
-
-def machine(device: torch.device) -> str:
-    """The machine in words: the GPU, or the CPU and the threads in use."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f"{name}, {torch.get_num_threads()} threads"
-
-
-def versions() -> str:
-    """The versions of what is compared."""
-    packages = ("torch", "adabelief-pytorch", "timm", "pytorch-optimizer")
-    return ", ".join(
-        [f"Python {platform.python_version()}", *(f"{package} {version(package)}" for package in packages)]
-    )
-
-
-def command() -> str:
-    """The command that is running, from the repository's root."""
-    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:

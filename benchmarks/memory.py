@@ -18,7 +18,8 @@ from pathlib import Path
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own messages, read when torch is imported
 
 import torch
-from common import OPTIMIZERS, PROFILES, RESULTS, command, machine, markdown, parameters, versions
+from common import OPTIMIZERS, PEERS, PROFILES, RESULTS, markdown, parameters
+from machine import command, machine, versions
 from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
@@ -69,7 +70,7 @@ def main() -> None:
         rows.append(row)
 
     header = ["copies of the parameters", *MEASURED]
-    notes = f"{machine(device)}. {versions()}.\n\n`{command()}`\n"
+    notes = f"{machine(device)}. {versions(*PEERS)}.\n\n`{command()}`\n"
     table = Table(*header, title=f"Memory of one step() on {machine(device)}")
     for row in rows:
         table.add_row(*row)

@@ -29,15 +29,14 @@ from common import (
     BASELINE,
     CPU_PROFILES,
     OPTIMIZERS,
+    PEERS,
     PROFILES,
     RESULTS,
-    command,
-    machine,
     markdown,
     moved_bytes,
     parameters,
-    versions,
 )
+from machine import command, machine, versions
 from rich.console import Console
 from rich.table import Table
 
@@ -172,7 +171,7 @@ def main() -> None:
 
     cold, warm = first_use(device)
     notes = (
-        f"{machine(device)}. {versions()}.\n\n"
+        f"{machine(device)}. {versions(*PEERS)}.\n\n"
         f"`{command()}`: medians of {args.rounds} steps, taken in turns, with a load average of "
         f"{os.getloadavg()[0]:.1f} at the end.\n\n"
         f"First step of a process with `fused=True`: {cold:.1f} s with empty caches, {warm:.2f} s with full ones.\n"

@@ -70,7 +70,8 @@ class AdaBelief(Optimizer):
         maximize: Ascend rather than descend (default: False).
         foreach: Update lists of tensors at once. ``None`` takes this path where all parameters are
             plain tensors on a device with foreach kernels, such as CUDA; on the CPU it updates
-            one tensor at a time, which holds less memory, as torch.optim does (default: None).
+            one tensor at a time, which holds less memory, as torch.optim does. ``paths`` tells
+            which path each group takes (default: None).
         fused: Update in one pass over memory, the fastest path, for floating-point parameters on the
             CPU or CUDA. Never chosen by ``None``: on the CPU the first step compiles a kernel, for
             some seconds and once a machine, and needs a C++ compiler (default: None).
@@ -222,6 +223,11 @@ class AdaBelief(Optimizer):
         if done:
             warnings.warn(done, stacklevel=2)
 
+    @property
+    def paths(self) -> list[str]:
+        """The path that each param group takes: ``"forloop"``, ``"foreach"`` or ``"fused"``."""
+        return [_path(group, group["params"]) for group in self.param_groups]
+
     def reset(self) -> None:
         """Forget all state, so that the next step is step 1 (as ``adabelief-pytorch`` has it)."""
         self.state.clear()
@@ -339,7 +345,7 @@ def _adabelief(
     scalar = _tensor_scalar if in_tensors else as_number
     options = {name: group[name] for name in RULE_OPTIONS}
     scaled = grad_scale is not None or found_inf is not None
-    if group["fused"] and (scaled or not torch.compiler.is_compiling()):
+    if _path(group, params) == "fused" and (scaled or not torch.compiler.is_compiling()):
         lists = (params, grads, exp_avgs, exp_avg_vars, max_exp_avg_vars, step_tensors)
         options |= {name: group[name] for name in SCALE_OPTIONS}
         fused_adabelief(*lists, grad_scale=grad_scale, found_inf=found_inf, **options)
@@ -350,10 +356,7 @@ def _adabelief(
     torch._foreach_add_(step_tensors, 1)
     steps: Sequence[Any] = step_tensors if in_tensors else [step.item() for step in step_tensors]
 
-    foreach = group["foreach"] or group["fused"]  # which the compiler fuses itself
-    if foreach is None:
-        _, foreach = _default_to_fused_or_foreach(params, group["differentiable"], use_fused=False)
-    if foreach:
+    if _path(group, params) != "forloop":  # fused here is for the compiler to fuse
         _multi_tensor_adabelief(
             params, grads, exp_avgs, exp_avg_vars, max_exp_avg_vars, steps, scale_options=scale_options, **options
         )
@@ -366,6 +369,16 @@ def _adabelief(
         scales = [known[step] for step in steps]
     for tensors in zip(params, grads, exp_avgs, exp_avg_vars, maxima, scales, strict=True):
         single_tensor_adabelief(*tensors, **options, differentiable=group["differentiable"])
+
+
+def _path(group: dict[str, Any], params: list[Tensor]) -> Literal["forloop", "foreach", "fused"]:
+    """The path that a group's options choose; by default torch's choice, but never fused."""
+    if group["fused"]:
+        return "fused"
+    foreach = group["foreach"]
+    if foreach is None:
+        _, foreach = _default_to_fused_or_foreach(params, group["differentiable"], use_fused=False)
+    return "foreach" if foreach else "forloop"
 
 
 def _tensor_scalar(value: Scalar) -> Scalar:

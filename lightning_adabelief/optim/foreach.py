@@ -127,7 +127,7 @@ def _update(
         torch._foreach_add_(denominator, _each(shift, s))
         torch._foreach_addcdiv_(theta, m, denominator)
     elif scale.root_scale is not None:
-        if d[0].is_cpu:  # new memory costs more there than filling what is at hand
+        if d[0].is_cpu and type(d[0]) is Tensor:  # there new memory costs more than filling what is at hand
             torch._foreach_copy_(d, s)
             denominator = d
             torch._foreach_sqrt_(denominator)

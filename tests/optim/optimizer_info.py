@@ -104,10 +104,11 @@ ADABELIEF = OptimizerInfo(
     optim_inputs_func=optim_inputs_func_adabelief,
     optim_error_inputs_func=optim_error_inputs_func_adabelief,
     scheduler_inputs=SCHEDULERS,
-    supported_impls=("foreach", "differentiable"),
+    supported_impls=("foreach", "differentiable", "fused"),
     not_og_supported_flags=("foreach", "differentiable", "maximize", "capturable", "fused"),
     has_capturable_arg=True,
     supports_complex=True,
+    supports_fused_on=("cpu", "cuda"),
 )
 
 

@@ -184,6 +184,12 @@ def test_a_tensor_lr_is_the_number_it_holds():
     assert all(torch.equal(a, b) for a, b in zip(tensor, number, strict=True))
 
 
+def test_each_groups_path_can_be_seen():
+    groups = [{"params": [parameter()]}, {"params": [parameter()], "foreach": True}]
+    optimizer = AdaBelief([*groups, {"params": [parameter()], "fused": True}])
+    assert optimizer.paths == ["forloop", "foreach", "fused"]
+
+
 def test_reset_forgets_the_state():
     param = parameter()
     optimizer = AdaBelief([param])

@@ -18,6 +18,7 @@ STEPS = 12
 OPTIONS = {
     "forloop": dict(foreach=False, weight_decay=0.1),
     "foreach": dict(foreach=True, weight_decay=0.1),
+    "fused": dict(fused=True, weight_decay=0.1),
     "amsgrad, coupled": dict(foreach=True, amsgrad=True, weight_decay=0.1, weight_decouple=False, warmup=5),
     "float64 lr": dict(lr=torch.tensor(3e-3, dtype=torch.float64), rectify=False),
 }

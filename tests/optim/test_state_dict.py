@@ -47,7 +47,7 @@ def assert_same(first, second):
             assert value.dtype == other.dtype and value.device == other.device and torch.equal(value, other)
 
 
-@pytest.mark.parametrize("kwargs", inputs("forloop", "foreach"))
+@pytest.mark.parametrize("kwargs", inputs("forloop", "foreach", "fused"))
 def test_a_twin_that_loads_the_state_goes_on_identically(kwargs):
     model, closure, optimizer = trained(**kwargs)
     twin_model, twin_closure = model_and_closure()
@@ -71,7 +71,7 @@ def test_the_names_of_parameters_are_kept_when_either_side_has_them(named, named
     assert twin.state_dict()["param_groups"][0]["param_names"] == ["0.weight", "0.bias", "1.weight", "1.bias"]
 
 
-@pytest.mark.parametrize("kwargs", inputs("forloop", "foreach"))
+@pytest.mark.parametrize("kwargs", inputs("forloop", "foreach", "fused"))
 def test_saving_and_loading_a_file_gives_the_same_also_with_weights_only(kwargs):
     state_dict = trained(named=True, **kwargs)[2].state_dict()
     file = io.BytesIO()
@@ -81,7 +81,7 @@ def test_saving_and_loading_a_file_gives_the_same_also_with_weights_only(kwargs)
         assert_same(torch.load(file, weights_only=weights_only), state_dict)
 
 
-@pytest.mark.parametrize("kwargs", inputs("forloop", "foreach"))
+@pytest.mark.parametrize("kwargs", inputs("forloop", "foreach", "fused"))
 def test_a_state_dict_without_the_later_flags_and_with_a_number_for_step_loads_silently(kwargs):
     _, closure, optimizer = trained(**kwargs)
     older = copy.deepcopy(optimizer.state_dict())
@@ -119,7 +119,7 @@ def test_a_pickle_of_an_older_version_gets_newer_options_and_tensor_steps():
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))], ids=["deepcopy", "pickle"])
-@pytest.mark.parametrize("kwargs", inputs("forloop", "foreach"))
+@pytest.mark.parametrize("kwargs", inputs("forloop", "foreach", "fused"))
 def test_copies_have_all_public_attributes_and_the_state(kwargs, copied):
     optimizer = trained(**kwargs)[2]
     twin = copied(optimizer)
