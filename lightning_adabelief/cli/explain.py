@@ -48,7 +48,7 @@ def explain(report: str) -> str:
         problem = f"{classes[-1]} has no option {option[1]!r}. {_did_you_mean(near)}"
     elif attribute:
         problem = f"{problem}. {_did_you_mean(_close(attribute[2], dir(import_module(attribute[1]))))}"
-    missing_class = re.match(r"Expected a path but (\S+)", problem)
+    missing_class = re.match(r"Expected a (?:config )?path but (\S+)", problem)
     if missing_class:
         problem = f"There is no class {missing_class[1]}. Give its full path, as package.module.Class"
     value = re.search(r"Given value: (.{1,80})$", report, re.MULTILINE)
