@@ -398,8 +398,3 @@ def _stored_step(step: float | Tensor, param: Tensor, group: dict[str, Any]) -> 
 def _state_dtype(param: Tensor) -> torch.dtype:
     """float32, or the parameter's dtype where that is wider (complex for complex)."""
     return torch.promote_types(param.dtype, torch.float32)
-
-
-def _step_device(param: Tensor, group: dict[str, Any]) -> torch.device:
-    """Where ``step`` is kept: on the CPU, where reading it waits for no device, unless a kernel reads it."""
-    return param.device if group["fused"] else torch.device("cpu")
