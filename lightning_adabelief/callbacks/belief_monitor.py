@@ -123,6 +123,7 @@ class BeliefMonitor(pl.Callback):
         self._watched = find_optimizers(trainer.optimizers)
         self._check(trainer, pl_module)
         restored, self._restored = self._restored, {}
+        self._pending, self._pending_histograms = {}, {}  # what a fit that failed may have left
         for watched in self._watched:
             watched.measured_at = _batches(trainer)
             if watched.name in restored:
@@ -219,7 +220,7 @@ class BeliefMonitor(pl.Callback):
                     raise MisconfigurationException(
                         f"BeliefMonitor({option}={glob!r}) matches no layer. Layers have names like {', '.join(near)}"
                     )
-        if not any(_matches(name, self.include or "*") and not _matches(name, self.exclude) for name in names):
+        if not any(_matches(name, self.include or ("*",)) and not _matches(name, self.exclude) for name in names):
             raise MisconfigurationException(
                 f"BeliefMonitor(include={self.include}, exclude={self.exclude}) leaves no layer to log. Exclude less"
             )

@@ -59,8 +59,8 @@ def _is_mendable(error: Exception) -> bool:
 def _lightning_run() -> Callable[[list[str]], None]:
     """Import Lightning, and let a config name classes of modules in this folder.
 
-    The garbage collector need not go through the many objects that the import makes for good:
-    ``fit --help`` answers sooner by a third.
+    The garbage collector need not go through the many objects that the import makes for good;
+    without it ``fit --help`` answers a good deal sooner.
     """
     sys.path.insert(0, os.getcwd())
     gc.disable()

@@ -344,8 +344,9 @@ def _adabelief(
     in_tensors = group["capturable"] or group["differentiable"] or torch.compiler.is_compiling()
     scalar = _tensor_scalar if in_tensors else as_number
     options = {name: group[name] for name in RULE_OPTIONS}
+    path = _path(group, params)
     scaled = grad_scale is not None or found_inf is not None
-    if _path(group, params) == "fused" and (scaled or not torch.compiler.is_compiling()):
+    if path == "fused" and (scaled or not torch.compiler.is_compiling()):
         lists = (params, grads, exp_avgs, exp_avg_vars, max_exp_avg_vars, step_tensors)
         options |= {name: group[name] for name in SCALE_OPTIONS}
         fused_adabelief(*lists, grad_scale=grad_scale, found_inf=found_inf, **options)
@@ -356,7 +357,7 @@ def _adabelief(
     torch._foreach_add_(step_tensors, 1)
     steps: Sequence[Any] = step_tensors if in_tensors else [step.item() for step in step_tensors]
 
-    if _path(group, params) != "forloop":  # fused here is for the compiler to fuse
+    if path != "forloop":  # fused here is for the compiler to fuse
         _multi_tensor_adabelief(
             params, grads, exp_avgs, exp_avg_vars, max_exp_avg_vars, steps, scale_options=scale_options, **options
         )

@@ -172,7 +172,7 @@ def layer_statistics(param: Tensor, state: dict[str, Any], group: dict[str, Any]
         :data:`LAYER_STATISTICS`: means of ``s_t`` and ``eps_share``; medians, as
         :func:`torch.median` defines them, of ``effective_step_size`` and ``step_gain_over_adam``;
         Euclidean norms ``update_norm``, ``grad_norm`` (NaN once the gradient is gone) and
-        ``update_to_weight``, the first over that of the weight (inf for a weight of 0); and
+        ``update_to_weight``, the first over that of the weight (inf for a weight of 0, NaN if the update is 0 too); and
         ``weight_norm``, which summaries need.
     """
     values = elementwise(param, state, group)
