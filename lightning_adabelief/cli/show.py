@@ -23,6 +23,6 @@ def run(arguments: argparse.Namespace) -> None:
         from rich.console import Console
         from rich.syntax import Syntax
 
-        Console().print(Syntax(text, "yaml", background_color="default", word_wrap=True))
+        Console().print(Syntax(text, "yaml", theme="ansi_dark", background_color="default", word_wrap=True))
     else:
         sys.stdout.write(text)
