@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_adabelief.callbacks.watched import WatchedOptimizer, find_optimizers, parameter_names, unwrap
+from lightning_adabelief.lightning_tree import (
+    Callback,
+    LightningModule,
+    MisconfigurationException,
+    TensorBoardLogger,
+    Trainer,
+)
 from lightning_adabelief.optim.belief import LAYER_STATISTICS, elementwise
 
 OPTIMIZER_STATISTICS = ("rectification", "warmup", "skipped_steps", "nonfinite_steps")
@@ -22,7 +26,7 @@ DEFAULT = LAYER_STATISTICS + OPTIMIZER_STATISTICS
 HISTOGRAMS = ("s_t", "effective_step_size", "step_gain_over_adam", "eps_share")
 
 
-class BeliefMonitor(pl.Callback):
+class BeliefMonitor(Callback):
     """Log per-layer statistics of AdaBelief's state to every logger of the Trainer.
 
     A layer here is one parameter tensor, by its name. Tags are ``belief/<statistic>/<layer>`` with
@@ -80,7 +84,7 @@ class BeliefMonitor(pl.Callback):
 
     Example::
 
-        trainer = pl.Trainer(callbacks=[BeliefMonitor(include="encoder.*")])
+        trainer = Trainer(callbacks=[BeliefMonitor(include="encoder.*")])
     """
 
     def __init__(
@@ -118,7 +122,7 @@ class BeliefMonitor(pl.Callback):
         """What tells the states of several monitors apart in a checkpoint."""
         return self._generate_state_key(include=self.include, exclude=self.exclude, every_n_steps=self.every_n_steps)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the optimizers and their layers, and check that all that was asked for is there."""
         self._watched = find_optimizers(trainer.optimizers)
         self._check(trainer, pl_module)
@@ -137,16 +141,14 @@ class BeliefMonitor(pl.Callback):
 
             self._handles.append(watched.optimizer.register_step_post_hook(after_step))
 
-    def on_before_optimizer_step(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Count the attempt: a step that the gradient scaler skips never reaches the optimizer."""
         for watched in self._watched:
             if watched.optimizer is unwrap(optimizer):
                 watched.attempted += 1
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log what was measured in this batch; of several steps, the last."""
         for watched in self._watched:
@@ -168,11 +170,11 @@ class BeliefMonitor(pl.Callback):
         trainer.callback_metrics.update({tag: torch.tensor(value) for tag, value in self._pending.items()})
         self._pending, self._pending_histograms = {}, {}
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the optimizers."""
         self._leave()
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave the optimizers."""
         self._leave()
 
@@ -193,7 +195,7 @@ class BeliefMonitor(pl.Callback):
         """
         return {name: watched.layers[name] for watched in self._watched for name in self._select(watched)}
 
-    def _check(self, trainer: Any, pl_module: pl.LightningModule) -> None:
+    def _check(self, trainer: Any, pl_module: LightningModule) -> None:
         if not trainer.loggers:
             raise MisconfigurationException(
                 "BeliefMonitor has nowhere to log to: the Trainer has no logger. Give it one, for example "
@@ -238,7 +240,7 @@ class BeliefMonitor(pl.Callback):
         ended = batch // interval > watched.measured_at // interval
         return ended or batch == watched.measured_at or trainer.should_stop or trainer.fast_dev_run
 
-    def _measure(self, watched: WatchedOptimizer, pl_module: pl.LightningModule) -> None:
+    def _measure(self, watched: WatchedOptimizer, pl_module: LightningModule) -> None:
         """Take the statistics of the step just taken."""
         names = parameter_names(self._watched, pl_module)
         layers = watched.measure(names, keep=lambda name: not _matches(name, self.exclude))

@@ -6,8 +6,6 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-import pytorch_lightning as pl
-from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.panel import Panel
@@ -15,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_adabelief.callbacks import BeliefMonitor
+from lightning_adabelief.lightning_tree import TensorBoardLogger, Trainer
 
 COLUMNS = {
     "s_t": "s_t",
@@ -24,7 +23,7 @@ COLUMNS = {
 }
 
 
-def print_closing(trainer: pl.Trainer, scores: Mapping[str, float]) -> None:
+def print_closing(trainer: Trainer, scores: Mapping[str, float]) -> None:
     """Print the closing table of a run.
 
     Args:
@@ -49,12 +48,12 @@ def print_closing(trainer: pl.Trainer, scores: Mapping[str, float]) -> None:
         console.print(f"[dim]{name}[/] {escape(place)}", soft_wrap=True, highlight=False)  # to be copied whole
 
 
-def best_checkpoint(trainer: pl.Trainer) -> str:
+def best_checkpoint(trainer: Trainer) -> str:
     """The path of the best checkpoint, or the latest where none is better; empty where there is none."""
     return getattr(trainer.checkpoint_callback, "best_model_path", "")
 
 
-def _title(trainer: pl.Trainer) -> str:
+def _title(trainer: Trainer) -> str:
     return ", ".join(type(optimizer).__name__ for optimizer in trainer.optimizers)
 
 
@@ -88,7 +87,7 @@ def _beliefs(layers: Mapping[str, Mapping[str, float]]) -> Table:
     return table
 
 
-def _places(trainer: pl.Trainer) -> dict[str, str]:
+def _places(trainer: Trainer) -> dict[str, str]:
     """Where the run left what, and how to look at it."""
     places = {}
     checkpoint = best_checkpoint(trainer)

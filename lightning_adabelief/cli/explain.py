@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
-import pytorch_lightning as pl
-
+from lightning_adabelief.lightning_tree import Trainer
 from lightning_adabelief.recipes.catalog import recipes
 
 NOISE = re.compile(r"$|Does not validate|Subtypes:|Errors:|Parser key [^:]+:$|Problem with given class_path|Type .*:$")
@@ -83,7 +82,7 @@ def _near_option(key: str) -> str:
     head, _, rest = key.partition(".")
     if head == "trainer":
         name = rest.partition(".")[0]
-        return _did_you_mean([f"trainer.{near}" for near in _close(name, inspect.signature(pl.Trainer).parameters)])
+        return _did_you_mean([f"trainer.{near}" for near in _close(name, inspect.signature(Trainer).parameters)])
     return _did_you_mean(_close(head, TOP_LEVEL_KEYS) or list(TOP_LEVEL_KEYS[:3]))
 
 

@@ -10,15 +10,22 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 import yaml
-from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
-from pytorch_lightning.cli import LightningCLI, SaveConfigCallback
-from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from lightning_adabelief.cli.closing import best_checkpoint, print_closing
 from lightning_adabelief.cli.explain import explain
+from lightning_adabelief.lightning_tree import (
+    LightningCLI,
+    LightningDataModule,
+    LightningModule,
+    ProgressBar,
+    RichProgressBar,
+    SaveConfigCallback,
+    Trainer,
+    is_overridden,
+    tree,
+)
 from lightning_adabelief.recipes.catalog import find_config
 
 
@@ -55,8 +62,8 @@ class AdaBeliefCLI(LightningCLI):
     def __init__(self, words: list[str]) -> None:
         errors = {"exit_on_error": False}
         super().__init__(
-            pl.LightningModule,
-            pl.LightningDataModule,
+            LightningModule,
+            LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
@@ -65,7 +72,7 @@ class AdaBeliefCLI(LightningCLI):
             args=words,
         )
 
-    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the Trainer, with a Rich progress bar unless the config has another or none."""
         config = self._get(self.config_init, "trainer", default={})
         callbacks = config.get("callbacks") or []
@@ -109,7 +116,7 @@ class AdaBeliefCLI(LightningCLI):
 class _ProgressBar(RichProgressBar):
     """Without the number of the run, which the closing table tells."""
 
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)
         return {name: value for name, value in metrics.items() if name != "v_num"}
 
@@ -117,7 +124,7 @@ class _ProgressBar(RichProgressBar):
 class _SaveConfig(SaveConfigCallback):
     """Save the config beside the logs; where nothing is logged, nowhere."""
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not trainer.loggers:
             return
         try:
@@ -162,7 +169,7 @@ def _checked(name_or_path: str) -> Path:
 
 def _quiet() -> None:
     """Leave out what is not about the user's run."""
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(lambda record: "Tip:" not in str(record.msg))
+    logging.getLogger(f"{tree()}.utilities.rank_zero").addFilter(lambda record: "Tip:" not in str(record.msg))
     for ours in (
         ".*LeafSpec.*",  # Lightning 2.6 calls what torch 2.15 deprecates
         ".*does not have many workers.*",  # the recipe has chosen

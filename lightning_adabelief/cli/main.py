@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if words and words[0] in LIGHTNING_COMMANDS:
-            _lightning_run()(words)
+            _lightning_run(words)(words)
         else:
             arguments = _parser().parse_args(words)
             arguments.run(arguments)
@@ -52,11 +52,11 @@ def _is_mendable(error: Exception) -> bool:
     if isinstance(error, OSError) or type(error).__name__ == "MisconfigurationException":
         return True
     raised_in = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
-    checkers = ("lightning_adabelief", "pytorch_lightning", "lightning_fabric", "jsonargparse", "torch.optim")
+    checkers = ("lightning", "pytorch_lightning", "jsonargparse", "torch.optim")
     return isinstance(error, (ValueError, RuntimeError)) and raised_in.startswith(checkers)
 
 
-def _lightning_run() -> Callable[[list[str]], None]:
+def _lightning_run(words: list[str]) -> Callable[[list[str]], None]:
     """Import Lightning, and let a config name classes of modules in this folder.
 
     The garbage collector need not go through the many objects that the import makes for good;
@@ -65,6 +65,9 @@ def _lightning_run() -> Callable[[list[str]], None]:
     sys.path.insert(0, os.getcwd())
     gc.disable()
     try:
+        from lightning_adabelief.cli.users_modules import import_users_modules
+
+        import_users_modules(words)
         from lightning_adabelief.cli.lightning import run
     finally:
         gc.freeze()  # nor while the command runs

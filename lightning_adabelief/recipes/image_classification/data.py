@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import pytorch_lightning as pl
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
+from lightning_adabelief.lightning_tree import LightningDataModule
 
-class DigitsDataModule(pl.LightningDataModule):
+
+class DigitsDataModule(LightningDataModule):
     """scikit-learn's handwritten digits: 1,797 real images of 8x8, in 10 classes; no download.
 
     The split is fixed and stratified by class: 1,077 images to train, 360 to validate, 360 to test.

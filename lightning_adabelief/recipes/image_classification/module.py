@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from lightning_adabelief.lightning_tree import LightningModule, LRSchedulerCallable, OptimizerCallable
 from lightning_adabelief.optim import AdaBelief
 
 Batch = tuple[Tensor, Tensor]
 
 
-class ImageClassifier(pl.LightningModule):
+class ImageClassifier(LightningModule):
     """Train a network on images and class labels by cross-entropy.
 
     Logs ``<stage>/loss`` and ``<stage>/accuracy`` (top-1, over all images) for the stages train, val

@@ -1,0 +1,37 @@
+"""The modules of a user's own that a command names: imported first, they decide which Lightning is used."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+
+NOT_THE_USERS = ("lightning_adabelief.", "torch.", "torchvision.", "torchmetrics.")
+CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+
+
+def import_users_modules(words: Iterable[str]) -> None:
+    """Import the modules of the classes that the command line and its configs name.
+
+    A module that can't be imported is left for the parser to report.
+
+    Args:
+        words: The command line.
+    """
+    for path in _class_paths(words):
+        if not path.startswith(NOT_THE_USERS):
+            with suppress(Exception):
+                import_module(path.rpartition(".")[0])
+
+
+def _class_paths(words: Iterable[str]) -> Iterator[str]:
+    for word in words:
+        value = word.rpartition("=")[2]
+        if Path(value).is_file():
+            with suppress(UnicodeDecodeError):
+                text = Path(value).read_text(encoding="utf-8")
+                yield from re.findall(r"class_path: *['\"]?([\w.]+)", text)
+        elif CLASS_PATH.fullmatch(value):
+            yield value

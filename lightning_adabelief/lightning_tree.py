@@ -1,0 +1,64 @@
+"""Lightning, from the one of its two class trees that this process uses.
+
+``pytorch_lightning`` and ``lightning`` ship the same classes twice, and neither takes the other's
+for its own. Everything here imports Lightning through this module, which takes the tree that the
+process imported first, or ``pytorch_lightning`` where it has imported neither.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+TREES = {"pytorch_lightning": "pytorch_lightning", "lightning": "lightning.pytorch"}
+"""From a distribution's top-level package to where its classes are."""
+
+__all__ = [
+    "Callback",
+    "LRSchedulerCallable",
+    "LightningCLI",
+    "LightningDataModule",
+    "LightningModule",
+    "MisconfigurationException",
+    "OptimizerCallable",
+    "ProgressBar",
+    "RichProgressBar",
+    "SaveConfigCallback",
+    "TensorBoardLogger",
+    "Trainer",
+    "is_overridden",
+    "seed_everything",
+]
+
+
+def tree() -> str:
+    """The package that Lightning's classes come from here.
+
+    Returns:
+        ``"pytorch_lightning"`` or ``"lightning.pytorch"``.
+    """
+    imported = [name for name in sys.modules if name in TREES]  # in the order of their import
+    return TREES[imported[0]] if imported else "pytorch_lightning"
+
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
+    from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
+    from pytorch_lightning.cli import LightningCLI, LRSchedulerCallable, OptimizerCallable, SaveConfigCallback
+    from pytorch_lightning.loggers import TensorBoardLogger
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+    from pytorch_lightning.utilities.model_helpers import is_overridden
+else:
+    _NAMES = {
+        "": ["Callback", "LightningDataModule", "LightningModule", "Trainer", "seed_everything"],
+        ".callbacks": ["ProgressBar", "RichProgressBar"],
+        ".cli": ["LRSchedulerCallable", "LightningCLI", "OptimizerCallable", "SaveConfigCallback"],
+        ".loggers": ["TensorBoardLogger"],
+        ".utilities.exceptions": ["MisconfigurationException"],
+        ".utilities.model_helpers": ["is_overridden"],
+    }
+    _tree = tree()
+    for _submodule, _members in _NAMES.items():
+        _module = import_module(_tree + _submodule)
+        globals().update({_name: getattr(_module, _name) for _name in _members})
