@@ -10,8 +10,8 @@ from pytorch_lightning.plugins import MixedPrecision
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_adabelief import AdaBelief, BeliefMonitor
-from lightning_adabelief.optim.belief import LAYER_STATISTICS, layer_statistics
 from lightning_adabelief.optim.schedule import rectification
+from lightning_adabelief.optim.statistics import LAYER_STATISTICS, layer_statistics
 from tests.callbacks.conftest import Net
 
 LAYERS = ["encoder.weight", "encoder.bias", "head.weight", "head.bias"]
@@ -29,7 +29,7 @@ class Recorder(pl.Callback):
     def read(optimizer):
         (group,) = optimizer.param_groups
         return {
-            name: {k: float(v) for k, v in layer_statistics(param, optimizer.state[param], group).items()}
+            name: {k: v.item() for k, v in layer_statistics([(param, optimizer.state[param], group)]).items()}
             for name, param in zip(LAYERS, group["params"], strict=True)
         }
 

@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from lightning_adabelief import AdaBelief
-from lightning_adabelief.optim.belief import LAYER_STATISTICS, elementwise, layer_statistics, model_statistics
-from lightning_adabelief.optim.belief import effective_step_size as _effective_step_size
-from lightning_adabelief.optim.belief import eps_share as _eps_share
+from lightning_adabelief.optim.belief import belief_scale, effective_step_size, elementwise, eps_share
 from lightning_adabelief.optim.belief import step_gain_over_adam as _step_gain_over_adam
 from lightning_adabelief.optim.schedule import rectification
+from lightning_adabelief.optim.statistics import LAYER_STATISTICS, SAMPLE, layer_statistics, model_statistics
 from tests.optim.reference import gradients, run
 
 START = [torch.linspace(-1, 1, 35).double().reshape(5, 7)]
@@ -65,10 +64,10 @@ def directly(param, grad, state, group, steps):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 def test_layer_statistics_are_their_definitions(options, dtype):
     param, state, group = trained(dtype=dtype, **options)
-    measured = layer_statistics(param, state, group)
+    measured = layer_statistics([(param, state, group)])
     expected = directly(param, param.grad, state, group, 60)
     for name in LAYER_STATISTICS:
-        assert measured[name].dtype == torch.float32 and measured[name].shape == ()
+        assert measured[name].dtype == torch.float64 and measured[name].shape == (1,)
         assert measured[name].item() == pytest.approx(expected[name], rel=1e-5), name
 
 
@@ -81,10 +80,10 @@ def test_the_update_is_what_the_optimizer_did(options):
 
 
 def test_in_a_step_of_sgd_the_effective_step_size_is_lr_and_in_none_it_is_0():
-    options = dict(lr=0.1, betas=(0.9, 0.999), rectify=True)
-    s = torch.rand(4)
-    assert torch.equal(_effective_step_size(s, 3, 1e-16, degenerated_to_sgd=True, **options), torch.full((4,), 0.1))
-    assert torch.equal(_effective_step_size(s, 3, 1e-16, degenerated_to_sgd=False, **options), torch.zeros(4))
+    _, state, group = trained(3)
+    for degenerated_to_sgd, expected in ((True, 0.01), (False, 0.0)):
+        scale = belief_scale(state, group | dict(degenerated_to_sgd=degenerated_to_sgd))
+        assert effective_step_size(torch.rand(4), scale).tolist() == pytest.approx([expected] * 4)
 
 
 def test_gain_over_adam_is_large_where_gradients_agree_and_one_where_they_are_noise():
@@ -93,16 +92,18 @@ def test_gain_over_adam_is_large_where_gradients_agree_and_one_where_they_are_no
     gains = []
     for grads in (noise, agreeing):
         (param,), optimizer = run(lambda p: AdaBelief(p), grads, [torch.zeros(1000).double()])
-        gains.append(layer_statistics(param, optimizer.state[param], optimizer.param_groups[0])["step_gain_over_adam"])
+        layer = (param, optimizer.state[param], optimizer.param_groups[0])
+        gains.append(layer_statistics([layer])["step_gain_over_adam"].item())
     assert gains[0] == pytest.approx(1, abs=0.05)
     assert gains[1] > 10
 
 
 def test_gain_and_eps_share_are_defined_where_state_is_zero():
     zero, one = torch.zeros(1), torch.ones(1)
-    assert _step_gain_over_adam(zero, zero, 1, (0.9, 0.999)) == 1
-    assert _step_gain_over_adam(one, zero, 1, (0.9, 0.999)) == math.inf
-    assert _eps_share(zero, 1, 0.999, eps=0.0) == 0
+    assert _step_gain_over_adam(zero, zero) == 1
+    assert _step_gain_over_adam(one, zero) == math.inf
+    _, state, group = trained(1)
+    assert eps_share(zero, belief_scale(state, group | dict(eps=0.0))) == 0
 
 
 def test_eps_share_is_one_for_a_weight_without_gradient_and_small_for_one_with():
@@ -117,7 +118,7 @@ def test_complex_parameters_are_pairs_of_real_numbers():
     optimizer = AdaBelief([param])
     param.grad = torch.full((3,), 3 + 4j, dtype=torch.complex64)
     optimizer.step()
-    measured = layer_statistics(param, optimizer.state[param], optimizer.param_groups[0])
+    measured = layer_statistics([(param, optimizer.state[param], optimizer.param_groups[0])])
     assert measured["grad_norm"].item() == pytest.approx(5 * math.sqrt(3))
 
 
@@ -128,3 +129,30 @@ def test_the_model_is_summed_up_over_weights_not_layers():
     assert model["effective_step_size"] == model["step_gain_over_adam"] == 1
     assert model["grad_norm"] == model["update_norm"] == pytest.approx(math.sqrt(10))
     assert model["update_to_weight"] == pytest.approx(1)
+
+
+def test_many_layers_at_once_are_measured_as_each_alone():
+    options = [dict(rectify=False), dict(amsgrad=True), dict(eps=1e-4, warmup=50), dict()]
+    layers = [trained(steps=3 if not i % 2 else 40, **each) for i, each in enumerate(options)]
+    layers += [trained(dtype=torch.float32), trained(dtype=torch.bfloat16)]
+    together = layer_statistics(layers)
+    for i, layer in enumerate(layers):
+        for name, value in layer_statistics([layer]).items():
+            assert together[name][i].item() == pytest.approx(value.item(), rel=1e-6), (i, name)
+
+
+def test_of_a_large_layer_sums_are_exact_and_medians_are_close():
+    size = (64, 3 * SAMPLE // 8, 3, 3)
+    param = torch.nn.Parameter(torch.randn(size).to(memory_format=torch.channels_last))
+    optimizer = AdaBelief([param])
+    for _ in range(10):  # each filter has a place where its gradient is small: the corner of its kernel
+        param.grad = torch.randn_like(param) * torch.tensor([0.01] + [1.0] * 8).reshape(3, 3)
+        optimizer.step()
+    layer = (param, optimizer.state[param], optimizer.param_groups[0])
+    measured, values = layer_statistics([layer]), elementwise(*layer)
+    # to the rounding of a sum of 900,000 float32
+    assert measured["s_t"].item() == pytest.approx(values["s_t"].double().mean().item(), rel=1e-4)
+    assert measured["update_norm"].item() == pytest.approx(values["update"].double().norm().item(), rel=1e-4)
+    for name in ("effective_step_size", "step_gain_over_adam"):
+        rank = (values[name] <= measured[name].item()).double().mean()
+        assert rank == pytest.approx(0.5, abs=3 * 0.5 / math.sqrt(SAMPLE)), name

@@ -1,0 +1,213 @@
+"""The beliefs about layers in a few numbers each: many layers at once, at a small part of a step's cost.
+
+Sums and norms are over all weights. Medians, and the mean of the eps share, are over at most
+:data:`SAMPLE` weights of a layer, drawn once and for all by its size: a median so found has a rank
+within 1.6 points of 50 in 95 of 100 cases (twice 0.5 / sqrt(4096)), and the share's mean is within
+0.016 of the layer's.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_adabelief.optim.belief import (
+    BeliefScale,
+    belief_scale,
+    effective_step_size,
+    eps_share,
+    moments,
+    step_gain_over_adam,
+    whole,
+)
+
+Layer = tuple[Tensor, dict[str, Any], dict[str, Any]]
+"""A parameter, its state in the optimizer and its param group."""
+
+LAYER_STATISTICS = (
+    "s_t",
+    "effective_step_size",
+    "step_gain_over_adam",
+    "eps_share",
+    "update_to_weight",
+    "grad_norm",
+    "update_norm",
+)
+"""Names of what :func:`layer_statistics` can tell."""
+
+SAMPLE = 4096
+"""Weights of a layer that medians look at; of smaller layers, all."""
+
+BATCH = 1 << 22
+"""Weights of the layers that are worked on together, which bounds the memory used."""
+
+
+def layer_statistics(layers: Sequence[Layer]) -> dict[str, Tensor]:
+    """Condense the beliefs about parameters to numbers.
+
+    Args:
+        layers: Parameters after the step, with their gradients still in place, not empty, each with
+            its state, at least one step old, and its param group. DTensors are gathered, a batch of
+            layers at a time, and then every rank must call.
+
+    Returns:
+        Float64 tensors on the CPU of one number a layer, for each of :data:`LAYER_STATISTICS`: means
+        of ``s_t`` and ``eps_share``; medians, as :func:`torch.median` defines them, of
+        ``effective_step_size`` and ``step_gain_over_adam``; Euclidean norms ``update_norm``,
+        ``grad_norm`` (NaN once the gradient is gone) and ``update_to_weight``, the first over that of
+        the weight (inf for a weight of 0, NaN if the update is 0 too); and ``weight_norm``, which
+        summaries need.
+    """
+    parts = [_batch_statistics(batch) for batch in _batches(layers)]
+    table = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    table["update_to_weight"] = table["update_norm"] / table["weight_norm"]
+    return table
+
+
+def model_statistics(layers: dict[str, Tensor], sizes: Tensor) -> dict[str, float]:
+    """Summarise the layers of a model, or of a part of it.
+
+    Args:
+        layers: For each statistic of :func:`layer_statistics` a tensor of one number a layer.
+        sizes: The layers' numbers of weights, of the same length.
+
+    Returns:
+        For each of :data:`LAYER_STATISTICS` one number: the mean over all weights of ``s_t`` and
+        ``eps_share``; the median layer's ``effective_step_size`` and ``step_gain_over_adam``, layers
+        weighted by their size; the whole model's ``grad_norm``, ``update_norm`` and
+        ``update_to_weight``; and its ``weight_norm``.
+    """
+    weights = sizes.double() / sizes.sum()
+
+    def mean(name: str) -> float:
+        return float(weights @ layers[name].double())
+
+    def median(name: str) -> float:
+        values, order = layers[name].double().sort()
+        half = torch.searchsorted(weights[order].cumsum(0), 0.5)
+        return float(values[half.clamp(max=len(values) - 1)])
+
+    def norm(name: str) -> float:
+        return float(torch.linalg.vector_norm(layers[name].double()))
+
+    weight_norm = norm("weight_norm")
+    return {
+        "s_t": mean("s_t"),
+        "effective_step_size": median("effective_step_size"),
+        "step_gain_over_adam": median("step_gain_over_adam"),
+        "eps_share": mean("eps_share"),
+        "update_to_weight": norm("update_norm") / weight_norm if weight_norm else math.inf,
+        "grad_norm": norm("grad_norm"),
+        "update_norm": norm("update_norm"),
+        "weight_norm": weight_norm,
+    }
+
+
+def norms(tensors: Sequence[Tensor]) -> Tensor:
+    """The Euclidean norms of tensors of one device.
+
+    Args:
+        tensors: Of any shape and dtype; not empty. Of DTensors the whole one's norm is taken, and
+            every rank must call.
+
+    Returns:
+        A float32 tensor of one number a tensor, or float64 where they are; nothing waits for the device.
+    """
+    tensors = [torch.view_as_real(t.detach()) if torch.is_complex(t) else t.detach() for t in tensors]
+    dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32)
+    if any(hasattr(tensor, "full_tensor") for tensor in tensors):
+        return torch.stack([whole(torch.linalg.vector_norm(tensor, dtype=dtype)) for tensor in tensors])
+    return torch.stack(torch._foreach_norm(tensors, 2, dtype))  # wide, for the squares of float16 overflow
+
+
+def _batches(layers: Sequence[Layer]) -> Iterator[list[Layer]]:
+    """Neighbouring layers of one device and dtype, of up to :data:`BATCH` weights together."""
+    batch: list[Layer] = []
+    for layer in layers:
+        param = layer[0]
+        if batch and (
+            (batch[0][0].device, batch[0][1]["exp_avg"].dtype) != (param.device, layer[1]["exp_avg"].dtype)
+            or sum(member[0].numel() for member in batch) + param.numel() > BATCH
+        ):
+            yield batch
+            batch = []
+        batch.append(layer)
+    if batch:
+        yield batch
+
+
+def _batch_statistics(layers: list[Layer]) -> dict[str, Tensor]:
+    scales = [belief_scale(state, group) for _, state, group in layers]
+    exp_avgs, exp_avg_vars, denominator_vars = map(list, zip(*(moments(*layer) for layer in layers), strict=True))
+    params = [param for param, _, _ in layers]
+    grads = [param.grad for param in params if param.grad is not None]
+    grad_norms = norms(grads) if len(grads) == len(params) else torch.full((len(params),), torch.nan)
+    rows = {
+        "s_t": _means_of_belief(exp_avg_vars, scales),
+        **_sampled_statistics(exp_avgs, exp_avg_vars, denominator_vars, scales),
+        "update_norm": _update_norms(exp_avgs, denominator_vars, scales),
+        "grad_norm": grad_norms,
+        "weight_norm": norms(params),
+    }
+    device = exp_avgs[0].device
+    table = torch.stack([row.to(device, torch.float64, non_blocking=True) for row in rows.values()]).cpu()
+    return dict(zip(rows, table, strict=True))
+
+
+def _means_of_belief(exp_avg_vars: list[Tensor], scales: list[BeliefScale]) -> Tensor:
+    """The means of the corrected s_t: mean squares of its root, for norms are there for lists of tensors."""
+    roots = torch.stack(torch._foreach_norm(torch._foreach_sqrt(exp_avg_vars)))
+    sizes = [var.numel() * scale.bias_correction2 for var, scale in zip(exp_avg_vars, scales, strict=True)]
+    return roots.square() / torch.tensor(sizes, dtype=roots.dtype, device=roots.device)
+
+
+def _update_norms(exp_avgs: list[Tensor], denominator_vars: list[Tensor], scales: list[BeliefScale]) -> Tensor:
+    """The norms of effective step size times corrected momentum."""
+    denominators = torch._foreach_sqrt(denominator_vars)
+    torch._foreach_mul_(denominators, [scale.root_scale for scale in scales])
+    torch._foreach_add_(denominators, [scale.denominator_eps for scale in scales])
+    found = torch.stack(torch._foreach_norm(torch._foreach_div(exp_avgs, denominators)))
+    lrs = [scale.lr / scale.bias_correction1 for scale in scales]
+    return found * torch.tensor(lrs, dtype=found.dtype, device=found.device)
+
+
+def _sampled_statistics(
+    exp_avgs: list[Tensor], exp_avg_vars: list[Tensor], denominator_vars: list[Tensor], scales: list[BeliefScale]
+) -> dict[str, Tensor]:
+    """What is not a sum: by a sample of each layer, a row each, padded with NaN."""
+    like = exp_avgs[0]
+    columns = BeliefScale(*torch.tensor(scales, dtype=like.dtype, device=like.device).T.unsqueeze(-1))
+    trend = _sample(exp_avgs) / columns.bias_correction1
+    var = _sample(exp_avg_vars)
+    belief = var / columns.bias_correction2
+    amsgrad = any(largest is not own for largest, own in zip(denominator_vars, exp_avg_vars, strict=True))
+    size = effective_step_size(_sample(denominator_vars) if amsgrad else var, columns)
+    return {
+        "effective_step_size": size.nanmedian(dim=1).values,
+        "step_gain_over_adam": step_gain_over_adam(trend, belief).nanmedian(dim=1).values,
+        "eps_share": eps_share(belief, columns).nanmean(dim=1),
+    }
+
+
+def _sample(tensors: list[Tensor]) -> Tensor:
+    """Up to :data:`SAMPLE` entries of each tensor, a row each."""
+    width = min(SAMPLE, max(tensor.numel() for tensor in tensors))
+    rows = tensors[0].new_full((len(tensors), width), torch.nan)
+    for row, tensor in zip(rows, tensors, strict=True):
+        if tensor.numel() <= width:
+            row[: tensor.numel()] = tensor.flatten()
+        else:
+            torch.take(tensor, _places(tensor.numel(), tensor.device), out=row)
+    return rows
+
+
+@functools.lru_cache(maxsize=1024)
+def _places(size: int, device: torch.device) -> Tensor:
+    """Where the sample of a tensor of that size is: at random, for a stride would meet a kernel's corner each time."""
+    generator = torch.Generator().manual_seed(size)
+    return torch.randint(size, (SAMPLE,), generator=generator).sort().values.to(device)
