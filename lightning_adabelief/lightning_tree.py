@@ -28,6 +28,7 @@ __all__ = [
     "TensorBoardLogger",
     "Trainer",
     "is_overridden",
+    "rank_zero_warn",
     "seed_everything",
 ]
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.loggers import TensorBoardLogger
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.utilities.model_helpers import is_overridden
+    from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 else:
     _NAMES = {
         "": ["Callback", "LightningDataModule", "LightningModule", "Trainer", "seed_everything"],
@@ -57,6 +59,7 @@ else:
         ".loggers": ["TensorBoardLogger"],
         ".utilities.exceptions": ["MisconfigurationException"],
         ".utilities.model_helpers": ["is_overridden"],
+        ".utilities.rank_zero": ["rank_zero_warn"],
     }
     _tree = tree()
     for _submodule, _members in _NAMES.items():

@@ -11,30 +11,39 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_adabelief.callbacks.watched import WatchedOptimizer, find_optimizers, parameter_names, unwrap
+from lightning_adabelief.callbacks.alarms import Alarms
+from lightning_adabelief.callbacks.watched import (
+    UNCLIPPED,
+    WatchedOptimizer,
+    find_optimizers,
+    parameter_names,
+    unwrap,
+)
 from lightning_adabelief.lightning_tree import (
     Callback,
     LightningModule,
     MisconfigurationException,
-    TensorBoardLogger,
     Trainer,
+    rank_zero_warn,
 )
-from lightning_adabelief.optim.belief import LAYER_STATISTICS, elementwise
+from lightning_adabelief.optim.belief import elementwise
+from lightning_adabelief.optim.statistics import LAYER_STATISTICS
 
 OPTIMIZER_STATISTICS = ("rectification", "warmup", "skipped_steps", "nonfinite_steps")
-DEFAULT = LAYER_STATISTICS + OPTIMIZER_STATISTICS
+DEFAULT = (*LAYER_STATISTICS, UNCLIPPED, *OPTIMIZER_STATISTICS)
 HISTOGRAMS = ("s_t", "effective_step_size", "step_gain_over_adam", "eps_share")
 
 
 class BeliefMonitor(Callback):
     """Log per-layer statistics of AdaBelief's state to every logger of the Trainer.
 
-    A layer here is one parameter tensor, by its name. Tags are ``belief/<statistic>/<layer>`` with
-    the logger's own separator: for the ``top_k`` most notable layers, those whose effective step
-    size, over the run so far, was furthest from the median layer's; and for ``model``, the summary
-    of all layers. With several optimizers each has its own ``top_k`` and its own summary, under its
-    name instead of ``model``. Optimizers are named as LearningRateMonitor names them: ``AdaBelief``,
-    ``AdaBelief-1``, and ``AdaBelief/pg2`` for the second of several param groups.
+    A layer here is one parameter tensor, by its name, unless ``depth`` puts several together. Tags
+    are ``belief/<statistic>/<layer>`` with the logger's own separator: for the ``top_k`` most notable
+    layers, those whose effective step size, over the run so far, was furthest from the median
+    layer's; and for ``model``, the summary of all layers. With several optimizers each has its own
+    ``top_k`` and its own summary, under its name instead of ``model``. Optimizers are named as
+    LearningRateMonitor names them: ``AdaBelief``, ``AdaBelief-1``, and ``AdaBelief/pg2`` for the
+    second of several param groups.
 
     ======================== ==================================================================
     statistic                for a layer
@@ -48,6 +57,7 @@ class BeliefMonitor(Callback):
     ``update_to_weight``     norm of the update over norm of the weight
     ``grad_norm``            norm of the gradient that the step used, clipped and unscaled
     ``update_norm``          norm of the update, without weight decay
+    ``unclipped_grad_norm``  norm of the gradient before the Trainer clipped it, where it clips
     ======================== ==================================================================
 
     ======================== ==================================================================
@@ -60,8 +70,19 @@ class BeliefMonitor(Callback):
     ``nonfinite_steps``      steps taken on a gradient with a NaN or an infinity, so far
     ======================== ==================================================================
 
-    Definitions: :mod:`lightning_adabelief.optim.belief`. Nothing waits for the device except on the
-    steps that log.
+    Definitions: :mod:`lightning_adabelief.optim.belief`; medians of large layers are those of a
+    sample, :mod:`lightning_adabelief.optim.statistics`. Nothing waits for the device except on the
+    steps that log. In distributed training rank 0 measures and logs; where parameters are sharded
+    (DTensors), all ranks measure together.
+
+    It also reads ``torch.optim.Adam`` and ``AdamW``, to tell before a switch what AdaBelief would do
+    differently: their s_t is estimated as v_t - m_t^2, ``step_gain_over_adam`` is how much further
+    AdaBelief would move a layer, and all else is Adam's own; ``eps_share``, ``rectification`` and
+    ``warmup`` they do not have.
+
+    It warns, once for each layer, of what is worth a look and says what to do: eps taking belief's
+    place, steps that explode because gradients do not change, layers without gradient, spikes in
+    ``update_to_weight``, gradients that are not finite.
 
     Args:
         every_n_steps: Log every so many batches that step; ``None`` is the Trainer's
@@ -69,18 +90,21 @@ class BeliefMonitor(Callback):
             next step.
         include: Glob, or globs, of layers to log, all of them, instead of the most notable:
             ``"*"`` is every layer.
-        exclude: Glob, or globs, of layers to leave out; the summaries leave them out too.
+        exclude: Glob, or globs, of layers or parameters to leave out; the summaries leave them out too.
         statistics: Which of the names above to log (default: all).
         histograms: Also write histograms over the weights, of the decimal logarithm of the first
             four statistics, for the layers logged, to each TensorBoardLogger; their tags are
             ``belief_histograms/log10_<statistic>/<layer>``.
         top_k: How many notable layers to log when ``include`` is not given.
+        depth: Put the parameters together whose names begin with the same so many parts: with 2,
+            ``layer1.0`` is the layer of ``layer1.0.conv1.weight`` and all beside it. By default each
+            parameter is a layer.
 
     Raises:
         ValueError: If an argument is not of this form; the message names the value.
         MisconfigurationException: At the start of training, if the Trainer has no logger, no
-            optimizer is an AdaBelief, a glob matches no layer, none is left, or ``histograms`` finds
-            no logger that takes them.
+            optimizer is an AdaBelief, Adam or AdamW, a glob matches no layer, none is left,
+            ``histograms`` finds no logger that takes them, or the strategy hides the parameters.
 
     Example::
 
@@ -95,12 +119,15 @@ class BeliefMonitor(Callback):
         statistics: str | Sequence[str] = DEFAULT,
         histograms: bool = False,
         top_k: int = 5,
+        depth: int | None = None,
     ) -> None:
         super().__init__()
         if every_n_steps is not None and every_n_steps < 1:
             raise ValueError(f"Invalid every_n_steps: {every_n_steps}. Give 1 or more, or None for the Trainer's")
         if top_k < 0:
             raise ValueError(f"Invalid top_k: {top_k}. Give 0 or more; include='*' logs every layer")
+        if depth is not None and depth < 1:
+            raise ValueError(f"Invalid depth: {depth}. Give 1 or more, or None for each parameter by itself")
         for name in _as_tuple(statistics):
             if name not in DEFAULT:
                 near = difflib.get_close_matches(name, DEFAULT, n=1) or DEFAULT
@@ -111,6 +138,7 @@ class BeliefMonitor(Callback):
         self.statistics = _as_tuple(statistics)
         self.histograms = histograms
         self.top_k = top_k
+        self.depth = depth
         self._watched: list[WatchedOptimizer] = []
         self._restored: dict[str, Any] = {}
         self._handles: list[Any] = []
@@ -126,16 +154,20 @@ class BeliefMonitor(Callback):
         """Find the optimizers and their layers, and check that all that was asked for is there."""
         self._watched = find_optimizers(trainer.optimizers)
         self._check(trainer, pl_module)
+        clips_by_value = bool(trainer.gradient_clip_val) and trainer.gradient_clip_algorithm == "value"
+        self._alarms = [Alarms(watched, clips_by_value) for watched in self._watched]
         restored, self._restored = self._restored, {}
         self._pending, self._pending_histograms = {}, {}  # what a fit that failed may have left
         for watched in self._watched:
             watched.measured_at = _batches(trainer)
             if watched.name in restored:
                 watched.load_state_dict(restored[watched.name])
+            if not (trainer.is_global_zero or watched.is_sharded):
+                continue  # rank 0 knows it all
 
             def after_step(*_: Any, watched: WatchedOptimizer = watched) -> None:
                 watched.count_step(check_finite="nonfinite_steps" in self.statistics)
-                if self._due(watched, trainer):
+                if self._due(watched, trainer) and not watched.stands_still:
                     self._measure(watched, pl_module)
                     watched.measured_at = _batches(trainer) + 1
 
@@ -146,27 +178,42 @@ class BeliefMonitor(Callback):
         for watched in self._watched:
             if watched.optimizer is unwrap(optimizer):
                 watched.attempted += 1
+                measures = trainer.is_global_zero or watched.is_sharded
+                if (
+                    measures
+                    and trainer.gradient_clip_val
+                    and UNCLIPPED in self.statistics
+                    and self._due(watched, trainer)
+                ):
+                    watched.measure_unclipped()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log what was measured in this batch; of several steps, the last."""
-        for watched in self._watched:
-            measured = watched.measured_at == _batches(trainer) + 1
-            if measured:
-                self._add("nonfinite_steps", watched.name, watched.nonfinite_steps)
-            if measured or watched.skipped_steps > watched.logged_skips:
-                self._add("skipped_steps", watched.name, watched.skipped_steps)
-                watched.logged_skips = watched.skipped_steps
-        if not self._pending:
+        """Log what was measured in this batch, and warn of it; of several steps, the last."""
+        if not self._handles:
             return
         step = _batches(trainer)
+        for watched, alarms in zip(self._watched, self._alarms, strict=True):
+            measured = watched.measured_at == step + 1
+            if measured:
+                self._add("nonfinite_steps", watched.name, watched.nonfinite_steps)
+                first = watched.first_nonfinite(parameter_names(self._watched, pl_module))
+                for warning in [*alarms.check(step), *alarms.nonfinite(first)]:
+                    rank_zero_warn(warning)
+            if measured or watched.noticed_skips > watched.logged_skips:
+                self._add("skipped_steps", watched.name, watched.skipped_steps)
+                watched.logged_skips = watched.noticed_skips
+        if not self._pending:
+            return
         for logger in trainer.loggers:
             separator = logger.group_separator
             logger.log_metrics({tag.replace("/", separator): value for tag, value in self._pending.items()}, step=step)
-            if isinstance(logger, TensorBoardLogger):
+            if _is_tensorboard(logger):
                 for tag, values in self._pending_histograms.items():
-                    logger.experiment.add_histogram(tag, values, step)
+                    logger.experiment.add_histogram(  # type: ignore[attr-defined]
+                        tag, values, step
+                    )
         trainer.callback_metrics.update({tag: torch.tensor(value) for tag, value in self._pending.items()})
         self._pending, self._pending_histograms = {}, {}
 
@@ -196,7 +243,13 @@ class BeliefMonitor(Callback):
         return {name: watched.layers[name] for watched in self._watched for name in self._select(watched)}
 
     def _check(self, trainer: Any, pl_module: LightningModule) -> None:
-        if not trainer.loggers:
+        strategy = type(trainer.strategy).__name__
+        if strategy == "FSDPStrategy":
+            raise MisconfigurationException(
+                f"BeliefMonitor cannot read parameters that {strategy} has flattened. Shard the module with "
+                "ModelParallelStrategy (FSDP2), or remove the callback"
+            )
+        if not trainer.loggers and trainer.is_global_zero:
             raise MisconfigurationException(
                 "BeliefMonitor has nowhere to log to: the Trainer has no logger. Give it one, for example "
                 "Trainer(logger=True), or remove the callback"
@@ -204,25 +257,32 @@ class BeliefMonitor(Callback):
         if not self._watched:
             kinds = ", ".join(type(unwrap(optimizer)).__name__ for optimizer in trainer.optimizers) or "none"
             raise MisconfigurationException(
-                f"BeliefMonitor found no optimizer with a belief, only: {kinds}. Return "
-                "lightning_adabelief.AdaBelief from configure_optimizers, or remove the callback"
+                f"BeliefMonitor found no optimizer with a belief, only: {kinds}. Return lightning_adabelief.AdaBelief "
+                "(or torch's Adam or AdamW) from configure_optimizers, or remove the callback"
             )
-        tensorboard = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
+        tensorboard = any(map(_is_tensorboard, trainer.loggers)) or not trainer.is_global_zero
         if self.histograms and not tensorboard and not trainer.fast_dev_run:
             kinds = ", ".join(type(logger).__name__ for logger in trainer.loggers)
             raise MisconfigurationException(
                 f"BeliefMonitor(histograms=True) needs a TensorBoardLogger, the Trainer has only: {kinds}. "
                 "Add one, or leave histograms out"
             )
-        names = parameter_names(self._watched, pl_module).values()
-        for option, globs in (("include", self.include), ("exclude", self.exclude)):
+        parameters = parameter_names(self._watched, pl_module).values()
+        layers = {self._layer_of(name): None for name in parameters}
+        later = [name for name, param in pl_module.named_parameters() if name not in parameters]  # still frozen
+        later += map(self._layer_of, later)
+        for option, globs, names in (
+            ("include", self.include, list(layers)),
+            ("exclude", self.exclude, list(layers | dict.fromkeys(parameters))),
+        ):
             for glob in globs:
-                if not any(fnmatchcase(name, glob) for name in names):
+                if not any(fnmatchcase(name, glob) for name in [*names, *later]):
                     near = difflib.get_close_matches(glob, names, n=3, cutoff=0)
                     raise MisconfigurationException(
                         f"BeliefMonitor({option}={glob!r}) matches no layer. Layers have names like {', '.join(near)}"
                     )
-        if not any(_matches(name, self.include or ("*",)) and not _matches(name, self.exclude) for name in names):
+        kept = [self._layer_of(name) for name in parameters if self._keeps(name)]
+        if not later and not any(_matches(name, self.include or ("*",)) for name in kept):
             raise MisconfigurationException(
                 f"BeliefMonitor(include={self.include}, exclude={self.exclude}) leaves no layer to log. Exclude less"
             )
@@ -243,23 +303,24 @@ class BeliefMonitor(Callback):
     def _measure(self, watched: WatchedOptimizer, pl_module: LightningModule) -> None:
         """Take the statistics of the step just taken."""
         names = parameter_names(self._watched, pl_module)
-        layers = watched.measure(names, keep=lambda name: not _matches(name, self.exclude))
+        layers = watched.measure(names, self._keeps, self._layer_of)
         if not layers:
             return
         summary, whole = watched.summary(), "model" if len(self._watched) == 1 else watched.name
-        for statistic in LAYER_STATISTICS:
-            self._add(statistic, whole, summary[statistic])
-            for layer in self._select(watched):
-                self._add(statistic, layer, watched.layers[layer][statistic])
+        for statistic in (*watched.statistics, UNCLIPPED):
+            if statistic in summary:
+                self._add(statistic, whole, summary[statistic])
+                for layer in self._select(watched):
+                    self._add(statistic, layer, watched.layers[layer][statistic])
         for name, values in watched.group_statistics().items():
             for statistic, value in values.items():
                 self._add(statistic, name, value)
         if self.histograms:
             for layer in self._select(watched):
-                weights = elementwise(*layers[layer])
-                for statistic in HISTOGRAMS:
-                    logarithms = _finite_log10(weights[statistic])
-                    if statistic in self.statistics and len(logarithms) > 0:
+                weights = [elementwise(*member) for member in layers[layer]]
+                for statistic in set(HISTOGRAMS).intersection(self.statistics, watched.statistics):
+                    logarithms = torch.cat([_finite_log10(values[statistic]) for values in weights])
+                    if len(logarithms) > 0:
                         self._pending_histograms[f"belief_histograms/log10_{statistic}/{layer}"] = logarithms
 
     def _add(self, statistic: str, name: str, value: float) -> None:
@@ -271,6 +332,13 @@ class BeliefMonitor(Callback):
         if self.include:
             return [name for name in watched.layers if _matches(name, self.include)]
         return sorted(watched.layers, key=lambda name: -watched.notability[name])[: self.top_k]
+
+    def _layer_of(self, parameter: str) -> str:
+        """The layer that a parameter of this name belongs to."""
+        return parameter if self.depth is None else ".".join(parameter.split(".")[: self.depth])
+
+    def _keeps(self, parameter: str) -> bool:
+        return not (_matches(parameter, self.exclude) or _matches(self._layer_of(parameter), self.exclude))
 
     def _leave(self) -> None:
         for handle in self._handles:
@@ -291,6 +359,11 @@ def _matches(name: str, globs: Sequence[str]) -> bool:
 def _batches(trainer: Any) -> int:
     """The batches that stepped and are over: the step that loggers are given."""
     return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def _is_tensorboard(logger: Any) -> bool:
+    """Whether it is a TensorBoardLogger, of either of Lightning's class trees."""
+    return any(kind.__name__ == "TensorBoardLogger" for kind in type(logger).__mro__)
 
 
 def _finite_log10(values: Tensor) -> Tensor:

@@ -4,36 +4,41 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import Adam, AdamW, Optimizer
 
 from lightning_adabelief.optim.adabelief import AdaBelief
-from lightning_adabelief.optim.belief import LAYER_STATISTICS, layer_statistics, model_statistics
+from lightning_adabelief.optim.migrate import adam_as_adabelief
 from lightning_adabelief.optim.options import as_number
 from lightning_adabelief.optim.schedule import rectification, warmup_factor
+from lightning_adabelief.optim.statistics import LAYER_STATISTICS, Layer, layer_statistics, model_statistics, norms
+
+UNCLIPPED = "unclipped_grad_norm"
+PLACES = 1 << 32  # more than an optimizer has parameters
+NEVER = (1 << 63) - 1
 
 
 class WatchedOptimizer:
-    """Counts an AdaBelief's steps and holds what was last measured of its layers.
+    """Counts an AdaBelief's steps, or an Adam's, and holds what was last measured of its layers.
 
     Args:
         name: What the logs call the optimizer.
-        optimizer: The optimizer.
+        optimizer: The optimizer. Of an Adam or AdamW, s_t is estimated as v_t - m_t^2.
 
     Attributes:
         attempted: Steps that Lightning set out to take.
         taken: Steps that reached the optimizer.
         measured_at: The batch, counted from 1, in which it was last measured.
-        logged_skips: ``skipped_steps`` when last logged.
-        layers: From a layer's name to its statistics and ``size`` when last measured.
+        logged_skips: ``noticed_skips`` when last logged.
+        layers: From a layer's name to its statistics, ``weight_norm`` and ``size`` when last measured.
         notability: From a layer's name to how notable it has been, summed over the measurements.
     """
 
-    def __init__(self, name: str, optimizer: AdaBelief) -> None:
+    def __init__(self, name: str, optimizer: Optimizer) -> None:
         self.name = name
         self.optimizer = optimizer
         self.attempted = 0
@@ -43,68 +48,114 @@ class WatchedOptimizer:
         self.layers: dict[str, dict[str, float]] = {}
         self.notability: Counter[str] = Counter()
         self._skipped_before = 0
-        self._nonfinite = torch.zeros((), dtype=torch.int64)
+        self._stood_still = torch.zeros(())
+        self._unclipped: dict[Tensor, Tensor] = {}
+        self._nonfinite = NonfiniteGradients()
+
+    @property
+    def is_adabelief(self) -> bool:
+        """Whether its beliefs are its own, not an estimate."""
+        return isinstance(self.optimizer, AdaBelief)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each rank holds a part of the parameters (DTensors), so that all must measure together."""
+        return any(hasattr(param, "full_tensor") for param, _ in self._parameters())
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """The statistics that layers have: Adam's eps is no part of an s_t."""
+        return tuple(name for name in LAYER_STATISTICS if self.is_adabelief or name != "eps_share")
 
     @property
     def skipped_steps(self) -> int:
-        """Steps set out for and not taken, those of a run resumed included."""
+        """Steps set out for and not taken, those of a run resumed included; reading it may wait for the device."""
+        return self.noticed_skips + int(self._stood_still)
+
+    @property
+    def noticed_skips(self) -> int:
+        """Those of the skipped steps that never reached the optimizer."""
         return self._skipped_before + self.attempted - self.taken
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether the step under way changes nothing, as the gradient scaler has told a fused Adam."""
+        return bool(getattr(self.optimizer, "found_inf", None))
 
     @property
     def nonfinite_steps(self) -> int:
         """Steps taken on a gradient with a NaN or an infinity; reading it waits for the device."""
-        return int(self._nonfinite)
+        return self._nonfinite.count(self.is_sharded)
+
+    def first_nonfinite(self, names: dict[Tensor, str]) -> tuple[str, int] | None:
+        """The layer whose gradient was first not finite, and the optimizer's step then; waits for the device."""
+        found = self._nonfinite.first(self.is_sharded)
+        if found is None:
+            return None
+        place, taken = found
+        param = [param for param, _ in self._parameters()][place]
+        return names[param], self._step() - (self.taken - taken)
 
     def count_step(self, check_finite: bool) -> None:
         """Count a step and, if asked, whether its gradient was finite, without waiting for the device."""
         self.taken += 1
         self.attempted = max(self.attempted, self.taken)  # a raw optimizer steps without Lightning's hook
-        if not check_finite:
-            return
-        grads = [param.grad for param, _ in self._parameters() if param.grad is not None]
-        if grads:
-            device = grads[0].device
-            # The largest entry, for the sum of squares overflows where every entry is finite.
-            largest = torch.stack([norm.to(device) for norm in torch._foreach_norm(grads, math.inf)])
-            self._nonfinite = self._nonfinite.to(device) + ~largest.isfinite().all()
+        found_inf = getattr(self.optimizer, "found_inf", None)
+        if found_inf is not None:  # a fused Adam, told by the gradient scaler to stand still if it is 1
+            self._stood_still = self._stood_still.to(found_inf.device) + found_inf.sum()
+        elif check_finite:
+            self._nonfinite.look([param for param, _ in self._parameters()], self.taken)
 
-    def measure(self, names: dict[Tensor, str], keep: Callable[[str], bool]) -> dict[str, tuple[Any, ...]]:
+    def measure_unclipped(self) -> None:
+        """Take the gradients' norms before they are clipped."""
+        params = [param for param, _ in self._parameters() if param.grad is not None]
+        self._unclipped = {}
+        for device in {param.device for param in params}:
+            there = [param for param in params if param.device == device]
+            grads = [param.grad for param in there if param.grad is not None]
+            self._unclipped |= dict(zip(there, norms(grads), strict=True))
+
+    def measure(
+        self, names: dict[Tensor, str], keep: Callable[[str], bool], layer_of: Callable[[str], str]
+    ) -> dict[str, list[Layer]]:
         """Measure the layers that the last step moved; this waits for the device.
 
         Args:
-            names: From a parameter to its layer's name.
-            keep: Whether a layer of that name is to be measured.
+            names: From a parameter to its name.
+            keep: Whether a parameter of that name is to be measured.
+            layer_of: From a parameter's name to that of the layer it belongs to.
 
         Returns:
-            From a layer's name to its parameter, state and param group.
+            From a layer's name to its parameters, each with state and param group.
         """
-        layers = {
-            names[param]: (param, self.optimizer.state[param], group)
+        members = {
+            names[param]: (param, *self._belief(param, group))
             for param, group in self._parameters()
             if param.grad is not None and self.optimizer.state.get(param) and keep(names[param])
         }
-        if layers:
-            rows = [layer_statistics(*layer) for layer in layers.values()]
-            device = rows[0]["s_t"].device
-            table = torch.stack([torch.stack(list(row.values())).to(device) for row in rows]).tolist()
-            self.layers = {
-                name: dict(zip(rows[0], values, strict=True), size=layer[0].numel())
-                for (name, layer), values in zip(layers.items(), table, strict=True)
-            }
-            self._add_notability()
-        return layers
+        if not members:
+            return {}
+        table = layer_statistics(list(members.values()))
+        table["size"] = torch.tensor([float(param.numel()) for param, *_ in members.values()])
+        if self._unclipped:
+            table[UNCLIPPED] = torch.stack([self._unclipped[param].cpu() for param, *_ in members.values()])
+            self._unclipped = {}
+        layers: dict[str, list[int]] = {}
+        for i, name in enumerate(members):
+            layers.setdefault(layer_of(name), []).append(i)
+        self.layers = {name: _summed_up(table, rows) for name, rows in layers.items()}
+        self._add_notability()
+        everything = list(members.values())
+        return {name: [everything[i] for i in rows] for name, rows in layers.items()}
 
     def summary(self) -> dict[str, float]:
         """The statistics of all measured layers together."""
-        columns = {
-            name: torch.tensor([layer[name] for layer in self.layers.values()], dtype=torch.float64)
-            for name in (*LAYER_STATISTICS, "weight_norm", "size")
-        }
-        return model_statistics(columns, columns["size"])
+        columns = {name: torch.tensor([layer[name] for layer in self.layers.values()]) for name in self._columns()}
+        return _summed_up(columns, list(range(len(self.layers))))
 
     def group_statistics(self) -> dict[str, dict[str, float]]:
-        """From each param group's name to its rectification and warmup, at its latest step."""
-        groups = self.optimizer.param_groups
+        """From each param group's name to its rectification and warmup, at its latest step; Adam has neither."""
+        groups = self.optimizer.param_groups if self.is_adabelief else []
         found = {}
         for number, group in enumerate(groups, start=1):
             states = [self.optimizer.state[param] for param in group["params"] if self.optimizer.state.get(param)]
@@ -121,14 +172,14 @@ class WatchedOptimizer:
         """What a resumed run goes on counting from."""
         return {
             "skipped_steps": self.skipped_steps,
-            "nonfinite_steps": self.nonfinite_steps,
+            "nonfinite_steps": self._nonfinite.count(sharded=False),  # no collective: rank 0 may be alone here
             "notability": dict(self.notability),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on counting from :meth:`state_dict`."""
         self._skipped_before = self.logged_skips = state["skipped_steps"]
-        self._nonfinite = torch.tensor(state["nonfinite_steps"])
+        self._nonfinite = NonfiniteGradients(state["nonfinite_steps"])
         self.notability = Counter(state["notability"])
 
     def _parameters(self) -> Iterable[tuple[Tensor, dict[str, Any]]]:
@@ -137,6 +188,16 @@ class WatchedOptimizer:
                 if param.numel() > 0:
                     yield param, group
 
+    def _belief(self, param: Tensor, group: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        state = self.optimizer.state[param]
+        return (state, group) if self.is_adabelief else adam_as_adabelief(state, group)
+
+    def _step(self) -> int:
+        return int(max(float(state["step"]) for state in self.optimizer.state.values() if state))
+
+    def _columns(self) -> Sequence[str]:
+        return list(next(iter(self.layers.values())))
+
     def _add_notability(self) -> None:
         """Add how far each layer's effective step size is, in powers of ten, from the median layer's."""
         sizes = torch.tensor([layer["effective_step_size"] for layer in self.layers.values()]).log10()
@@ -144,13 +205,90 @@ class WatchedOptimizer:
         self.notability.update(dict(zip(self.layers, distances.tolist(), strict=True)))
 
 
+class NonfiniteGradients:
+    """Counts the steps whose gradient has a NaN or an infinity, on the device, so that nothing waits for it.
+
+    A gradient counts as finite if its Euclidean norm is: beyond that, at 2e19 in float32, s_t is
+    infinite as well.
+
+    Args:
+        count: Steps counted before.
+    """
+
+    def __init__(self, count: int = 0) -> None:
+        self._count = torch.tensor(count)
+        self._first_place = self._first_taken = torch.tensor(-1)
+        self._places: tuple[list[int], Tensor] = ([], torch.empty(0))
+
+    def look(self, params: list[Tensor], taken: int) -> None:
+        """Look at the gradients of a step.
+
+        Args:
+            params: All parameters, some of which may have no gradient.
+            taken: The number of this step.
+        """
+        places = [i for i, param in enumerate(params) if param.grad is not None]
+        if not places:
+            return
+        grads = [_local(params[i].grad) for i in places]  # type: ignore[arg-type]
+        device = grads[0].device
+        together = all(grad.device == device for grad in grads)
+        sizes = norms(grads) if together else torch.cat([norms([grad]).to(device) for grad in grads])
+        bad = ~sizes.isfinite()
+        self._count, self._first_place, self._first_taken = (
+            value.to(device) for value in (self._count, self._first_place, self._first_taken)
+        )
+        first = bad.any() & (self._first_taken < 0)
+        place = bad.int().argmax()
+        if len(places) < len(params):
+            if self._places[0] != places:
+                self._places = (places, torch.tensor(places, device=device))
+            place = self._places[1][place]
+        self._first_place = torch.where(first, place, self._first_place)
+        self._first_taken = self._first_taken.masked_fill(first, taken)
+        self._count = self._count + bad.any()
+
+    def count(self, sharded: bool) -> int:
+        """How many such steps; of shards, the most that any rank saw (every rank must call)."""
+        return int(_over_ranks(self._count, torch.distributed.ReduceOp.MAX) if sharded else self._count)
+
+    def first(self, sharded: bool) -> tuple[int, int] | None:
+        """The parameter's place and the step's number, at the first such gradient; of shards, on any rank."""
+        taken, place = self._first_taken, self._first_place
+        order = torch.where(taken < 0, NEVER, taken * PLACES + place)
+        earliest = int(_over_ranks(order, torch.distributed.ReduceOp.MIN) if sharded else order)
+        return None if earliest == NEVER else (earliest % PLACES, earliest // PLACES)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def _over_ranks(value: Tensor, operation: Any) -> Tensor:
+    value = value.clone()
+    torch.distributed.all_reduce(value, op=operation)
+    return value
+
+
+def _summed_up(table: dict[str, Tensor], rows: list[int]) -> dict[str, float]:
+    """One layer's statistics from its parameters' rows, a model's from its layers'."""
+    columns = {name: values[rows] for name, values in table.items()}
+    sizes = columns["size"]
+    if len(rows) == 1:
+        return {name: float(values) for name, values in columns.items()}
+    found = model_statistics(columns, sizes) | {"size": float(sizes.sum())}
+    if UNCLIPPED in columns:
+        found[UNCLIPPED] = math.hypot(*columns[UNCLIPPED].tolist())
+    return found
+
+
 def find_optimizers(optimizers: Iterable[Optimizer]) -> list[WatchedOptimizer]:
-    """Watch the AdaBeliefs among the optimizers, named as LearningRateMonitor names optimizers."""
+    """Watch the AdaBeliefs, Adams and AdamWs among the optimizers, named as LearningRateMonitor names them."""
     seen: Counter[str] = Counter()
     found = []
     for optimizer in map(unwrap, optimizers):
         kind = type(optimizer).__name__
-        if isinstance(optimizer, AdaBelief):
+        if isinstance(optimizer, (AdaBelief, Adam, AdamW)):
             found.append(WatchedOptimizer(f"{kind}-{seen[kind]}" if seen[kind] else kind, optimizer))
         seen[kind] += 1
     return found

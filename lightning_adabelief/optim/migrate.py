@@ -107,6 +107,9 @@ ADAM = Origin(
     dropped={"eps", "foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"},
 )
 
+ADAM_OPTIONS = {"amsgrad": True, "rectify": False, "degenerated_to_sgd": False, "warmup": 0, "total_steps": None}
+"""The options by which AdaBelief divides by ``max_exp_avg_var`` and adds nothing else to Adam's step."""
+
 
 def to_adabelief(state_dict: dict[str, Any], param_groups: list[dict[str, Any]]) -> tuple[dict[str, Any], str | None]:
     """Turn a state dict into one that AdaBelief can go on from.
@@ -139,6 +142,23 @@ def to_adabelief(state_dict: dict[str, Any], param_groups: list[dict[str, Any]])
             if name not in ("params", "param_names"):
                 group.setdefault(name, value)
     return {**state_dict, "state": state, "param_groups": groups}, done
+
+
+def adam_as_adabelief(state: State, group: dict[str, Any]) -> tuple[State, dict[str, Any]]:
+    """See what AdaBelief would believe in the state of a torch.optim.Adam or AdamW at work.
+
+    Args:
+        state: A parameter's state, at least one step old; left as it is.
+        group: Its param group.
+
+    Returns:
+        A state whose ``exp_avg_var`` is s_t estimated as v_t - m_t^2, and a group of AdaBelief's,
+        by which a step is still divided as Adam divides it: by v_t, or the largest so far.
+    """
+    seen = _from_adam(state, group)
+    seen["max_exp_avg_var"] = state.get("max_exp_avg_sq", state["exp_avg_sq"])
+    options = {name: group[name] for name in ("lr", "betas", "eps")}
+    return seen, options | ADAM_OPTIONS
 
 
 def _origin(state: dict[Any, State], groups: list[dict[str, Any]]) -> Origin:

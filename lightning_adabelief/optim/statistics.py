@@ -169,8 +169,8 @@ def _means_of_belief(exp_avg_vars: list[Tensor], scales: list[BeliefScale]) -> T
 def _update_norms(exp_avgs: list[Tensor], denominator_vars: list[Tensor], scales: list[BeliefScale]) -> Tensor:
     """The norms of effective step size times corrected momentum."""
     denominators = torch._foreach_sqrt(denominator_vars)
-    torch._foreach_mul_(denominators, [scale.root_scale for scale in scales])
-    torch._foreach_add_(denominators, [scale.denominator_eps for scale in scales])
+    torch._foreach_mul_(denominators, [float(scale.root_scale) for scale in scales])
+    torch._foreach_add_(denominators, [float(scale.denominator_eps) for scale in scales])
     found = torch.stack(torch._foreach_norm(torch._foreach_div(exp_avgs, denominators)))
     lrs = [scale.lr / scale.bias_correction1 for scale in scales]
     return found * torch.tensor(lrs, dtype=found.dtype, device=found.device)

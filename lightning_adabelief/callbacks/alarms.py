@@ -1,0 +1,135 @@
+"""What BeliefMonitor warns of: which layer, what is wrong with it, and what to do."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from math import isfinite
+from statistics import median
+
+from lightning_adabelief.callbacks.watched import WatchedOptimizer
+
+EPS_SHARE = 0.5
+"""Above this share of eps in s_t, eps and not belief sets the step."""
+
+GAIN = 10.0
+"""Times Adam's step: gradients reach it only by staying the same for hundreds of steps."""
+
+SPIKE = 10.0
+"""Times the running median of a layer's update over weight."""
+
+MEMORY = 20
+"""Measurements that the running median looks back on; it speaks from the tenth on."""
+
+SILENT = 3
+"""Measurements in a row with a gradient of 0 that make a layer dead."""
+
+
+class Alarms:
+    """Finds what is worth a warning in an optimizer's latest measurement; says it once a layer and kind.
+
+    Args:
+        watched: The optimizer.
+        clips_by_value: Whether the Trainer clips gradients by value, which explains much.
+    """
+
+    def __init__(self, watched: WatchedOptimizer, clips_by_value: bool) -> None:
+        self.watched = watched
+        self.clips_by_value = clips_by_value
+        self._said: set[tuple[str, str]] = set()
+        self._history: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=MEMORY))
+        self._silent: dict[str, int] = defaultdict(int)
+
+    def check(self, step: int) -> list[str]:
+        """Look at the layers as last measured.
+
+        Args:
+            step: Where the logs stand.
+
+        Returns:
+            The warnings to give, one a kind, each of layers not yet warned of.
+        """
+        found = [self._nothing_but_eps(step), self._exploding(step)] if self.watched.is_adabelief else []
+        return [text for text in [*found, self._dead(step), self._spike(step)] if text]
+
+    def nonfinite(self, first: tuple[str, int] | None) -> list[str]:
+        """Look at the first gradient that was not finite.
+
+        Args:
+            first: Its layer, and the optimizer's step.
+
+        Returns:
+            The warning to give, if there is one not yet given.
+        """
+        if first is None or not self._fresh("nonfinite", [self.watched.name]):
+            return []
+        return [
+            f"{self.watched.name}: the gradient of {first[0]} was not finite at step {first[1]}, and the step was "
+            "taken. From there the optimizer's state is not finite either: go back to an earlier checkpoint. "
+            "Trainer(detect_anomaly=True) finds the operation; a lower lr, warmup or gradient_clip_val may prevent it"
+        ]
+
+    def _nothing_but_eps(self, step: int) -> str | None:
+        shares = {name: layer["eps_share"] for name, layer in self.watched.layers.items()}
+        layers = self._fresh("eps", [name for name, share in shares.items() if share > EPS_SHARE])
+        if not layers:
+            return None
+        share = 100 * max(shares[name] for name in layers)
+        eps = max(group["eps"] for group in self.watched.optimizer.param_groups)
+        return (
+            f"{self._where(layers, step)}: runs as SGD with momentum, for up to {share:.0f} % of s_t is accumulated "
+            f"eps, not belief. Lower eps (it is {eps:g}) to let AdaBelief adapt"
+        )
+
+    def _exploding(self, step: int) -> str | None:
+        gains = {name: layer["step_gain_over_adam"] for name, layer in self.watched.layers.items()}
+        layers = self._fresh("gain", [name for name, gain in gains.items() if gain > GAIN])
+        if not layers:
+            return None
+        cause = (
+            "gradients clipped by value stay at the threshold. Clip by norm: gradient_clip_algorithm='norm'"
+            if self.clips_by_value
+            else "the gradient hardly changes (clipped by value, or the same batch again and again?). Clip by norm, "
+            "or bound the step by amsgrad=True or a larger eps"
+        )
+        times = f"{max(gains[name] for name in layers):.0f} times Adam's"
+        return f"{self._where(layers, step)}: s_t is near 0 and the step up to {times}, for {cause}"
+
+    def _dead(self, step: int) -> str | None:
+        for name, layer in self.watched.layers.items():
+            self._silent[name] = self._silent[name] + 1 if layer["grad_norm"] == 0 else 0
+        layers = self._fresh("dead", [name for name, times in self._silent.items() if times >= SILENT])
+        if not layers:
+            return None
+        return (
+            f"{self._where(layers, step)}: the gradient is 0, each of the last {SILENT} times measured; s_t decays to "
+            "0 and the effective step size grows. Freeze the layer (requires_grad_(False)), or look for what cuts it "
+            "off, such as units that never fire"
+        )
+
+    def _spike(self, step: int) -> str | None:
+        times = {}
+        for name, layer in self.watched.layers.items():
+            ratio, history = layer["update_to_weight"], self._history[name]
+            if len(history) >= MEMORY // 2 and ratio > SPIKE * median(history) > 0:
+                times[name] = ratio / median(history)
+            if isfinite(ratio):
+                history.append(ratio)
+        layers = self._fresh("spike", list(times))
+        if not layers:
+            return None
+        worst = max(layers, key=lambda name: times[name])
+        return (
+            f"{self._where(layers, step)}: the update over the weight is {times[worst]:.0f} times its running median "
+            f"(in {worst}). If the loss jumps as well, lower lr or clip gradients by norm"
+        )
+
+    def _fresh(self, kind: str, layers: list[str]) -> list[str]:
+        """Those of the layers that a warning of this kind has not named, and does now."""
+        fresh = [name for name in layers if (kind, name) not in self._said]
+        self._said |= {(kind, name) for name in fresh}
+        return fresh
+
+    def _where(self, layers: list[str], step: int) -> str:
+        named = ", ".join(layers[:3])
+        more = f" and {len(layers) - 3} more layers" if len(layers) > 3 else ""
+        return f"{self.watched.name}, step {step}: {named}{more}"
