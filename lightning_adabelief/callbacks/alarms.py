@@ -15,7 +15,7 @@ GAIN = 10.0
 """Times Adam's step: gradients reach it only by staying the same for hundreds of steps."""
 
 SPIKE = 10.0
-"""Times the running median of a layer's update over weight."""
+"""Times the running median of a layer's update over weight, and of its update."""
 
 MEMORY = 20
 """Measurements that the running median looks back on; it speaks from the tenth on."""
@@ -36,7 +36,7 @@ class Alarms:
         self.watched = watched
         self.clips_by_value = clips_by_value
         self._said: set[tuple[str, str]] = set()
-        self._history: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=MEMORY))
+        self._history: dict[str, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=MEMORY))
         self._silent: dict[str, int] = defaultdict(int)
 
     def check(self, step: int) -> list[str]:
@@ -69,7 +69,12 @@ class Alarms:
         ]
 
     def _nothing_but_eps(self, step: int) -> str | None:
-        shares = {name: layer["eps_share"] for name, layer in self.watched.layers.items()}
+        # Where there was no gradient, s_t is all eps whatever eps is: of the other weights' share
+        shares = {
+            name: 1 - (1 - layer["eps_share"]) / (1 - layer["silent_share"])
+            for name, layer in self.watched.layers.items()
+            if layer["silent_share"] < 1
+        }
         layers = self._fresh("eps", [name for name, share in shares.items() if share > EPS_SHARE])
         if not layers:
             return None
@@ -109,11 +114,14 @@ class Alarms:
     def _spike(self, step: int) -> str | None:
         times = {}
         for name, layer in self.watched.layers.items():
-            ratio, history = layer["update_to_weight"], self._history[name]
-            if len(history) >= MEMORY // 2 and ratio > SPIKE * median(history) > 0:
-                times[name] = ratio / median(history)
-            if isfinite(ratio):
-                history.append(ratio)
+            # both, for a single weight on its way through 0 is small beside any update
+            now, history = (layer["update_to_weight"], layer["update_norm"]), self._history[name]
+            if len(history) >= MEMORY // 2:
+                medians = [median(values) for values in zip(*history, strict=True)]
+                if all(value > SPIKE * usual > 0 for value, usual in zip(now, medians, strict=True)):
+                    times[name] = now[0] / medians[0]
+            if all(map(isfinite, now)):
+                history.append(now)
         layers = self._fresh("spike", list(times))
         if not layers:
             return None

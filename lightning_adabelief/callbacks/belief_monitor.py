@@ -270,7 +270,7 @@ class BeliefMonitor(Callback):
         parameters = parameter_names(self._watched, pl_module).values()
         layers = {self._layer_of(name): None for name in parameters}
         later = [name for name, param in pl_module.named_parameters() if name not in parameters]  # still frozen
-        later += map(self._layer_of, later)
+        later += [self._layer_of(name) for name in later]
         for option, globs, names in (
             ("include", self.include, list(layers)),
             ("exclude", self.exclude, list(layers | dict.fromkeys(parameters))),

@@ -60,8 +60,9 @@ def layer_statistics(layers: Sequence[Layer]) -> dict[str, Tensor]:
         of ``s_t`` and ``eps_share``; medians, as :func:`torch.median` defines them, of
         ``effective_step_size`` and ``step_gain_over_adam``; Euclidean norms ``update_norm``,
         ``grad_norm`` (NaN once the gradient is gone) and ``update_to_weight``, the first over that of
-        the weight (inf for a weight of 0, NaN if the update is 0 too); and ``weight_norm``, which
-        summaries need.
+        the weight (inf for a weight of 0, NaN if the update is 0 too); and what summaries and
+        warnings need: ``weight_norm``, and ``silent_share``, the share of weights that have had no
+        gradient at all.
     """
     parts = [_batch_statistics(batch) for batch in _batches(layers)]
     table = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -80,7 +81,7 @@ def model_statistics(layers: dict[str, Tensor], sizes: Tensor) -> dict[str, floa
         For each of :data:`LAYER_STATISTICS` one number: the mean over all weights of ``s_t`` and
         ``eps_share``; the median layer's ``effective_step_size`` and ``step_gain_over_adam``, layers
         weighted by their size; the whole model's ``grad_norm``, ``update_norm`` and
-        ``update_to_weight``; and its ``weight_norm``.
+        ``update_to_weight``; and its ``weight_norm`` and ``silent_share``.
     """
     weights = sizes.double() / sizes.sum()
 
@@ -105,6 +106,7 @@ def model_statistics(layers: dict[str, Tensor], sizes: Tensor) -> dict[str, floa
         "grad_norm": norm("grad_norm"),
         "update_norm": norm("update_norm"),
         "weight_norm": weight_norm,
+        "silent_share": mean("silent_share"),
     }
 
 
@@ -191,6 +193,7 @@ def _sampled_statistics(
         "effective_step_size": size.nanmedian(dim=1).values,
         "step_gain_over_adam": step_gain_over_adam(trend, belief).nanmedian(dim=1).values,
         "eps_share": eps_share(belief, columns).nanmean(dim=1),
+        "silent_share": (trend == 0).where(~trend.isnan(), torch.nan).nanmean(dim=1),
     }
 
 

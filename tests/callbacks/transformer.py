@@ -45,7 +45,9 @@ def train(kind, folder):
     strategies = {
         "single": dict(devices=1),
         "ddp": dict(devices=2, strategy="ddp"),
-        "fsdp2": dict(devices=2, strategy=pl.strategies.ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)),
+        "fsdp2": dict(
+            devices=2, strategy=pl.strategies.ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
+        ),
     }
     rank = int(os.environ.get("LOCAL_RANK", "0"))
     loggers = [pl.loggers.CSVLogger(folder, "csv"), pl.loggers.TensorBoardLogger(folder, "tb")]

@@ -123,7 +123,7 @@ def test_complex_parameters_are_pairs_of_real_numbers():
 
 
 def test_the_model_is_summed_up_over_weights_not_layers():
-    layers = {name: torch.tensor([1.0, 3.0]) for name in (*LAYER_STATISTICS, "weight_norm")}
+    layers = {name: torch.tensor([1.0, 3.0]) for name in (*LAYER_STATISTICS, "weight_norm", "silent_share")}
     model = model_statistics(layers, sizes=torch.tensor([30, 10]))
     assert model["s_t"] == model["eps_share"] == 1.5
     assert model["effective_step_size"] == model["step_gain_over_adam"] == 1
