@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_adabelief.callbacks.belief_monitor import BeliefMonitor
-    from lightning_adabelief.configure import configure_adabelief
+    from lightning_adabelief.configure import build_optimizer, configure_adabelief, optimizer_steps
     from lightning_adabelief.optim.adabelief import AdaBelief
 
-__all__ = ["AdaBelief", "BeliefMonitor", "configure_adabelief"]
+__all__ = ["AdaBelief", "BeliefMonitor", "build_optimizer", "configure_adabelief", "optimizer_steps"]
 
 _MODULES = {
     "AdaBelief": "lightning_adabelief.optim.adabelief",
     "BeliefMonitor": "lightning_adabelief.callbacks.belief_monitor",
+    "build_optimizer": "lightning_adabelief.configure",
     "configure_adabelief": "lightning_adabelief.configure",
+    "optimizer_steps": "lightning_adabelief.configure",
 }
 
 

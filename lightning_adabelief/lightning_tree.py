@@ -16,6 +16,7 @@ TREES = {"pytorch_lightning": "pytorch_lightning", "lightning": "lightning.pytor
 
 __all__ = [
     "Callback",
+    "GradientAccumulationScheduler",
     "LRSchedulerCallable",
     "LightningCLI",
     "LightningDataModule",
@@ -26,8 +27,10 @@ __all__ = [
     "RichProgressBar",
     "SaveConfigCallback",
     "TensorBoardLogger",
+    "Timer",
     "Trainer",
     "is_overridden",
+    "rank_zero_info",
     "rank_zero_warn",
     "seed_everything",
 ]
@@ -45,21 +48,21 @@ def tree() -> str:
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
-    from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
+    from pytorch_lightning.callbacks import GradientAccumulationScheduler, ProgressBar, RichProgressBar, Timer
     from pytorch_lightning.cli import LightningCLI, LRSchedulerCallable, OptimizerCallable, SaveConfigCallback
     from pytorch_lightning.loggers import TensorBoardLogger
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.utilities.model_helpers import is_overridden
-    from pytorch_lightning.utilities.rank_zero import rank_zero_warn
+    from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
 else:
     _NAMES = {
         "": ["Callback", "LightningDataModule", "LightningModule", "Trainer", "seed_everything"],
-        ".callbacks": ["ProgressBar", "RichProgressBar"],
+        ".callbacks": ["GradientAccumulationScheduler", "ProgressBar", "RichProgressBar", "Timer"],
         ".cli": ["LRSchedulerCallable", "LightningCLI", "OptimizerCallable", "SaveConfigCallback"],
         ".loggers": ["TensorBoardLogger"],
         ".utilities.exceptions": ["MisconfigurationException"],
         ".utilities.model_helpers": ["is_overridden"],
-        ".utilities.rank_zero": ["rank_zero_warn"],
+        ".utilities.rank_zero": ["rank_zero_info", "rank_zero_warn"],
     }
     _tree = tree()
     for _submodule, _members in _NAMES.items():

@@ -1,5 +1,6 @@
 """Callbacks: know the optimizer and Lightning; never a recipe."""
 
 from lightning_adabelief.callbacks.belief_monitor import BeliefMonitor
+from lightning_adabelief.callbacks.resume_report import ResumeReport
 
-__all__ = ["BeliefMonitor"]
+__all__ = ["BeliefMonitor", "ResumeReport"]

@@ -12,10 +12,14 @@ from typing import Any
 
 import torch
 import yaml
+from jsonargparse import Namespace
 
+from lightning_adabelief.callbacks import ResumeReport
+from lightning_adabelief.callbacks.resume_report import say_difference
 from lightning_adabelief.cli.closing import best_checkpoint, print_closing
 from lightning_adabelief.cli.explain import explain
 from lightning_adabelief.lightning_tree import (
+    Callback,
     LightningCLI,
     LightningDataModule,
     LightningModule,
@@ -24,6 +28,7 @@ from lightning_adabelief.lightning_tree import (
     SaveConfigCallback,
     Trainer,
     is_overridden,
+    rank_zero_info,
     tree,
 )
 from lightning_adabelief.recipes.catalog import find_config
@@ -73,13 +78,29 @@ class AdaBeliefCLI(LightningCLI):
         )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make the Trainer, with a Rich progress bar unless the config has another or none."""
+        """Make the Trainer, with a Rich progress bar unless the config has another or none, and ResumeReport."""
         config = self._get(self.config_init, "trainer", default={})
         callbacks = config.get("callbacks") or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        ours: list[Callback] = [ResumeReport()]  # first, for BaseFinetuning restores groups itself
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
-            kwargs["callbacks"] = [*callbacks, _ProgressBar()]
+            ours.append(_ProgressBar())
+        kwargs["callbacks"] = [*ours, *callbacks]
         return super().instantiate_trainer(**kwargs)
+
+    def _parse_ckpt_path(self) -> None:
+        """Say where the checkpoint's hyperparameters take the place of the config's (Lightning 2.6 and newer)."""
+        in_config = self._flat_model_config()
+        super()._parse_ckpt_path()
+        for key, value in self._flat_model_config().items():
+            if in_config.get(key) != value:
+                rank_zero_info(say_difference(key, value, in_config.get(key)))
+
+    def _flat_model_config(self) -> dict[str, Any]:
+        """The model's options by their names on the command line, without ``init_args``."""
+        model = self.config[self.config.subcommand].get("model") if self.config.get("subcommand") else None
+        flat = Namespace(model=model).as_flat() if model else Namespace()
+        return {re.sub(r"\b(init_args|dict_kwargs)\.", "", key): value for key, value in vars(flat).items()}
 
     def fit(self, **kwargs: Any) -> None:
         """Train; an interrupted training closes with what there is."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, overload
 
 import torch
@@ -22,6 +22,7 @@ from lightning_adabelief.optim.fused import check_fused, fused_adabelief
 from lightning_adabelief.optim.migrate import to_adabelief
 from lightning_adabelief.optim.options import LATER_OPTIONS, RULE_OPTIONS, SCALE_OPTIONS, as_number, check_options
 from lightning_adabelief.optim.rule import single_tensor_adabelief
+from lightning_adabelief.optim.run_length import known_total_steps
 from lightning_adabelief.optim.schedule import Scalar, step_scale, wide
 
 _GRAPH_CAPTURE_CHECK = next(  # torch's warning about capturable and graphs; renamed after torch 2.6
@@ -105,6 +106,9 @@ class AdaBelief(Optimizer):
         (NeurIPS 2020), https://arxiv.org/abs/2010.07468.
     """
 
+    late_names: Mapping[Tensor, str] = {}
+    """Names of parameters that may be added later, without a name of their own."""
+
     def __init__(
         self,
         params: ParamsT,
@@ -139,7 +143,7 @@ class AdaBelief(Optimizer):
             "rectify": rectify,
             "degenerated_to_sgd": degenerated_to_sgd,
             "warmup": warmup,
-            "total_steps": total_steps,
+            "total_steps": known_total_steps(warmup) if total_steps is None else total_steps,
             "residual": residual,
             "maximize": maximize,
             "foreach": foreach,
@@ -153,6 +157,9 @@ class AdaBelief(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a param group; options it does not name take the optimizer's defaults.
 
+        Parameters without names get some where the optimizer's others have names, which torch asks for:
+        those in :attr:`late_names`, or ``group2.0``. So does Lightning's BaseFinetuning add parameters.
+
         Args:
             param_group: ``{"params": ..., option: value, ...}``.
 
@@ -162,7 +169,19 @@ class AdaBelief(Optimizer):
         """
         if isinstance(param_group, dict):  # torch says what else is wrong with it
             check_options({**self.defaults, **param_group})
+            self._name_late_parameters(param_group)
         super().add_param_group(param_group)
+
+    def _name_late_parameters(self, param_group: dict[str, Any]) -> None:
+        """Name the parameters of a group in place, if they have no names and the optimizer's others do."""
+        params = param_group.get("params")
+        if not (self.param_groups and "param_names" in self.param_groups[0]) or isinstance(params, set | None):
+            return
+        params = [params] if isinstance(params, Tensor) else list(params)
+        if params and not any(isinstance(param, tuple) for param in params):
+            prefix = f"group{len(self.param_groups) + 1}"
+            params = [(self.late_names.get(param, f"{prefix}.{i}"), param) for i, param in enumerate(params)]
+        param_group["params"] = params
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Unpickle; what an older version pickled gets newer options and a tensor for its step."""

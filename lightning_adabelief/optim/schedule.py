@@ -36,6 +36,11 @@ def wide(scalars: Tensor) -> Tensor:
     return scalars.to(torch.float32 if scalars.device.type == "mps" else torch.float64)
 
 
+def is_share(warmup: float) -> bool:
+    """Whether a warmup is a share of the run, not a number of steps."""
+    return not isinstance(warmup, Integral) and warmup > 0
+
+
 def warmup_steps(warmup: float, total_steps: int | None) -> float:
     """Length of the warmup in steps.
 
@@ -46,7 +51,7 @@ def warmup_steps(warmup: float, total_steps: int | None) -> float:
     Returns:
         The number of steps, not rounded; 0 for no warmup.
     """
-    if isinstance(warmup, Integral) or warmup == 0:
+    if not is_share(warmup):
         return warmup
     assert total_steps is not None, "checked when the options were given"
     return warmup * total_steps

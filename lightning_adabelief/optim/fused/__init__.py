@@ -7,6 +7,7 @@ arguments of :func:`fused_adabelief`.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Any, cast
 
@@ -35,6 +36,33 @@ def check_fused(param: Tensor) -> None:
             f"{list(FUSED_DEVICES)} but {param.dtype} and {param.device.type}; give these parameters a param "
             "group with fused=False"
         )
+
+
+def can_fuse(params: Iterable[Tensor]) -> bool:
+    """Whether the fused path can serve all of these parameters on this machine.
+
+    On the CPU this compiles the kernel, for some seconds, where the machine's cache does not hold it.
+
+    Args:
+        params: Of any shapes.
+    """
+    devices = set()
+    for param in params:
+        if not (type(param) in PLAIN or hasattr(param, "to_local")):
+            return False
+        try:
+            check_fused(param)
+        except RuntimeError:
+            return False
+        devices.add(param.device.type)
+    try:
+        for device in devices:
+            path = import_module(f"lightning_adabelief.optim.fused.{device}")
+            if device == "cpu":
+                path.load_kernel()
+    except (ImportError, RuntimeError):
+        return False
+    return True
 
 
 @torch._disable_dynamo

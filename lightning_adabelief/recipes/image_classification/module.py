@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from lightning_adabelief.configure import build_optimizer
 from lightning_adabelief.lightning_tree import LightningModule, LRSchedulerCallable, OptimizerCallable
 from lightning_adabelief.optim import AdaBelief
 
@@ -24,7 +25,7 @@ class ImageClassifier(LightningModule):
     Args:
         network: From images (N, C, H, W) to logits (N, num_classes).
         num_classes: Number of classes.
-        optimizer: From named parameters to an optimizer.
+        optimizer: From named parameters to an optimizer; AdaBelief's warmup may be a share of the run.
         lr_scheduler: From an optimizer to a schedule of its learning rate; None for none.
         lr_scheduler_interval: Whether the schedule counts epochs or steps.
 
@@ -80,8 +81,8 @@ class ImageClassifier(LightningModule):
         return self(images).softmax(dim=-1)
 
     def configure_optimizers(self) -> Any:
-        """Make the optimizer over the named parameters, and its schedule."""
-        optimizer = self.optimizer(self.named_parameters())
+        """Make the optimizer over the trained parameters, and its schedule."""
+        optimizer = build_optimizer(self.optimizer, self)
         if self.lr_scheduler is None:
             return optimizer
         scheduler = self.lr_scheduler(optimizer)

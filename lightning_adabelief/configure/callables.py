@@ -1,0 +1,61 @@
+"""Optimizers that a config or a caller describes (``OptimizerCallable``), built with a warmup by share of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from lightning_adabelief.configure.adabelief import steps_needed, trainer_of, warn_of_clipping_by_value
+from lightning_adabelief.configure.groups import named_parameters
+from lightning_adabelief.optim.adabelief import AdaBelief
+from lightning_adabelief.optim.run_length import run_length
+
+
+def build_optimizer(
+    optimizer: Callable[..., Optimizer],
+    module: nn.Module,
+    *,
+    trainer: Any = None,
+    steps_per_batch: float | None = None,
+    trainer_steps_per_batch: float | None = None,
+) -> Optimizer:
+    """Call an ``OptimizerCallable`` on a module's parameters, so that AdaBelief's warmup may be a share of the run.
+
+    What a config says is built as it says: the parameters are one group, biases and norms with it. They
+    are named, except where some are frozen: torch's optimizers then take those unfrozen later, which
+    Lightning's BaseFinetuning adds without names.
+
+    Args:
+        optimizer: From parameters to an optimizer, of any kind.
+        module: The LightningModule, or the part of it that this optimizer trains.
+        trainer: The Trainer, where ``module`` is a part.
+        steps_per_batch: Under manual optimization, how often this optimizer steps a batch: 1/5 for
+            every fifth (see :func:`optimizer_steps`).
+        trainer_steps_per_batch: Under manual optimization with ``max_steps``, how often all optimizers
+            together step a batch.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: If AdaBelief's warmup is a share and the length of the run can't be known.
+
+    Example::
+
+        def __init__(self, critic_optimizer: OptimizerCallable = AdaBelief, ...):  # from a config
+            ...
+
+        def configure_optimizers(self):
+            critic = build_optimizer(self.critic_optimizer, self.critic, trainer=self.trainer, steps_per_batch=1)
+    """
+    trainer = trainer or trainer_of(module)
+    trained, frozen = named_parameters(module)
+    params = [param for _, param in trained] if frozen else trained
+    with run_length(lambda warmup: steps_needed(f"warmup={warmup}", trainer, steps_per_batch, trainer_steps_per_batch)):
+        built = optimizer(params)
+    if isinstance(built, AdaBelief):
+        warn_of_clipping_by_value(trainer)
+    return built

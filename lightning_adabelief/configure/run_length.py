@@ -1,0 +1,95 @@
+"""How many steps an optimizer will take in a run of the Trainer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lightning_adabelief.lightning_tree import GradientAccumulationScheduler, Timer
+
+
+def optimizer_steps(
+    trainer: Any, steps_per_batch: float | None = None, trainer_steps_per_batch: float | None = None
+) -> int:
+    """Count the steps that an optimizer will take in the Trainer's whole run, epochs before a resume included.
+
+    Under automatic optimization it is the Trainer's own estimate, which knows accumulation, devices,
+    ``max_epochs`` and ``max_steps``. Under manual optimization the Trainer does not know when an
+    optimizer steps, and counts all optimizers' steps together.
+
+    Args:
+        trainer: A Trainer that fits, as in ``configure_optimizers``.
+        steps_per_batch: Under manual optimization, how often this optimizer steps a batch: 1/5 for every
+            fifth batch.
+        trainer_steps_per_batch: Under manual optimization with ``max_steps``, which counts the steps of
+            all optimizers: how many these take a batch, together.
+
+    Returns:
+        The number of steps, rounded up. A run that ``max_time`` or early stopping ends is shorter.
+
+    Raises:
+        ValueError: If the length can't be known, or ``steps_per_batch`` is given under automatic
+            optimization.
+
+    Example::
+
+        # a GAN whose critic steps with each batch, and its generator with every fifth
+        optimizer_steps(self.trainer, steps_per_batch=1 / 5, trainer_steps_per_batch=1 + 1 / 5)
+    """
+    if trainer.lightning_module.automatic_optimization:
+        if steps_per_batch is not None:
+            raise ValueError(
+                f"steps_per_batch={steps_per_batch} under automatic optimization: there the Trainer knows when the "
+                "optimizer steps. Leave it out"
+            )
+        return math.ceil(_finite(trainer, min(_steps_of_epochs(trainer), _limit(trainer.max_steps))))
+    if steps_per_batch is None:
+        raise ValueError(
+            "The length of the run is needed under manual optimization, where the Trainer can't know how often this "
+            "optimizer steps. Give steps_per_batch (1/5 for every fifth batch), or total_steps, or give warmup as a "
+            "number of steps"
+        )
+    batches = _steps_of_epochs(trainer)
+    if trainer.max_steps != -1:
+        if trainer_steps_per_batch is None:
+            raise ValueError(
+                f"max_steps={trainer.max_steps} counts the steps of all optimizers together under manual "
+                "optimization. Give trainer_steps_per_batch, how many they take a batch, or set max_epochs in its "
+                "place"
+            )
+        batches = min(batches, trainer.max_steps / trainer_steps_per_batch)
+    return math.ceil(round(_finite(trainer, batches) * steps_per_batch, 6))
+
+
+def _steps_of_epochs(trainer: Any) -> float:
+    """Steps of all epochs; infinite where their number or that of their batches is not known."""
+    if trainer.max_epochs in (None, -1):
+        return math.inf
+    if trainer.train_dataloader is None:
+        trainer.fit_loop.setup_data()
+    batches, epochs = trainer.num_training_batches, max(trainer.max_epochs, 1)
+    if not math.isfinite(batches):
+        return math.inf
+    for callback in trainer.callbacks:
+        if isinstance(callback, GradientAccumulationScheduler):
+            return sum(math.ceil(batches / callback.get_accumulate_grad_batches(epoch)) for epoch in range(epochs))
+    return math.ceil(batches / trainer.accumulate_grad_batches) * epochs
+
+
+def _limit(max_steps: int) -> float:
+    return math.inf if max_steps == -1 else max_steps
+
+
+def _finite(trainer: Any, steps: float) -> float:
+    if math.isfinite(steps):
+        return steps
+    if trainer.max_epochs not in (None, -1):
+        why = "the training data don't know their length, and there is no max_steps"
+    elif any(isinstance(callback, Timer) for callback in trainer.callbacks):
+        why = "max_time alone says nothing of steps"
+    else:
+        why = "the Trainer has neither max_steps nor max_epochs"
+    raise ValueError(
+        f"The length of the run is needed, and can't be known: {why}. Set max_steps, or give total_steps, or give "
+        "warmup as a number of steps"
+    )

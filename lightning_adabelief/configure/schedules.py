@@ -1,0 +1,91 @@
+"""Schedules that hold the learning rate while AdaBelief warms up, and then lower it to the end of the run.
+
+AdaBelief multiplies lr by its warmup inside the step; these set lr. So lr is held for the warmup and
+then follows torch's own scheduler, in its chainable form, which also carries param groups that
+come late.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, MultiStepLR
+
+SCHEDULES = ("cosine", "linear", "step")
+STEP_AT, STEP_BY = 0.75, 0.1
+"""The paper's schedule on CIFAR: a tenth of lr from epoch 150 of 200."""
+
+
+class _Held:
+    """Holds lr before a torch scheduler's first step, and after its last."""
+
+    hold: int
+    length: int
+    last_epoch: int
+    optimizer: torch.optim.Optimizer
+
+    def get_lr(self) -> list[Any]:
+        """As torch's scheduler would, had it begun after ``hold`` steps."""
+        if not self.hold < self.last_epoch <= self.hold + self.length:
+            return [group["lr"] for group in self.optimizer.param_groups]
+        self.last_epoch -= self.hold
+        try:
+            return super().get_lr()  # type: ignore[misc]
+        finally:
+            self.last_epoch += self.hold
+
+
+class CosineAfterWarmup(_Held, CosineAnnealingLR):
+    """Hold lr for ``hold`` steps, then lower it to 0 over ``length`` steps, as half a cosine.
+
+    Args:
+        optimizer: The optimizer.
+        hold: Steps of the warmup.
+        length: Steps after it.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, hold: int, length: int) -> None:
+        self.hold, self.length = hold, length
+        super().__init__(optimizer, T_max=length)
+
+
+class LinearAfterWarmup(_Held, LinearLR):
+    """Hold lr for ``hold`` steps, then lower it to 0 over ``length`` steps, along a line.
+
+    Args:
+        optimizer: The optimizer.
+        hold: Steps of the warmup.
+        length: Steps after it.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, hold: int, length: int) -> None:
+        self.hold, self.length = hold, length
+        super().__init__(optimizer, start_factor=1.0, end_factor=0.0, total_iters=length)
+
+
+def make_schedule(name: str, optimizer: torch.optim.Optimizer, warmup_steps: float, total_steps: int) -> LRScheduler:
+    """Make one of :data:`SCHEDULES`, which counts optimizer steps.
+
+    Args:
+        name: ``"cosine"`` or ``"linear"``, to 0 at the end of the run; ``"step"``, to a tenth when three
+            quarters of the run are over.
+        optimizer: The optimizer.
+        warmup_steps: Steps of its warmup, during which lr is held.
+        total_steps: Steps of the run.
+
+    Raises:
+        ValueError: If there is no such schedule.
+    """
+    hold = min(math.ceil(warmup_steps), total_steps - 1)
+    if name == "step":
+        return MultiStepLR(optimizer, milestones=[round(STEP_AT * total_steps)], gamma=STEP_BY)
+    if name == "cosine":
+        return CosineAfterWarmup(optimizer, hold, total_steps - hold)
+    if name == "linear":
+        return LinearAfterWarmup(optimizer, hold, total_steps - hold)
+    raise ValueError(
+        f"Unknown schedule: {name!r}. Give one of {', '.join(SCHEDULES)}, or a function from the optimizer to a "
+        "scheduler of torch.optim.lr_scheduler"
+    )
