@@ -50,9 +50,8 @@ class ResumeReport(Callback):
 
 def say_difference(what: str, in_checkpoint: Any, in_config: Any) -> str:
     """One line: what differs, both values, and that the checkpoint's is taken."""
-    return (
-        f"Resumed: {what} is {in_checkpoint} in the checkpoint and {in_config} in the config; the checkpoint's is taken"
-    )
+    values = f"{in_checkpoint} in the checkpoint and {in_config} in the config"
+    return f"ckpt_path: {what} is {values}; the checkpoint's is taken"
 
 
 def _options(trainer: Any) -> dict[str, Options]:

@@ -129,6 +129,7 @@ def configure_adabelief(
         groups, lr=lr, weight_decay=weight_decay, warmup=warmup, total_steps=total_steps, fused=fused, **options
     )
     optimizer.late_names = {param: name for name, param in frozen}
+    optimizer.register_load_state_dict_post_hook(_unfreeze_late_parameters)
     warn_of_clipping_by_value(trainer)
     _tell(optimizer, frozen)
     if schedule is None:
@@ -185,6 +186,14 @@ def _can_go_fused(named: Named, trainer: Any) -> bool:
     if trainer is not None and devices != {trainer.strategy.root_device.type}:  # to be moved, or offloaded
         return False
     return devices <= set(AUTOMATICALLY_FUSED) and can_fuse(param for _, param in named)
+
+
+def _unfreeze_late_parameters(optimizer: Any) -> None:
+    """Unfreeze what a checkpoint's optimizer had taken up: on resuming, BaseFinetuning leaves it frozen."""
+    for group in optimizer.param_groups:
+        for param in group["params"]:
+            if param in optimizer.late_names:
+                param.requires_grad_(True)
 
 
 def _tell(optimizer: AdaBelief, frozen: Named) -> None:

@@ -118,11 +118,10 @@ def _label(globs: tuple[str, ...], split: str) -> str:
 
 
 def _unique(labels: Iterable[str]) -> list[str]:
-    """The labels, a number put behind each that came before."""
+    """The labels, with a number behind one that came before."""
     unique: list[str] = []
     for label in labels:
-        number = sum(label == before for before in unique)
-        candidate = label
+        candidate, number = label, 1
         while candidate in unique:
             number += 1
             candidate = f"{label}-{number}"

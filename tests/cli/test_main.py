@@ -120,7 +120,14 @@ ERRORS = [
     (["fit", "--config", "digits-cnn", "--trainr.max_epochs=3"], "'trainr.max_epochs'. Did you mean trainer?"),
     (["fit", "--config", "digits-cnn", "--model.optimizer.lr=-1"], "Invalid learning rate: -1"),
     (["fit", "--config", "digits-cnn", "--model.optimizer.lr=.nan"], "Invalid learning rate: nan"),
-    (["fit", "--config", "digits-cnn", "--model.optimizer.warmup=0.1"], "Invalid warmup: 0.1 without total_steps"),
+    (
+        ["fit", "--config", "digits-cnn", "--model.optimizer.warmup=1.5"],
+        "Invalid warmup: 1.5. As a float it is a share",
+    ),
+    (
+        ["fit", "--config", "digits-cnn", "--model.optimizer.warmup=0.1", "--trainer.max_epochs=-1"],
+        "warmup=0.1: The length of the run is needed, and can't be known",
+    ),
     (["fit", "--config", "digits-cnn", "--model.optimizer.betas=[0,0.9]"], "residual='previous'"),
     (["fit", "--config", "digits-cnn", "--model.optimizer.eps=-1"], "Invalid epsilon value: -1"),
     (["fit", "--config", "digits-cnn", "--data.batch_size=0"], "error: Invalid batch_size: 0. Give 1 or more"),

@@ -1,0 +1,111 @@
+"""``adabelief fit --ckpt_path``, as a user types it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_adabelief.cli.main import main
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The dirpath has changed"),
+    pytest.mark.filterwarnings("ignore:You requested to overfit"),
+]
+RUN = ["fit", "--config", "digits-cnn", "--trainer.limit_train_batches=4", "--trainer.log_every_n_steps=1"]
+LAST = "logs/digits-cnn/{}/checkpoints/last.ckpt"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def said(caplog):
+    lines = [record.message for record in caplog.records if record.message.startswith("ckpt_path")]
+    caplog.clear()
+    return lines
+
+
+def fit(*words, version, epochs, resumed=None):
+    words = [*RUN, *words, f"--trainer.max_epochs={epochs}", f"--trainer.logger.version={version}"]
+    assert main([*words, *([f"--ckpt_path={LAST.format(resumed)}"] if resumed else [])]) == 0
+    return torch.load(LAST.format(version), weights_only=True)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(accumulate, caplog):
+    # Shuffled batches are drawn anew when a run is resumed, and dropout too: there are none here.
+    how = [
+        "--model.optimizer.warmup=0.5",
+        "--model.optimizer.total_steps=12",
+        f"--trainer.accumulate_grad_batches={accumulate}",
+        "--trainer.overfit_batches=4",
+        "--model.network.dropout=0",
+    ]
+    whole = fit(*how, version="whole", epochs=4)
+    fit(*how, version="begun", epochs=2)
+    resumed = fit(*how, version="resumed", epochs=4, resumed="begun")
+    assert said(caplog) == []
+    assert whole["global_step"] == resumed["global_step"] == 16 // accumulate
+    for name, expected in whole["state_dict"].items():
+        if name.startswith("network"):
+            assert torch.equal(expected, resumed["state_dict"][name]), name
+    states = [checkpoint["optimizer_states"][0] for checkpoint in (whole, resumed)]
+    torch.testing.assert_close(states[0]["state"], states[1]["state"], rtol=0, atol=0)
+    assert states[0]["param_groups"] == states[1]["param_groups"]
+
+
+def test_what_the_config_has_otherwise_than_the_checkpoint_is_said(caplog):
+    fit("--model.optimizer.warmup=0.5", version="begun", epochs=1)
+    changed = ["--model.optimizer.lr=1e-2", "--model.optimizer.eps=1e-8", "--model.lr_scheduler.T_max=9"]
+    resumed = fit("--model.optimizer.warmup=0.5", *changed, version="resumed", epochs=2, resumed="begun")
+    assert said(caplog) == [
+        f"ckpt_path: {what} in the config; the checkpoint's is taken"
+        for what in (
+            "AdaBelief's lr is 0.003 in the checkpoint and 0.01",
+            "AdaBelief's eps is 1e-16 in the checkpoint and 1e-08",
+            "AdaBelief's total_steps is 4 in the checkpoint and 8",
+            "CosineAnnealingLR's T_max is 30 in the checkpoint and 9",
+        )
+    ]
+    (group,) = resumed["optimizer_states"][0]["param_groups"]
+    assert (group["initial_lr"], group["eps"], group["total_steps"]) == (0.003, 1e-16, 4)
+
+
+OWN = """
+import torch
+from pytorch_lightning.cli import OptimizerCallable
+from lightning_adabelief import AdaBelief
+from lightning_adabelief.recipes.image_classification import ImageClassifier
+
+class Remembering(ImageClassifier):
+    def __init__(self, width: int = 8, optimizer: OptimizerCallable = AdaBelief):
+        network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, width), torch.nn.Linear(width, 10))
+        super().__init__(network, optimizer=optimizer)
+        self.save_hyperparameters()
+"""
+
+
+@pytest.fixture
+def own_module():
+    Path("own_resumed.py").write_text(OWN)
+    yield ["--model=own_resumed.Remembering", "--model.optimizer=lightning_adabelief.AdaBelief"]
+    sys.modules.pop("own_resumed", None)
+
+
+def test_where_the_checkpoints_hyperparameters_win_it_is_said(own_module, caplog):
+    from pytorch_lightning.cli import LightningCLI
+
+    if not hasattr(LightningCLI, "_parse_ckpt_path"):
+        pytest.skip("this Lightning does not take hyperparameters from checkpoints")
+    begun = ["--model.width=8", "--model.optimizer.lr=1e-3"]
+    changed = ["--model.width=9", "--model.optimizer.lr=1e-2"]
+    fit(*own_module, *begun, version="begun", epochs=1)
+    assert said(caplog) == []
+    resumed = fit(*own_module, *changed, version="resumed", epochs=2, resumed="begun")
+    assert said(caplog) == [
+        "ckpt_path: model.width is 8 in the checkpoint and 9 in the config; the checkpoint's is taken",
+        "ckpt_path: model.optimizer.lr is 0.001 in the checkpoint and 0.01 in the config; the checkpoint's is taken",
+    ]
+    assert resumed["state_dict"]["network.1.weight"].shape == (8, 64)

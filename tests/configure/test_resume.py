@@ -1,0 +1,109 @@
+"""A run that is resumed ends as one that was not interrupted, to the bit."""
+
+import logging
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
+
+from lightning_adabelief import AdaBelief
+from lightning_adabelief.callbacks import ResumeReport
+from tests.configure.nets import BATCHES, DATA, Net, make_trainer
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended"),
+    pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint need to be provided"),
+]
+
+
+def run(module, ckpt_path=None, save_every=None, **options):
+    """Train; with ``save_every`` so many steps, saving as ModelCheckpoint does. Batches are all the same."""
+    if save_every:
+        saving = ModelCheckpoint(options.pop("folder"), "{step}", every_n_train_steps=save_every, save_top_k=-1)
+        options |= {"callbacks": [saving], "enable_checkpointing": True}
+    trainer = make_trainer(**options)
+    trainer.fit(module, DataLoader(DATA[:4].repeat(BATCHES, 1), batch_size=4), ckpt_path=ckpt_path)
+    return trainer
+
+
+OPTIONS = [
+    dict(warmup=0.5),
+    dict(warmup=0.3, schedule="cosine", weight_decay=0.1),
+    dict(warmup=4, schedule="linear", rectify=False, amsgrad=True),
+    dict(warmup=0, schedule="step", betas=(0.0, 0.9), residual="previous"),
+    dict(warmup=0.5, schedule="cosine", fused=False, layers={"network.0.*": {"lr": 1e-4}}),
+]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("saved_at", [2, 5, 6])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_resumed_run_ends_at_the_same_parameters_to_the_bit(options, saved_at, accumulate, tmp_path):
+    limits = dict(max_epochs=4, accumulate_grad_batches=accumulate)
+    whole = Net(lr=1e-2, **options)
+    trained = run(whole, save_every=1, folder=tmp_path, **limits)
+    torch.manual_seed(1)
+    resumed = Net(lr=1e-2, **options)
+    again = run(resumed, tmp_path / f"step={saved_at}.ckpt", **limits)
+    assert trained.global_step == again.global_step == 4 * BATCHES // accumulate
+    for (name, expected), got in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(expected, got), name
+    states = [trainer.optimizers[0].state_dict() for trainer in (trained, again)]
+    torch.testing.assert_close(states[0]["state"], states[1]["state"], rtol=0, atol=0)
+    assert states[0]["param_groups"] == states[1]["param_groups"]
+
+
+def lines(caplog):
+    return [record.message for record in caplog.records if record.message.startswith("ckpt_path")]
+
+
+def test_options_that_differ_from_the_checkpoints_are_said_with_which_are_taken(tmp_path, caplog):
+    first = dict(lr=1e-2, weight_decay=0.1, eps=1e-8, warmup=2, schedule="cosine")
+    run(Net(**first), save_every=6, folder=tmp_path, max_epochs=1)
+    second = dict(lr=1e-3, weight_decay=0.2, eps=1e-8, warmup=3, schedule="cosine")
+    with caplog.at_level(logging.INFO):
+        trainer = run(Net(**second), tmp_path / "step=6.ckpt", max_epochs=2, callbacks=[ResumeReport()])
+    assert lines(caplog) == [
+        f"ckpt_path: {what} in the config; the checkpoint's is taken"
+        for what in (
+            "AdaBelief/decayed's lr is 0.01 in the checkpoint and 0.001",
+            "AdaBelief/decayed's weight_decay is 0.1 in the checkpoint and 0.2",
+            "AdaBelief/decayed's warmup is 2 in the checkpoint and 3",
+            "AdaBelief/decayed's total_steps is 6 in the checkpoint and 12",
+            "AdaBelief/undecayed's lr is 0.01 in the checkpoint and 0.001",
+            "AdaBelief/undecayed's warmup is 2 in the checkpoint and 3",
+            "AdaBelief/undecayed's total_steps is 6 in the checkpoint and 12",
+            "CosineAfterWarmup's hold is 2 in the checkpoint and 3",
+            "CosineAfterWarmup's length is 4 in the checkpoint and 9",
+        )
+    ]
+    assert trainer.optimizers[0].param_groups[0]["eps"] == 1e-8
+    assert trainer.optimizers[0].param_groups[0]["initial_lr"] == 1e-2
+
+
+@pytest.mark.parametrize("schedule", [None, "cosine"])
+def test_what_does_not_differ_is_not_spoken_of(schedule, tmp_path, caplog):
+    options = dict(lr=1e-2, weight_decay=0.1, betas=(0.8, 0.9), schedule=schedule)
+    run(Net(**options), save_every=8, folder=tmp_path, max_epochs=2)
+    with caplog.at_level(logging.INFO):
+        run(Net(**options), max_epochs=2, callbacks=[ResumeReport()])
+        run(Net(**options), tmp_path / "step=8.ckpt", max_epochs=2, callbacks=[ResumeReport()])
+    assert lines(caplog) == []
+
+
+class OfMilestones(Net):
+    def configure_optimizers(self):
+        optimizer = AdaBelief(self.named_parameters(), lr=torch.tensor(self.options["lr"]))
+        steps = torch.optim.lr_scheduler.MultiStepLR(optimizer, self.options["milestones"])
+        held = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+        return [optimizer], [torch.optim.lr_scheduler.SequentialLR(optimizer, [held, steps], milestones=[1])]
+
+
+def test_schedules_made_of_others_and_tensor_learning_rates_are_compared_too(tmp_path, caplog):
+    run(OfMilestones(lr=0.5, milestones=[3, 5]), max_epochs=1).save_checkpoint(tmp_path / "saved.ckpt")
+    with caplog.at_level(logging.INFO):
+        module = OfMilestones(lr=0.25, milestones=[3, 6])
+        run(module, tmp_path / "saved.ckpt", max_epochs=2, callbacks=[ResumeReport()])
+    assert "AdaBelief's lr is 0.5 in the checkpoint and 0.25" in lines(caplog)[0]
+    assert "MultiStepLR 2's milestones is" in lines(caplog)[1] and len(lines(caplog)) == 2
