@@ -198,12 +198,12 @@ def _unfreeze_late_parameters(optimizer: Any) -> None:
 
 def _tell(optimizer: AdaBelief, frozen: Named) -> None:
     """Log the split, in one line, where there is one."""
-    parts = [
-        f"{group['name']} {len(group['params'])} ({sum(param.numel() for param in group['params']):,})"
-        for group in optimizer.param_groups
-        if "name" in group
-    ]
+    named = {group["name"]: group["params"] for group in optimizer.param_groups if "name" in group}
     if frozen:
-        parts.append(f"frozen, left out {len(frozen)} ({sum(param.numel() for _, param in frozen):,})")
+        named["frozen, left out"] = [param for _, param in frozen]
+    parts = [
+        f"{name} {len(params)} tensors ({sum(param.numel() for param in params):,} parameters)"
+        for name, params in named.items()
+    ]
     if parts:
-        rank_zero_info(f"AdaBelief's tensors (parameters): {', '.join(parts)}")
+        rank_zero_info(f"AdaBelief: {'; '.join(parts)}")

@@ -50,7 +50,7 @@ def optimizer_steps(
             "number of steps"
         )
     batches = _steps_of_epochs(trainer)
-    if trainer.max_steps != -1:
+    if trainer.max_steps != -1 and not trainer.fast_dev_run:  # which sets it to its number of batches
         if trainer_steps_per_batch is None:
             raise ValueError(
                 f"max_steps={trainer.max_steps} counts the steps of all optimizers together under manual "

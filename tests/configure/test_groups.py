@@ -169,4 +169,7 @@ def test_the_split_is_logged_in_one_line(caplog):
     with caplog.at_level(logging.INFO):
         fit(module, max_epochs=1)
     (line,) = [record.message for record in caplog.records if "AdaBelief" in record.message]
-    assert line == "AdaBelief's tensors (parameters): decayed 2 (20), undecayed 5 (20), frozen, left out 1 (1)"
+    assert line == (
+        "AdaBelief: decayed 2 tensors (20 parameters); undecayed 5 tensors (20 parameters); "
+        "frozen, left out 1 tensors (1 parameters)"
+    )

@@ -124,6 +124,14 @@ def test_under_manual_optimization_each_optimizer_warms_up_in_its_own_steps(conf
     assert counted == ([24, 8] if "max_steps" not in options else [12, 4])
 
 
+def test_a_fast_dev_run_needs_nothing_more_under_manual_optimization():
+    def configure(network, trainer, steps_per_batch, **_):
+        return configure_adabelief(network, warmup=0.5, trainer=trainer, steps_per_batch=steps_per_batch)
+
+    critic, generator = fit(Gan(configure), fast_dev_run=True)
+    assert [optimizer.param_groups[0]["total_steps"] for optimizer in (critic, generator)] == [1, 1]
+
+
 def test_under_manual_optimization_what_the_trainer_cannot_know_is_asked_for():
     with pytest.raises(ValueError, match="warmup=0.5: .*manual optimization.*Give steps_per_batch"):
         fit(Gan(lambda network, trainer, **_: configure_adabelief(network, warmup=0.5, trainer=trainer)), max_epochs=1)
