@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_adabelief.configure.groups import Named, named_parameters, param_groups
-from lightning_adabelief.configure.run_length import optimizer_steps
+from lightning_adabelief.configure.run_length import steps_needed, trainer_of
 from lightning_adabelief.configure.schedules import make_schedule
 from lightning_adabelief.lightning_tree import rank_zero_info, rank_zero_warn
 from lightning_adabelief.optim.adabelief import AdaBelief
@@ -144,30 +144,6 @@ def configure_adabelief(
     if hasattr(scheduler, "monitor"):  # Lightning's own ReduceLROnPlateau
         config["monitor"] = scheduler.monitor
     return {"optimizer": optimizer, "lr_scheduler": config}
-
-
-def trainer_of(module: nn.Module) -> Any:
-    """The Trainer of a LightningModule; None for any other module, and outside of a Trainer."""
-    try:
-        return module.trainer
-    except (AttributeError, RuntimeError):
-        return None
-
-
-def steps_needed(
-    needed_for: str, trainer: Any, steps_per_batch: float | None, trainer_steps_per_batch: float | None
-) -> int:
-    """Count the run's steps, or say what they are needed for."""
-    if trainer is None:
-        raise ValueError(
-            f"{needed_for} needs the length of the run, and there is no Trainer to know it. Call this in "
-            "configure_optimizers, give trainer=self.trainer where the module is a part of your LightningModule, or "
-            "give total_steps"
-        )
-    try:
-        return optimizer_steps(trainer, steps_per_batch, trainer_steps_per_batch)
-    except ValueError as error:
-        raise ValueError(f"{needed_for}: {error}") from None
 
 
 def warn_of_clipping_by_value(trainer: Any) -> None:

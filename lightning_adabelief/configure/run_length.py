@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from torch import nn
+
 from lightning_adabelief.lightning_tree import GradientAccumulationScheduler, Timer
 
 
@@ -59,6 +61,30 @@ def optimizer_steps(
             )
         batches = min(batches, trainer.max_steps / trainer_steps_per_batch)
     return math.ceil(round(_finite(trainer, batches) * steps_per_batch, 6))
+
+
+def trainer_of(module: nn.Module) -> Any:
+    """The Trainer of a LightningModule; None for any other module, and outside of a Trainer."""
+    try:
+        return module.trainer
+    except (AttributeError, RuntimeError):
+        return None
+
+
+def steps_needed(
+    needed_for: str, trainer: Any, steps_per_batch: float | None, trainer_steps_per_batch: float | None
+) -> int:
+    """Count the run's steps, or say what they are needed for."""
+    if trainer is None:
+        raise ValueError(
+            f"{needed_for} needs the length of the run, and there is no Trainer to know it. Call this in "
+            "configure_optimizers, give trainer=self.trainer where the module is a part of your LightningModule, or "
+            "give total_steps"
+        )
+    try:
+        return optimizer_steps(trainer, steps_per_batch, trainer_steps_per_batch)
+    except ValueError as error:
+        raise ValueError(f"{needed_for}: {error}") from None
 
 
 def _steps_of_epochs(trainer: Any) -> float:
