@@ -13,9 +13,11 @@ from typing import Any
 import torch
 import yaml
 
+from lightning_adabelief.callbacks import BeliefMonitor
 from lightning_adabelief.cli.closing import best_checkpoint, print_closing
 from lightning_adabelief.cli.explain import explain
 from lightning_adabelief.lightning_tree import (
+    Callback,
     LightningCLI,
     LightningDataModule,
     LightningModule,
@@ -79,7 +81,9 @@ class AdaBeliefCLI(LightningCLI):
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             kwargs["callbacks"] = [*callbacks, _ProgressBar()]
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        self._take_tables(trainer.callbacks)  # type: ignore[attr-defined]
+        return trainer
 
     def fit(self, **kwargs: Any) -> None:
         """Train; an interrupted training closes with what there is."""
@@ -87,7 +91,7 @@ class AdaBeliefCLI(LightningCLI):
             self.trainer.fit(**kwargs)
         except SystemExit:
             if self.trainer.interrupted and self.trainer.is_global_zero:
-                print_closing(self.trainer, {})
+                print_closing(self.trainer, {}, self._monitors)
             raise
 
     def after_fit(self) -> None:
@@ -101,7 +105,13 @@ class AdaBeliefCLI(LightningCLI):
                     scores |= of_loader
         finally:
             if self.trainer.is_global_zero:
-                print_closing(self.trainer, scores)
+                print_closing(self.trainer, scores, self._monitors)
+
+    def _take_tables(self, callbacks: list[Callback]) -> None:
+        """Let the closing show what the monitors would have printed at the end of the training."""
+        self._monitors = [c for c in callbacks if isinstance(c, BeliefMonitor) and c.closing_table]
+        for monitor in self._monitors:
+            monitor.closing_table = False
 
     def predict(self, **kwargs: Any) -> None:
         """Predict, and save the list of batches' predictions as ``predictions.pt``."""
