@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -12,6 +13,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_adabelief.callbacks.alarms import Alarms
+from lightning_adabelief.callbacks.belief_record import BeliefRecord
+from lightning_adabelief.callbacks.closing_table import print_layers
+from lightning_adabelief.callbacks.layout import write_layout
+from lightning_adabelief.callbacks.media import log_histograms, takes_histograms
 from lightning_adabelief.callbacks.watched import (
     UNCLIPPED,
     WatchedOptimizer,
@@ -93,12 +98,20 @@ class BeliefMonitor(Callback):
         exclude: Glob, or globs, of layers or parameters to leave out; the summaries leave them out too.
         statistics: Which of the names above to log (default: all).
         histograms: Also write histograms over the weights, of the decimal logarithm of the first
-            four statistics, for the layers logged, to each TensorBoardLogger; their tags are
-            ``belief_histograms/log10_<statistic>/<layer>``.
+            four statistics, for the layers logged, to each TensorBoardLogger and WandbLogger; their
+            tags are ``belief_histograms/log10_<statistic>/<layer>``.
         top_k: How many notable layers to log when ``include`` is not given.
         depth: Put the parameters together whose names begin with the same so many parts: with 2,
             ``layer1.0`` is the layer of ``layer1.0.conv1.weight`` and all beside it. By default each
             parameter is a layer.
+        heat_map: Draw all layers included, over the whole run: as the image ``belief/heat_map`` in
+            TensorBoard, W&B and MLflow, and as ``belief.png`` and ``belief.csv`` in the folder of the
+            first logger that has one. At the end of training, and at the ends of epochs as far as it
+            takes at most 1/200 of the time; a long run's columns are means of several measurements.
+        custom_scalars: Lay out TensorBoard's custom-scalars page: one chart a statistic, with its
+            layers together. Write a layout of your own after the training has begun, and yours is shown.
+        closing_table: Print a table of the layers logged when training has ended.
+        prog_bar: Statistics whose summaries to put on the progress bar (default: none).
 
     Raises:
         ValueError: If an argument is not of this form; the message names the value.
@@ -120,6 +133,10 @@ class BeliefMonitor(Callback):
         histograms: bool = False,
         top_k: int = 5,
         depth: int | None = None,
+        heat_map: bool = True,
+        custom_scalars: bool = True,
+        closing_table: bool = True,
+        prog_bar: str | Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         if every_n_steps is not None and every_n_steps < 1:
@@ -132,6 +149,9 @@ class BeliefMonitor(Callback):
             if name not in DEFAULT:
                 near = difflib.get_close_matches(name, DEFAULT, n=1) or DEFAULT
                 raise ValueError(f"Unknown statistic: {name!r}. Did you mean {' or '.join(near)}?")
+        for name in _as_tuple(prog_bar):
+            if name not in _as_tuple(statistics):
+                raise ValueError(f"prog_bar={name!r} is not among statistics={_as_tuple(statistics)}. Add it there")
         self.every_n_steps = every_n_steps
         self.include = _as_tuple(include)
         self.exclude = _as_tuple(exclude)
@@ -139,7 +159,12 @@ class BeliefMonitor(Callback):
         self.histograms = histograms
         self.top_k = top_k
         self.depth = depth
+        self.heat_map = heat_map
+        self.custom_scalars = custom_scalars
+        self.closing_table = closing_table
+        self.prog_bar = _as_tuple(prog_bar)
         self._watched: list[WatchedOptimizer] = []
+        self._record = BeliefRecord(self.statistics)
         self._restored: dict[str, Any] = {}
         self._handles: list[Any] = []
         self._pending: dict[str, float] = {}
@@ -157,6 +182,7 @@ class BeliefMonitor(Callback):
         clips_by_value = bool(trainer.gradient_clip_val) and trainer.gradient_clip_algorithm == "value"
         self._alarms = [Alarms(watched, clips_by_value) for watched in self._watched]
         restored, self._restored = self._restored, {}
+        self._begin_record(trainer, restored.get("record", {}))
         self._pending, self._pending_histograms = {}, {}  # what a fit that failed may have left
         for watched in self._watched:
             watched.measured_at = _batches(trainer)
@@ -198,6 +224,8 @@ class BeliefMonitor(Callback):
             measured = watched.measured_at == step + 1
             if measured:
                 self._add("nonfinite_steps", watched.name, watched.nonfinite_steps)
+                if self.heat_map and trainer.is_global_zero:
+                    self._record.add(watched.name, step, self._recorded(watched, pl_module))
                 first = watched.first_nonfinite(parameter_names(self._watched, pl_module))
                 for warning in [*alarms.check(step), *alarms.nonfinite(first)]:
                     rank_zero_warn(warning)
@@ -209,25 +237,37 @@ class BeliefMonitor(Callback):
         for logger in trainer.loggers:
             separator = logger.group_separator
             logger.log_metrics({tag.replace("/", separator): value for tag, value in self._pending.items()}, step=step)
-            if _is_tensorboard(logger):
-                for tag, values in self._pending_histograms.items():
-                    logger.experiment.add_histogram(  # type: ignore[attr-defined]
-                        tag, values, step
-                    )
+            log_histograms(logger, self._pending_histograms, step)
         trainer.callback_metrics.update({tag: torch.tensor(value) for tag, value in self._pending.items()})
+        self._show_progress(pl_module)
         self._pending, self._pending_histograms = {}, {}
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the heat map, unless it was written a short while ago."""
+        self._record.write_if_cheap(trainer.loggers)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the optimizers."""
+        """Leave the optimizers; write the heat map."""
         self._leave()
+        self._record.write(trainer.loggers)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the optimizers."""
+        """Leave the optimizers; write what there is, and close a run that was interrupted as one that ended."""
         self._leave()
+        with suppress(OSError):  # which may be the exception itself: a full disk
+            self._record.write(trainer.loggers)
+        if isinstance(exception, KeyboardInterrupt):
+            self._print_table(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the closing table."""
+        self._print_table(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """The counts and what made layers notable, so that a resumed run goes on with them."""
-        return {watched.name: watched.state_dict() for watched in self._watched} or self._restored
+        """The counts, what made layers notable and the heat map, so that a resumed run goes on with them."""
+        if not self._watched:
+            return self._restored
+        return {item.name: item.state_dict() for item in self._watched} | {"record": self._record.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the counts of the run that is resumed."""
@@ -260,12 +300,12 @@ class BeliefMonitor(Callback):
                 f"BeliefMonitor found no optimizer with a belief, only: {kinds}. Return lightning_adabelief.AdaBelief "
                 "(or torch's Adam or AdamW) from configure_optimizers, or remove the callback"
             )
-        tensorboard = any(map(_is_tensorboard, trainer.loggers)) or not trainer.is_global_zero
-        if self.histograms and not tensorboard and not trainer.fast_dev_run:
+        taken = any(map(takes_histograms, trainer.loggers)) or not trainer.is_global_zero
+        if self.histograms and not taken and not trainer.fast_dev_run:
             kinds = ", ".join(type(logger).__name__ for logger in trainer.loggers)
             raise MisconfigurationException(
-                f"BeliefMonitor(histograms=True) needs a TensorBoardLogger, the Trainer has only: {kinds}. "
-                "Add one, or leave histograms out"
+                "BeliefMonitor(histograms=True) needs a TensorBoardLogger or WandbLogger, "
+                f"the Trainer has only: {kinds}. Add one, or leave histograms out"
             )
         parameters = parameter_names(self._watched, pl_module).values()
         layers = {self._layer_of(name): None for name in parameters}
@@ -340,6 +380,38 @@ class BeliefMonitor(Callback):
     def _keeps(self, parameter: str) -> bool:
         return not (_matches(parameter, self.exclude) or _matches(self._layer_of(parameter), self.exclude))
 
+    def _begin_record(self, trainer: Any, restored: dict[str, Any]) -> None:
+        """Begin the heat map or go on with it, and lay out TensorBoard."""
+        monitors = [callback for callback in trainer.callbacks if isinstance(callback, BeliefMonitor)]
+        place = monitors.index(self)
+        self._record = BeliefRecord(self.statistics, suffix=f"-{place}" if place else "")
+        self._record.load_state_dict(restored)
+        if self.custom_scalars and trainer.is_global_zero:
+            write_layout(trainer.loggers, {name for monitor in monitors for name in monitor.statistics})
+
+    def _recorded(self, watched: WatchedOptimizer, pl_module: LightningModule) -> dict[str, dict[str, float]]:
+        """What the heat map shows: the layers measured and included, in the network's order."""
+        names = parameter_names(self._watched, pl_module)
+        in_order = [self._layer_of(names[param]) for param in pl_module.parameters() if param in names]
+        return {
+            layer: {statistic: watched.layers[layer][statistic] for statistic in watched.statistics}
+            for layer in dict.fromkeys([*in_order, *watched.layers])
+            if layer in watched.layers and _matches(layer, self.include or ("*",))
+        }
+
+    def _show_progress(self, pl_module: LightningModule) -> None:
+        """Put the summaries that were asked for on the progress bar."""
+        wholes = ("model", *(watched.name for watched in self._watched))
+        for tag, value in self._pending.items():
+            _, statistic, name = tag.split("/", 2)
+            if statistic in self.prog_bar and name.split("/")[0] in wholes:
+                label = statistic if name in ("model", self._watched[0].name) else f"{statistic}/{name}"
+                pl_module.log(label, value, prog_bar=True, logger=False)
+
+    def _print_table(self, trainer: Any) -> None:
+        if self.closing_table and trainer.is_global_zero:
+            print_layers(self.notable_layers())
+
     def _leave(self) -> None:
         for handle in self._handles:
             handle.remove()
@@ -359,11 +431,6 @@ def _matches(name: str, globs: Sequence[str]) -> bool:
 def _batches(trainer: Any) -> int:
     """The batches that stepped and are over: the step that loggers are given."""
     return trainer.fit_loop.epoch_loop._batches_that_stepped
-
-
-def _is_tensorboard(logger: Any) -> bool:
-    """Whether it is a TensorBoardLogger, of either of Lightning's class trees."""
-    return any(kind.__name__ == "TensorBoardLogger" for kind in type(logger).__mro__)
 
 
 def _finite_log10(values: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -13,34 +13,24 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_adabelief.callbacks import BeliefMonitor
+from lightning_adabelief.callbacks.closing_table import TITLE, layers_table
 from lightning_adabelief.lightning_tree import TensorBoardLogger, Trainer
 
-COLUMNS = {
-    "s_t": "s_t",
-    "effective_step_size": "effective\nstep size",
-    "step_gain_over_adam": "gain over\nAdam",
-    "eps_share": "eps\nshare",
-}
 
-
-def print_closing(trainer: Trainer, scores: Mapping[str, float]) -> None:
+def print_closing(trainer: Trainer, scores: Mapping[str, float], monitors: Iterable[BeliefMonitor] = ()) -> None:
     """Print the closing table of a run.
 
     Args:
         trainer: The Trainer that ran.
         scores: The test's metrics; none if there was no test.
+        monitors: Those whose notable layers to show.
     """
     parts: list[Table | Text] = []
     if scores:
         parts.append(_scores(scores))
-    layers = {
-        name: values
-        for callback in trainer.callbacks  # type: ignore[attr-defined]
-        if isinstance(callback, BeliefMonitor)
-        for name, values in callback.notable_layers().items()
-    }
+    layers = {name: values for monitor in monitors for name, values in monitor.notable_layers().items()}
     if layers:
-        parts.append(_beliefs(layers))
+        parts += [Text(f"\n{TITLE}", style="bold"), layers_table(layers)]
     console = Console()
     if parts:
         console.print(Panel(Group(*parts), title=_title(trainer), title_align="left", padding=(1, 2)))
@@ -61,29 +51,6 @@ def _scores(scores: Mapping[str, float]) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in scores.items():
         table.add_row(name, Text(f"{value:.4f}", style="bold green"))
-    return table
-
-
-def _beliefs(layers: Mapping[str, Mapping[str, float]]) -> Table:
-    table = Table(
-        title="\nThe most notable layers, when last logged",
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-        header_style="dim",
-    )
-    table.add_column("layer", overflow="fold")
-    for header in COLUMNS.values():
-        table.add_column(header, justify="right", no_wrap=True)
-    for name, values in layers.items():
-        table.add_row(
-            name,
-            f"{values['s_t']:.2e}",
-            f"{values['effective_step_size']:.2e}",
-            f"{values['step_gain_over_adam']:.2f}x",
-            f"{100 * values['eps_share']:.1f} %",
-        )
     return table
 
 

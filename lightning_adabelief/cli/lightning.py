@@ -14,7 +14,7 @@ import torch
 import yaml
 from jsonargparse import Namespace
 
-from lightning_adabelief.callbacks import ResumeReport
+from lightning_adabelief.callbacks import BeliefMonitor, ResumeReport
 from lightning_adabelief.callbacks.resume_report import say_difference
 from lightning_adabelief.cli.closing import best_checkpoint, print_closing
 from lightning_adabelief.cli.explain import explain
@@ -86,7 +86,9 @@ class AdaBeliefCLI(LightningCLI):
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             ours.append(_ProgressBar())
         kwargs["callbacks"] = [*ours, *callbacks]
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        self._take_tables(trainer.callbacks)  # type: ignore[attr-defined]
+        return trainer
 
     def _parse_ckpt_path(self) -> None:
         """Say where the checkpoint's hyperparameters take the place of the config's (Lightning 2.6 and newer)."""
@@ -108,7 +110,7 @@ class AdaBeliefCLI(LightningCLI):
             self.trainer.fit(**kwargs)
         except SystemExit:
             if self.trainer.interrupted and self.trainer.is_global_zero:
-                print_closing(self.trainer, {})
+                print_closing(self.trainer, {}, self._monitors)
             raise
 
     def after_fit(self) -> None:
@@ -122,7 +124,13 @@ class AdaBeliefCLI(LightningCLI):
                     scores |= of_loader
         finally:
             if self.trainer.is_global_zero:
-                print_closing(self.trainer, scores)
+                print_closing(self.trainer, scores, self._monitors)
+
+    def _take_tables(self, callbacks: list[Callback]) -> None:
+        """Let the closing show what the monitors would have printed at the end of the training."""
+        self._monitors = [c for c in callbacks if isinstance(c, BeliefMonitor) and c.closing_table]
+        for monitor in self._monitors:
+            monitor.closing_table = False
 
     def predict(self, **kwargs: Any) -> None:
         """Predict, and save the list of batches' predictions as ``predictions.pt``."""

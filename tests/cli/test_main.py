@@ -58,13 +58,23 @@ def test_fit_closes_with_score_layers_places_and_the_tensorboard_command(capsys)
     assert main(["fit", "--config", "digits-cnn", *QUICK]) == 0
     out = capsys.readouterr().out
     assert "test/accuracy" in out and "test/loss" in out
-    assert out.count("network.block") == 5
+    assert out.count("network.block") == 5  # once: the monitor leaves its table to the command
     for column in ("s_t", "step size", "gain over", "eps"):
         assert column in out
     run = Path("logs/digits-cnn/version_0")
     assert str(run) in out and f"{run}/checkpoints/best.ckpt" in out
     assert "tensorboard --logdir logs/digits-cnn" in out
     assert (run / "checkpoints/best.ckpt").is_file() and (run / "config.yaml").is_file()
+    assert (run / "belief.png").is_file() and (run / "belief.csv").is_file()
+
+
+def test_a_config_can_leave_the_closing_table_out(capsys):
+    config = yaml.safe_load(find("digits-cnn").path.read_text())
+    config["trainer"]["callbacks"][0]["init_args"]["closing_table"] = False
+    Path("config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["fit", "--config", "config.yaml", *QUICK]) == 0
+    out = capsys.readouterr().out
+    assert "test/accuracy" in out and "notable" not in out
 
 
 @RESUMES

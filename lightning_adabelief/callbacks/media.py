@@ -1,0 +1,77 @@
+"""What some loggers take beside numbers: images, histograms, files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+
+def is_a(logger: Any, *names: str) -> bool:
+    """Whether a logger is of one of Lightning's classes of these names, in either of its class trees."""
+    return any(kind.__name__ in names for kind in type(logger).__mro__)
+
+
+def folder_of(loggers: Iterable[Any]) -> Path | None:
+    """Where the first logger that writes to a local disk keeps its run; None where none does.
+
+    For loggers other than Lightning's own it is ``save_dir/name/version``, where ModelCheckpoint has
+    its folder as well.
+    """
+    for logger in loggers:
+        if is_a(logger, "TensorBoardLogger", "CSVLogger"):
+            folder = Path(logger.log_dir)
+        elif logger.save_dir and logger.version:
+            folder = Path(logger.save_dir, str(logger.name), str(logger.version))
+        else:
+            continue
+        if ":/" not in str(folder):  # a bucket's
+            return folder
+    return None
+
+
+def takes_images(logger: Any) -> bool:
+    """Whether :func:`log_image` does something for it."""
+    return is_a(logger, "TensorBoardLogger", "WandbLogger", "MLFlowLogger")
+
+
+def log_image(logger: Any, tag: str, pixels: np.ndarray, step: int) -> None:
+    """Log an image to TensorBoard, W&B or MLflow (an artifact, the latest); nothing to other loggers.
+
+    Args:
+        logger: The logger.
+        tag: What the image is called.
+        pixels: uint8, of shape (height, width, 3).
+        step: Its step.
+    """
+    if is_a(logger, "TensorBoardLogger"):
+        logger.experiment.add_image(tag, pixels, step, dataformats="HWC")
+    elif is_a(logger, "WandbLogger"):
+        logger.log_image(tag, [pixels], step)
+    elif is_a(logger, "MLFlowLogger"):
+        logger.experiment.log_image(logger.run_id, pixels, f"{tag}.png")
+
+
+def takes_histograms(logger: Any) -> bool:
+    """Whether :func:`log_histograms` does something for it."""
+    return is_a(logger, "TensorBoardLogger", "WandbLogger")
+
+
+def log_histograms(logger: Any, histograms: Mapping[str, Tensor], step: int) -> None:
+    """Log histograms to TensorBoard or W&B; nothing to other loggers.
+
+    Args:
+        logger: The logger.
+        histograms: From a tag to finite values, of any shape but empty.
+        step: Their step.
+    """
+    if is_a(logger, "TensorBoardLogger"):
+        for tag, values in histograms.items():
+            logger.experiment.add_histogram(tag, values, step)
+    elif is_a(logger, "WandbLogger") and histograms:
+        import wandb
+
+        logger.log_metrics({tag: wandb.Histogram(values.tolist()) for tag, values in histograms.items()}, step)
