@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from contextlib import suppress
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch.optim import Optimizer
 from lightning_adabelief.callbacks.alarms import Alarms
 from lightning_adabelief.callbacks.belief_record import BeliefRecord
 from lightning_adabelief.callbacks.closing_table import print_layers
+from lightning_adabelief.callbacks.layer_choice import LayerChoice, as_tuple
 from lightning_adabelief.callbacks.layout import write_layout
 from lightning_adabelief.callbacks.media import log_histograms, takes_histograms
 from lightning_adabelief.callbacks.watched import (
@@ -141,28 +141,21 @@ class BeliefMonitor(Callback):
         super().__init__()
         if every_n_steps is not None and every_n_steps < 1:
             raise ValueError(f"Invalid every_n_steps: {every_n_steps}. Give 1 or more, or None for the Trainer's")
-        if top_k < 0:
-            raise ValueError(f"Invalid top_k: {top_k}. Give 0 or more; include='*' logs every layer")
-        if depth is not None and depth < 1:
-            raise ValueError(f"Invalid depth: {depth}. Give 1 or more, or None for each parameter by itself")
-        for name in _as_tuple(statistics):
+        for name in as_tuple(statistics):
             if name not in DEFAULT:
                 near = difflib.get_close_matches(name, DEFAULT, n=1) or DEFAULT
                 raise ValueError(f"Unknown statistic: {name!r}. Did you mean {' or '.join(near)}?")
-        for name in _as_tuple(prog_bar):
-            if name not in _as_tuple(statistics):
-                raise ValueError(f"prog_bar={name!r} is not among statistics={_as_tuple(statistics)}. Add it there")
+        for name in as_tuple(prog_bar):
+            if name not in as_tuple(statistics):
+                raise ValueError(f"prog_bar={name!r} is not among statistics={as_tuple(statistics)}. Add it there")
         self.every_n_steps = every_n_steps
-        self.include = _as_tuple(include)
-        self.exclude = _as_tuple(exclude)
-        self.statistics = _as_tuple(statistics)
+        self._choice = LayerChoice(include, exclude, top_k, depth)
+        self.statistics = as_tuple(statistics)
         self.histograms = histograms
-        self.top_k = top_k
-        self.depth = depth
         self.heat_map = heat_map
         self.custom_scalars = custom_scalars
         self.closing_table = closing_table
-        self.prog_bar = _as_tuple(prog_bar)
+        self.prog_bar = as_tuple(prog_bar)
         self._watched: list[WatchedOptimizer] = []
         self._record = BeliefRecord(self.statistics)
         self._restored: dict[str, Any] = {}
@@ -173,7 +166,10 @@ class BeliefMonitor(Callback):
     @property
     def state_key(self) -> str:
         """What tells the states of several monitors apart in a checkpoint."""
-        return self._generate_state_key(include=self.include, exclude=self.exclude, every_n_steps=self.every_n_steps)
+        choice = self._choice
+        return self._generate_state_key(
+            include=choice.include, exclude=choice.exclude, every_n_steps=self.every_n_steps
+        )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the optimizers and their layers, and check that all that was asked for is there."""
@@ -280,7 +276,7 @@ class BeliefMonitor(Callback):
             From a layer's name to its statistics when last measured: the layers included, or the
             most notable, these first. Empty before anything was logged.
         """
-        return {name: watched.layers[name] for watched in self._watched for name in self._select(watched)}
+        return {name: watched.layers[name] for watched in self._watched for name in self._choice.select(watched)}
 
     def _check(self, trainer: Any, pl_module: LightningModule) -> None:
         strategy = type(trainer.strategy).__name__
@@ -308,24 +304,7 @@ class BeliefMonitor(Callback):
                 f"the Trainer has only: {kinds}. Add one, or leave histograms out"
             )
         parameters = parameter_names(self._watched, pl_module).values()
-        layers = {self._layer_of(name): None for name in parameters}
-        later = [name for name, param in pl_module.named_parameters() if name not in parameters]  # still frozen
-        later += [self._layer_of(name) for name in later]
-        for option, globs, names in (
-            ("include", self.include, list(layers)),
-            ("exclude", self.exclude, list(layers | dict.fromkeys(parameters))),
-        ):
-            for glob in globs:
-                if not any(fnmatchcase(name, glob) for name in [*names, *later]):
-                    near = difflib.get_close_matches(glob, names, n=3, cutoff=0)
-                    raise MisconfigurationException(
-                        f"BeliefMonitor({option}={glob!r}) matches no layer. Layers have names like {', '.join(near)}"
-                    )
-        kept = [self._layer_of(name) for name in parameters if self._keeps(name)]
-        if not later and not any(_matches(name, self.include or ("*",)) for name in kept):
-            raise MisconfigurationException(
-                f"BeliefMonitor(include={self.include}, exclude={self.exclude}) leaves no layer to log. Exclude less"
-            )
+        self._choice.check(parameters, [name for name, _ in pl_module.named_parameters() if name not in parameters])
 
     def _due(self, watched: WatchedOptimizer, trainer: Any) -> bool:
         """Whether to measure the step just taken: an interval has ended since the last measurement.
@@ -343,20 +322,20 @@ class BeliefMonitor(Callback):
     def _measure(self, watched: WatchedOptimizer, pl_module: LightningModule) -> None:
         """Take the statistics of the step just taken."""
         names = parameter_names(self._watched, pl_module)
-        layers = watched.measure(names, self._keeps, self._layer_of)
+        layers = watched.measure(names, self._choice.measures, self._choice.layer_of)
         if not layers:
             return
         summary, whole = watched.summary(), "model" if len(self._watched) == 1 else watched.name
         for statistic in (*watched.statistics, UNCLIPPED):
             if statistic in summary:
                 self._add(statistic, whole, summary[statistic])
-                for layer in self._select(watched):
+                for layer in self._choice.select(watched):
                     self._add(statistic, layer, watched.layers[layer][statistic])
         for name, values in watched.group_statistics().items():
             for statistic, value in values.items():
                 self._add(statistic, name, value)
         if self.histograms:
-            for layer in self._select(watched):
+            for layer in self._choice.select(watched):
                 weights = [elementwise(*member) for member in layers[layer]]
                 for statistic in set(HISTOGRAMS).intersection(self.statistics, watched.statistics):
                     logarithms = torch.cat([_finite_log10(values[statistic]) for values in weights])
@@ -366,19 +345,6 @@ class BeliefMonitor(Callback):
     def _add(self, statistic: str, name: str, value: float) -> None:
         if statistic in self.statistics:
             self._pending[f"belief/{statistic}/{name}"] = float(value)
-
-    def _select(self, watched: WatchedOptimizer) -> list[str]:
-        """The layers to log: all those included, or the most notable."""
-        if self.include:
-            return [name for name in watched.layers if _matches(name, self.include)]
-        return sorted(watched.layers, key=lambda name: -watched.notability[name])[: self.top_k]
-
-    def _layer_of(self, parameter: str) -> str:
-        """The layer that a parameter of this name belongs to."""
-        return parameter if self.depth is None else ".".join(parameter.split(".")[: self.depth])
-
-    def _keeps(self, parameter: str) -> bool:
-        return not (_matches(parameter, self.exclude) or _matches(self._layer_of(parameter), self.exclude))
 
     def _begin_record(self, trainer: Any, restored: dict[str, Any]) -> None:
         """Begin the heat map or go on with it, and lay out TensorBoard."""
@@ -392,11 +358,11 @@ class BeliefMonitor(Callback):
     def _recorded(self, watched: WatchedOptimizer, pl_module: LightningModule) -> dict[str, dict[str, float]]:
         """What the heat map shows: the layers measured and included, in the network's order."""
         names = parameter_names(self._watched, pl_module)
-        in_order = [self._layer_of(names[param]) for param in pl_module.parameters() if param in names]
+        in_order = [self._choice.layer_of(names[param]) for param in pl_module.parameters() if param in names]
         return {
             layer: {statistic: watched.layers[layer][statistic] for statistic in watched.statistics}
             for layer in dict.fromkeys([*in_order, *watched.layers])
-            if layer in watched.layers and _matches(layer, self.include or ("*",))
+            if layer in watched.layers and self._choice.includes(layer)
         }
 
     def _show_progress(self, pl_module: LightningModule) -> None:
@@ -416,16 +382,6 @@ class BeliefMonitor(Callback):
         for handle in self._handles:
             handle.remove()
         self._handles = []
-
-
-def _as_tuple(globs: str | Sequence[str] | None) -> tuple[str, ...]:
-    if globs is None:
-        return ()
-    return (globs,) if isinstance(globs, str) else tuple(globs)
-
-
-def _matches(name: str, globs: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, glob) for glob in globs)
 
 
 def _batches(trainer: Any) -> int:

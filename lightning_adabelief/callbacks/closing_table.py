@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isnan
 
 from rich.console import Console
 from rich.panel import Panel
@@ -29,7 +30,8 @@ def layers_table(layers: Mapping[str, Mapping[str, float]]) -> Table:
     for header, _ in COLUMNS.values():
         table.add_column(header, justify="right", no_wrap=True)
     for name, values in layers.items():
-        table.add_row(name, *(shape.format(values[statistic]) for statistic, (_, shape) in COLUMNS.items()))
+        cells = [(shape, values[statistic]) for statistic, (_, shape) in COLUMNS.items()]
+        table.add_row(name, *("-" if isnan(value) else shape.format(value) for shape, value in cells))
     return table
 
 

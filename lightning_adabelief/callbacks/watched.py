@@ -136,6 +136,8 @@ class WatchedOptimizer:
         if not members:
             return {}
         table = layer_statistics(list(members.values()))
+        if not self.is_adabelief:
+            table["eps_share"] = torch.full_like(table["eps_share"], torch.nan)
         table["size"] = torch.tensor([float(param.numel()) for param, *_ in members.values()])
         if self._unclipped:
             table[UNCLIPPED] = torch.stack([self._unclipped[param].cpu() for param, *_ in members.values()])
