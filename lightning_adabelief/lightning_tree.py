@@ -29,6 +29,7 @@ __all__ = [
     "TensorBoardLogger",
     "Timer",
     "Trainer",
+    "isolate_rng",
     "is_overridden",
     "rank_zero_info",
     "rank_zero_warn",
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.utilities.model_helpers import is_overridden
     from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
+    from pytorch_lightning.utilities.seed import isolate_rng
 else:
     _NAMES = {
         "": ["Callback", "LightningDataModule", "LightningModule", "Trainer", "seed_everything"],
@@ -63,6 +65,7 @@ else:
         ".utilities.exceptions": ["MisconfigurationException"],
         ".utilities.model_helpers": ["is_overridden"],
         ".utilities.rank_zero": ["rank_zero_info", "rank_zero_warn"],
+        ".utilities.seed": ["isolate_rng"],
     }
     _tree = tree()
     for _submodule, _members in _NAMES.items():

@@ -13,17 +13,25 @@ def add_parser(commands: Any) -> None:
 
 def run(_: argparse.Namespace) -> None:
     """Print a table of the recipes."""
+    from itertools import groupby
+
     from rich.console import Console
     from rich.table import Table
 
-    from lightning_adabelief.recipes.catalog import FACTS, recipes
+    from lightning_adabelief.recipes.catalog import recipes
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
     table.add_column("recipe", no_wrap=True, style="cyan")
-    for fact in FACTS:
-        table.add_column(fact, no_wrap=fact == "parameters", justify="right" if fact == "parameters" else "left")
-    for recipe in recipes().values():
-        table.add_row(recipe.name, *(recipe.facts[fact] for fact in FACTS))
+    table.add_column("data")
+    table.add_column("parameters", no_wrap=True, justify="right")
+    table.add_column("the paper's")
+    table.add_column("measured here")
+    by_task = sorted(recipes().values(), key=lambda recipe: recipe.facts["task"])
+    for task, of_task in groupby(by_task, key=lambda recipe: recipe.facts["task"]):
+        table.add_row()
+        table.add_row(f"[bold default]{task}[/]")
+        for recipe in of_task:
+            table.add_row(recipe.name, *(recipe.facts[fact] for fact in ("data", "parameters", "paper", "measured")))
     console = Console()
     console.print(table)
     console.print("\nRun one:  [bold]adabelief fit --config RECIPE[/]\nCopy one: [bold]adabelief copy RECIPE[/]")

@@ -1,16 +1,16 @@
-"""Data for image classification."""
+"""Digits: real data that need no download."""
 
 from __future__ import annotations
 
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from lightning_adabelief.lightning_tree import LightningDataModule
+from lightning_adabelief.recipes.image_classification.loading import ImageDataModule
 
 
-class DigitsDataModule(LightningDataModule):
+class DigitsDataModule(ImageDataModule):
     """scikit-learn's handwritten digits: 1,797 real images of 8x8, in 10 classes; no download.
 
     The split is fixed and stratified by class: 1,077 images to train, 360 to validate, 360 to test.
@@ -23,12 +23,15 @@ class DigitsDataModule(LightningDataModule):
 
     SPLIT_SEED = 0
 
+    in_channels = 1
+    num_classes = 10
+
+    train_set: Subset
+    val_set: Subset
+    test_set: Subset
+
     def __init__(self, batch_size: int = 64, num_workers: int = 0) -> None:
-        super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"Invalid batch_size: {batch_size}. Give 1 or more")
-        self.batch_size = batch_size
-        self.num_workers = num_workers
+        super().__init__(batch_size, num_workers)
 
     def setup(self, stage: str) -> None:
         """Load the images and split them, the same way each time."""
@@ -47,25 +50,3 @@ class DigitsDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches of the training set; a last, smaller one is left out."""
         return self._loader(self.train_set, shuffle=True, drop_last=len(self.train_set) > self.batch_size)
-
-    def val_dataloader(self) -> DataLoader:
-        """Batches of the validation set."""
-        return self._loader(self.val_set)
-
-    def test_dataloader(self) -> DataLoader:
-        """Batches of the test set."""
-        return self._loader(self.test_set)
-
-    def predict_dataloader(self) -> DataLoader:
-        """Batches of the test set."""
-        return self._loader(self.test_set)
-
-    def _loader(self, dataset: Dataset, shuffle: bool = False, drop_last: bool = False) -> DataLoader:
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            shuffle=shuffle,
-            drop_last=drop_last,
-        )
