@@ -20,7 +20,9 @@ def run(_: argparse.Namespace) -> None:
 
     from lightning_adabelief.recipes.catalog import recipes
 
-    table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
+    console = Console()
+    gap = 2 if console.width >= 100 else 1
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, gap, 0, 0))
     table.add_column("recipe", no_wrap=True, style="cyan")
     table.add_column("data")
     table.add_column("parameters", no_wrap=True, justify="right")
@@ -32,6 +34,5 @@ def run(_: argparse.Namespace) -> None:
         table.add_row(f"[bold default]{task}[/]")
         for recipe in of_task:
             table.add_row(recipe.name, *(recipe.facts[fact] for fact in ("data", "parameters", "paper", "measured")))
-    console = Console()
     console.print(table)
     console.print("\nRun one:  [bold]adabelief fit --config RECIPE[/]\nCopy one: [bold]adabelief copy RECIPE[/]")

@@ -79,6 +79,8 @@ def test_scores_are_over_all_images_whatever_the_batches(tmp_path):
 
 def test_another_network_trains(tmp_path):
     class Rgb(DigitsDataModule):
+        in_channels = 3
+
         def setup(self, stage):
             super().setup(stage)
             images, labels = self.train_set.dataset.tensors
@@ -116,7 +118,7 @@ def test_it_trains_with_adabelief_by_default_on_named_parameters(tmp_path):
 
 
 def test_predictions_are_probabilities_with_and_without_labels():
-    module = ImageClassifier(SmallCNN()).eval()
+    module = ImageClassifier(SmallCNN(1, 10)).eval()
     images, labels = torch.rand(4, 1, 8, 8), torch.zeros(4).long()
     with torch.no_grad():
         probabilities = module.predict_step((images, labels), 0)

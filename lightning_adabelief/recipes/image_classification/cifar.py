@@ -24,7 +24,7 @@ class CIFAR10DataModule(ImageDataModule):
         root: The folder with the files, or to download them into.
         batch_size: Images a batch.
         val_share: The share of the 50,000 to validate on rather than to train on.
-        num_workers: Processes that load data.
+        num_workers: Processes that load data; None for one a CPU core, at most 16.
         download: Download the files if they are missing.
 
     Raises:
@@ -46,7 +46,7 @@ class CIFAR10DataModule(ImageDataModule):
         root: str = "data",
         batch_size: int = 128,
         val_share: float = 0.0,
-        num_workers: int = 4,
+        num_workers: int | None = None,
         download: bool = True,
     ) -> None:
         super().__init__(batch_size, num_workers)
@@ -74,22 +74,30 @@ class CIFAR10DataModule(ImageDataModule):
             ) from error
 
     def setup(self, stage: str) -> None:
-        """Read the files, and set the validation images apart."""
+        """Read the files, and set the validation images apart.
+
+        Raises:
+            ValueError: If the validation images are asked for, and there are none.
+        """
         plain = v2.PILToTensor()
-        varied = v2.Compose([v2.PILToTensor(), v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()])
-        self.train_set = train_set = self._read(train=True, transform=varied)
-        self.val_set = None
+        varied = v2.Compose([plain, v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()])
+        all_train = self._read(train=True, transform=varied)
+        self.class_names = all_train.classes
         self.test_set = self._read(train=False, transform=plain)
-        self.class_names = train_set.classes
+        self.train_set, self.val_set = all_train, None
         if self.val_share:
             train, val = train_test_split(
-                range(len(train_set)),
+                range(len(all_train)),
                 test_size=self.val_share,
                 random_state=self.SPLIT_SEED,
-                stratify=train_set.targets,
+                stratify=all_train.targets,
             )
-            self.train_set = Subset(train_set, train)
+            self.train_set = Subset(all_train, train)
             self.val_set = Subset(self._read(train=True, transform=plain), val)
+        elif stage == "validate":
+            raise ValueError("With val_share 0 there is nothing to validate on. Give 0.1, or test instead")
+        elif self.trainer is not None:
+            self.trainer.limit_val_batches = 0  # of an empty loader, Lightning would warn
 
     def _read(self, **options: Any) -> datasets.CIFAR10:
         return self.dataset(self.root, **options)

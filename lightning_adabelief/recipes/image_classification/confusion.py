@@ -4,27 +4,32 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchmetrics.utilities.plot import plot_confusion_matrix
 
 MOST_CLASSES = 100
 """More can't be read off a figure."""
 
 
 def draw_confusion(matrix: Tensor, names: list[str] | None = None) -> Figure:
-    """Draw a confusion matrix; up to 20 classes have their names and shares written in.
+    """Draw a confusion matrix; up to 20 classes are named, and their shares, from 0.01 on, written in.
 
     Args:
         matrix: Of shape (num_classes, num_classes): the share of each true class, down, that was
             taken for each class, across.
         names: The classes' names; None for their numbers.
     """
-    classes = len(matrix)
-    readable = classes <= 20
-    figure = Figure(figsize=(9, 8), layout="constrained")
+    shares = matrix.cpu().numpy()
+    classes = len(shares)
+    figure = Figure(figsize=(8, 7), layout="constrained")
     axes = figure.subplots()
-    plot_confusion_matrix(matrix, ax=axes, add_text=readable, labels=names if readable else None, cmap="Blues")
-    if not readable:
-        axes.set_xticks(range(0, classes, 10))
-        axes.set_yticks(range(0, classes, 10))
-    figure.colorbar(axes.images[0], label="share of the true class", shrink=0.8)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, label="share of the true class", shrink=0.8)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    if classes <= 20:
+        named = names or [str(number) for number in range(classes)]
+        axes.set_xticks(range(classes), named, rotation=45, ha="right")
+        axes.set_yticks(range(classes), named)
+        for true, predicted in zip(*(shares >= 0.01).nonzero(), strict=True):
+            share = shares[true, predicted]
+            colour = "white" if share > 0.5 else "black"
+            axes.text(predicted, true, f"{share:.2f}".lstrip("0"), ha="center", va="center", color=colour)
     return figure

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor
 from torchvision.datasets import ImageFolder
-from torchvision.io import decode_image
 from torchvision.transforms import v2
 
 from lightning_adabelief.recipes.image_classification.loading import ImageDataModule
@@ -23,7 +21,7 @@ class ImageFolderDataModule(ImageDataModule):
         root: The folder with ``train`` and ``val``.
         batch_size: Images a batch.
         size: Height and width of the images after the crop, in pixels.
-        num_workers: Processes that load data.
+        num_workers: Processes that load data; None for one a CPU core, at most 16.
 
     Raises:
         ValueError: If ``batch_size`` or ``size`` is less than 1.
@@ -36,7 +34,7 @@ class ImageFolderDataModule(ImageDataModule):
     mean = (0.485, 0.456, 0.406)  # ImageNet's
     std = (0.229, 0.224, 0.225)
 
-    def __init__(self, root: str, batch_size: int = 256, size: int = 224, num_workers: int = 8) -> None:
+    def __init__(self, root: str, batch_size: int = 256, size: int = 224, num_workers: int | None = None) -> None:
         super().__init__(batch_size, num_workers)
         if size < 1:
             raise ValueError(f"Invalid size: {size}. Give 1 or more")
@@ -50,8 +48,8 @@ class ImageFolderDataModule(ImageDataModule):
             FileNotFoundError: If there is no ``train`` or ``val``.
             ValueError: If they have different classes.
         """
-        varied = v2.Compose([v2.RandomResizedCrop(self.size, antialias=True), v2.RandomHorizontalFlip()])
-        centred = v2.Compose([v2.Resize(round(self.size / 0.875), antialias=True), v2.CenterCrop(self.size)])
+        varied = v2.Compose([v2.RandomResizedCrop(self.size), v2.RandomHorizontalFlip(), v2.PILToTensor()])
+        centred = v2.Compose([v2.Resize(round(self.size / 0.875)), v2.CenterCrop(self.size), v2.PILToTensor()])
         self.train_set = train_set = self._list("train", varied)
         self.val_set = self._list("val", centred, train_set.classes)
         has_test = (Path(self.root) / "test").is_dir()
@@ -67,7 +65,7 @@ class ImageFolderDataModule(ImageDataModule):
         folder = Path(self.root) / part
         if not folder.is_dir():
             raise FileNotFoundError(self.missing(folder))
-        images = ImageFolder(str(folder), transform=transform, loader=_decode)
+        images = ImageFolder(str(folder), transform=transform)
         if classes is not None and images.classes != classes:
             odd = sorted(set(images.classes) ^ set(classes))
             raise ValueError(
@@ -86,14 +84,14 @@ class ImageNetDataModule(ImageFolderDataModule):
         root: The folder with ``train`` and ``val``, a folder a class in each.
         batch_size: Images a batch.
         size: Height and width of the images after the crop, in pixels.
-        num_workers: Processes that load data.
+        num_workers: Processes that load data; None for one a CPU core, at most 16.
 
     Raises:
         ValueError: If ``batch_size`` or ``size`` is less than 1.
     """
 
     def __init__(
-        self, root: str = "data/imagenet", batch_size: int = 256, size: int = 224, num_workers: int = 8
+        self, root: str = "data/imagenet", batch_size: int = 256, size: int = 224, num_workers: int | None = None
     ) -> None:
         super().__init__(root, batch_size, size, num_workers)
 
@@ -104,8 +102,3 @@ class ImageNetDataModule(ImageFolderDataModule):
             f"from image-net.org, and unpack them into {folder.with_name('train')} and {folder.with_name('val')}, "
             "a folder a class; torchvision.datasets.ImageNet does that"
         )
-
-
-def _decode(path: str) -> Tensor:
-    """Read an image file as uint8 (3, H, W), without the detour over PIL."""
-    return decode_image(path, mode="RGB")

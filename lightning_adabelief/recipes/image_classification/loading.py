@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, ClassVar
 
 import torch
@@ -18,10 +19,10 @@ class ImageDataModule(LightningDataModule):
 
     Args:
         batch_size: Images a batch.
-        num_workers: Processes that load data.
+        num_workers: Processes that load data; None for one a CPU core, at most 16.
 
     Raises:
-        ValueError: If ``batch_size`` is less than 1.
+        ValueError: If ``batch_size`` is less than 1 or ``num_workers`` less than 0.
 
     Attributes:
         in_channels: Channels of the images.
@@ -44,21 +45,24 @@ class ImageDataModule(LightningDataModule):
     val_set: Dataset | None
     test_set: Dataset
 
-    def __init__(self, batch_size: int, num_workers: int) -> None:
+    def __init__(self, batch_size: int, num_workers: int | None) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"Invalid batch_size: {batch_size}. Give 1 or more")
+        if num_workers is not None and num_workers < 0:
+            raise ValueError(f"Invalid num_workers: {num_workers}. Give 0 or more, or null for one a CPU core")
         self.batch_size = batch_size
-        self.num_workers = num_workers
+        self.num_workers = min(_cores(), 16) if num_workers is None else num_workers
         self._normalize = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(self.mean, self.std)])
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches of the training set."""
         return self._loader(self.train_set, shuffle=True)
 
-    def val_dataloader(self) -> Any:
-        """Batches of the validation set, if there is one."""
-        return [] if self.val_set is None else self._loader(self.val_set)
+    def val_dataloader(self) -> DataLoader:
+        """Batches of the validation set."""
+        assert self.val_set is not None, "where there is no validation set, the Trainer is told so"
+        return self._loader(self.val_set)
 
     def test_dataloader(self) -> DataLoader:
         """Batches of the test set."""
@@ -84,3 +88,8 @@ class ImageDataModule(LightningDataModule):
             shuffle=shuffle,
             drop_last=drop_last,
         )
+
+
+def _cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
