@@ -1,7 +1,9 @@
 """CIFAR and ImageNet, read from a few images in the form in which the real ones come."""
 
 import re
-import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -63,23 +65,36 @@ def test_only_training_images_are_shifted_and_flipped(monkeypatch):
 
 def test_a_share_set_apart_is_validated_on(monkeypatch, capsys):
     write_cifar("data", monkeypatch)
-    words = ["--config", "cifar10-vgg11", "--data.num_workers=0"]
+    words = ["--config", "cifar10-resnet34", "--data.num_workers=0"]
     assert main(["fit", *words, "--trainer.fast_dev_run=true", "--data.val_share=0.2"]) == 0
     assert main(["validate", *words]) == 1
     assert "With val_share 0 there is nothing to validate on. Give 0.1" in capsys.readouterr().err
 
 
-def test_the_archive_is_downloaded_checked_and_unpacked(monkeypatch):
-    shutil.rmtree(pack_cifar("elsewhere", monkeypatch).parent / "cifar-10-batches-py")
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """A server from which CIFAR-10 is downloaded: the archive on it."""
+    archive = pack_cifar("elsewhere", monkeypatch)
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory="elsewhere")) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(datasets.CIFAR10, "url", f"http://127.0.0.1:{server.server_port}/{archive.name}")
+        yield archive
+        server.shutdown()
+
+
+def test_the_archive_is_downloaded_checked_and_unpacked(elsewhere):
     data = set_up(CIFAR10DataModule("data"))
     assert Path("data/cifar-10-python.tar.gz").is_file() and len(data.train_set) == 5 * IMAGES
 
 
 def test_an_archive_put_into_the_folder_is_unpacked_without_a_download(monkeypatch):
-    archive = pack_cifar("elsewhere", monkeypatch)
-    Path("data").mkdir()
-    shutil.move(archive, "data")
-    shutil.rmtree("elsewhere")
+    monkeypatch.setattr(datasets.CIFAR10, "url", "http://nowhere.invalid/cifar-10-python.tar.gz")
+    pack_cifar("data", monkeypatch)
     assert len(set_up(CIFAR10DataModule("data")).test_set) == IMAGES
 
 
@@ -96,10 +111,8 @@ def test_offline_the_error_names_the_file_its_size_and_the_folder(name, download
     assert error.startswith("error: ") and error.count("\n") == 1
 
 
-def test_an_archive_that_is_broken_is_the_same_error(monkeypatch, capsys):
-    archive = pack_cifar("elsewhere", monkeypatch)
-    shutil.rmtree(archive.parent / "cifar-10-batches-py")
-    archive.write_bytes(archive.read_bytes()[:-100])
+def test_a_broken_download_is_the_same_error(elsewhere, capsys):
+    elsewhere.write_bytes(elsewhere.read_bytes()[:-100])
     assert main(["fit", "--config", "cifar10-vgg11"]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert "170 MB" in error and "File not found or corrupted" in error

@@ -18,7 +18,7 @@ def test_the_papers_networks_keep_the_resolution_of_small_images(name):
     assert sizes[1] == (16 if name == "vgg11" else 32), "nothing is pooled before the second, but in a VGG"
 
 
-@pytest.mark.parametrize("name", ["vgg11_bn", "resnet18", "densenet121", "mobilenet_v3_small", "vit_b_32"])
+@pytest.mark.parametrize("name", ["squeezenet1_0", "resnet18", "densenet121", "mobilenet_v3_small", "vit_b_32"])
 def test_a_network_of_torchvision_takes_the_datas_channels_and_classes(name):
     network = TorchvisionNetwork(name)
     assert not list(network.parameters())
