@@ -51,7 +51,7 @@ def write_cifar(root, monkeypatch, dataset=datasets.CIFAR10):
 
 
 def pack_cifar(root, monkeypatch, dataset=datasets.CIFAR10):
-    """Write CIFAR as the archive that is downloaded; torchvision then checks this one's sum instead of the real one's."""
+    """Write CIFAR as the archive that is downloaded, and let torchvision check this one's sum."""
     folder = write_cifar(root, monkeypatch, dataset)
     archive = Path(root) / dataset.filename
     with tarfile.open(archive, "w:gz") as tar:

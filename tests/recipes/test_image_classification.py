@@ -4,9 +4,12 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torchvision
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_adabelief import AdaBelief
 from lightning_adabelief.recipes.image_classification import DigitsDataModule, ImageClassifier, SmallCNN
+from lightning_adabelief.recipes.image_classification.confusion import draw_confusion
+from lightning_adabelief.recipes.image_classification.metrics import make_metrics
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +135,132 @@ def test_a_checkpoint_loads_with_the_network_given(tmp_path):
     trainer.save_checkpoint(tmp_path / "x.ckpt")
     loaded = ImageClassifier.load_from_checkpoint(tmp_path / "x.ckpt", network=SmallCNN())
     assert torch.equal(loaded.network.classifier.weight, module.network.classifier.weight)
+
+
+def fit_with(tmp_path, callbacks=(), **options):
+    """One short epoch with some of the module's options: the module."""
+    module = ImageClassifier(SmallCNN(width=4), **options)
+    fit(module, tmp_path, limit_train_batches=2, limit_val_batches=1, callbacks=list(callbacks))
+    return module
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"label_smoothing": 0.1},
+        {"mixup": 0.2},
+        {"cutmix": 1.0},
+        {"mixup": 0.2, "cutmix": 1.0},
+        {"channels_last": True},
+    ],
+    ids=repr,
+)
+def test_each_option_of_training_trains(options, tmp_path):
+    plain, module = fit_with(tmp_path / "a"), fit_with(tmp_path / "b", **options)
+    assert torch.isfinite(module.trainer.callback_metrics["train/loss"])
+    assert "train/accuracy" in plain.trainer.callback_metrics.keys() & module.trainer.callback_metrics.keys()
+
+
+@pytest.mark.parametrize(
+    "options", [{"label_smoothing": 1.0}, {"label_smoothing": -0.1}, {"mixup": -1.0}, {"cutmix": -0.5}], ids=repr
+)
+def test_impossible_options_are_named(options):
+    with pytest.raises(ValueError, match="Invalid {}: {}".format(*next(iter(options.items())))):
+        ImageClassifier(SmallCNN(), **options)
+
+
+def test_smoothing_and_mixing_are_of_the_training_only():
+    """The loss by which runs are compared stays the cross-entropy."""
+    batch = torch.rand(16, 1, 8, 8), torch.arange(16) % 10
+    losses = []
+    for options in ({}, {"label_smoothing": 0.3, "mixup": 1.0, "cutmix": 1.0}):
+        torch.manual_seed(0)
+        module = ImageClassifier(SmallCNN(1, 10), **options)
+        module.configure_model()
+        module.log = lambda *_, **__: None
+        module.eval()
+        module.validation_step(batch, 0)
+        losses.append((module.val_metrics["loss"].compute(), module.training_step(batch, 0)))
+    assert losses[0][0] == losses[1][0] == losses[0][1]
+    assert losses[1][1] != losses[0][1]
+
+
+def test_channels_last_is_the_layout_of_weights_and_images(tmp_path):
+    module = fit_with(tmp_path, channels_last=True)
+    assert module.network.block2[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_compiled_network_has_the_plain_ones_checkpoint(tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(SmallCNN, "compile", lambda self: compiled.append(self))
+    module = fit_with(tmp_path, compile=True)
+    assert compiled == [module.network]
+    assert module.state_dict().keys() == fit_with(tmp_path).state_dict().keys()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_network_learns_the_same(tmp_path):
+    def loss(**options):
+        pl.seed_everything(0, verbose=False)
+        return fit_with(tmp_path, **options).trainer.callback_metrics["val/loss"]
+
+    torch.testing.assert_close(loss(compile=True), loss(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")
+def test_an_average_of_the_weights_can_be_kept(tmp_path):
+    callbacks = pytest.importorskip("pytorch_lightning.callbacks.weight_averaging", reason="new in Lightning 2.6")
+    average = callbacks.EMAWeightAveraging(decay=0.9)
+    module = fit_with(tmp_path, callbacks=[average])
+    assert module.trainer.global_step == 2
+    assert torch.equal(average._average_model.module.network.classifier.weight, module.network.classifier.weight)
+
+
+def test_top_5_and_calibration_are_what_they_are_by_hand():
+    torch.manual_seed(0)
+    probabilities, labels = (3 * torch.randn(200, 10)).softmax(1), torch.randint(10, (200,))
+    metrics = make_metrics(10, "test")
+    for half in (slice(0, 50), slice(50, 200)):
+        metrics.update(preds=probabilities[half], target=labels[half], value=torch.tensor(1.0), weight=1)
+    scores = metrics.compute()
+    in_top_5 = (probabilities.topk(5).indices == labels[:, None]).any(1).float().mean()
+    assert scores["test/accuracy_top5"] == pytest.approx(in_top_5.item())
+    confidence, choice = probabilities.max(1)
+    error = 0.0
+    for low in torch.arange(15) / 15:
+        of_bin = (confidence > low) & (confidence <= low + 1 / 15)
+        if of_bin.any():
+            right = (choice == labels)[of_bin].float().mean()
+            error += of_bin.float().mean() * (right - confidence[of_bin].mean()).abs()
+    assert scores["test/calibration_error"] == pytest.approx(error.item(), abs=1e-5)
+
+
+def test_up_to_five_classes_have_no_top_5():
+    assert "val/accuracy_top5" not in make_metrics(5, "val").keys(keep_base=False)
+    assert "train/calibration_error" not in make_metrics(10, "train").keys(keep_base=False)
+
+
+def test_the_confusion_matrix_is_in_tensorboard_ever_more_seldom(tmp_path):
+    module = ImageClassifier(SmallCNN(width=4))
+    logger = pl.loggers.TensorBoardLogger(tmp_path)
+    trainer = fit(module, tmp_path, logger=logger, max_epochs=5, limit_train_batches=1, limit_val_batches=1)
+    trainer.test(module, DigitsDataModule(), verbose=False)
+    events = EventAccumulator(logger.log_dir).Reload()
+    assert [event.step for event in events.Images("val/confusion_matrix")] == [1, 2, 4]
+    assert len(events.Images("test/confusion_matrix")) == 1
+
+
+def test_a_confusion_matrix_has_the_classes_names_and_shares_in_it():
+    figure = draw_confusion(torch.tensor([[0.75, 0.25], [0.0, 1.0]]), ["cat", "dog"])
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["cat", "dog"]
+    shares = {(text.get_position(), text.get_text()) for text in axes.texts}
+    assert shares == {((0, 0), "0.75"), ((1, 0), "0.25"), ((1, 1), "1.00")}, "across: predicted; down: true"
+    assert not draw_confusion(torch.eye(100)).axes[0].texts
+
+
+def test_more_than_100_classes_have_no_confusion_matrix():
+    module = ImageClassifier(SmallCNN(1, 101))
+    module.configure_model()
+    assert module.confusion is None

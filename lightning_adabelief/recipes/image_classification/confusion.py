@@ -31,5 +31,5 @@ def draw_confusion(matrix: Tensor, names: list[str] | None = None) -> Figure:
         for true, predicted in zip(*(shares >= 0.01).nonzero(), strict=True):
             share = shares[true, predicted]
             colour = "white" if share > 0.5 else "black"
-            axes.text(predicted, true, f"{share:.2f}".lstrip("0"), ha="center", va="center", color=colour)
+            axes.text(predicted, true, f"{share:.2f}", ha="center", va="center", color=colour)
     return figure

@@ -12,13 +12,7 @@ def make_mixing(mixup: float, cutmix: float, num_classes: int) -> v2.Transform |
         mixup: Images are mixed with shares from Beta(mixup, mixup); 0 for no mixing.
         cutmix: A part of another image is pasted, of a share from Beta(cutmix, cutmix); 0 for no pasting.
         num_classes: Number of classes.
-
-    Raises:
-        ValueError: If one of the first two is negative.
     """
-    for name, value in {"mixup": mixup, "cutmix": cutmix}.items():
-        if value < 0:
-            raise ValueError(f"Invalid {name}: {value}. Give 0 for none, or more, such as 0.2")
     choices: list[v2.Transform] = []
     if mixup:
         choices.append(v2.MixUp(alpha=mixup, num_classes=num_classes))

@@ -94,6 +94,9 @@ class ImageClassifier(LightningModule):
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"Invalid label_smoothing: {label_smoothing}. Give a share in [0, 1), such as 0.1")
+        for name, value in {"mixup": mixup, "cutmix": cutmix}.items():
+            if value < 0:
+                raise ValueError(f"Invalid {name}: {value}. Give 0 for none, or more, such as 0.2")
         self.network = network
         self.num_classes = num_classes
         self.optimizer = optimizer
@@ -154,11 +157,11 @@ class ImageClassifier(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Take a batch into the validation metrics."""
-        self._evaluate(batch, batch_idx, self.val_metrics)
+        self._evaluate(batch, batch_idx, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Take a batch into the test metrics."""
-        self._evaluate(batch, batch_idx, self.test_metrics)
+        self._evaluate(batch, batch_idx, "test")
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
         """Return the probabilities (N, num_classes) of a batch of images, with labels or without."""
@@ -246,11 +249,11 @@ class ImageClassifier(LightningModule):
         check_logits(logits, self.num_classes)
         return logits
 
-    def _evaluate(self, batch: Batch, batch_idx: int, metrics: MetricCollection) -> None:
+    def _evaluate(self, batch: Batch, batch_idx: int, stage: str) -> None:
         images, labels = batch
         self._check(images, labels, batch_idx)
         logits = self._logits(images)
-        self._measure(metrics, logits, labels, nn.functional.cross_entropy(logits, labels))
+        self._measure(getattr(self, f"{stage}_metrics"), logits, labels, nn.functional.cross_entropy(logits, labels))
         if self.confusion is not None:
             self.confusion.update(logits, labels)
 
