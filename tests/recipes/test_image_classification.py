@@ -59,8 +59,7 @@ def fit(module, tmp_path, data=None, **options):
         default_root_dir=tmp_path,
         enable_progress_bar=False,
         enable_model_summary=False,
-        logger=False,
-        **{"max_epochs": 1, "enable_checkpointing": False} | options,
+        **{"logger": False, "max_epochs": 1, "enable_checkpointing": False} | options,
     )
     trainer.fit(module, data or DigitsDataModule())
     return trainer
@@ -252,7 +251,7 @@ def test_the_confusion_matrix_is_in_tensorboard_ever_more_seldom(tmp_path):
 
 
 def test_a_confusion_matrix_has_the_classes_names_and_shares_in_it():
-    figure = draw_confusion(torch.tensor([[0.75, 0.25], [0.0, 1.0]]), ["cat", "dog"])
+    figure = draw_confusion(torch.tensor([[3, 1], [0, 7]]), ["cat", "dog"])
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["cat", "dog"]
     shares = {(text.get_position(), text.get_text()) for text in axes.texts}

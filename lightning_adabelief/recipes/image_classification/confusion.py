@@ -9,15 +9,15 @@ MOST_CLASSES = 100
 """More can't be read off a figure."""
 
 
-def draw_confusion(matrix: Tensor, names: list[str] | None = None) -> Figure:
-    """Draw a confusion matrix; up to 20 classes are named, and their shares, from 0.01 on, written in.
+def draw_confusion(counts: Tensor, names: list[str] | None = None) -> Figure:
+    """Draw the shares of each true class; up to 20 classes are named, and shares from 0.01 on written in.
 
     Args:
-        matrix: Of shape (num_classes, num_classes): the share of each true class, down, that was
+        counts: Of shape (num_classes, num_classes): how many images of each true class, down, were
             taken for each class, across.
         names: The classes' names; None for their numbers.
     """
-    shares = matrix.cpu().numpy()
+    shares = (counts / counts.sum(dim=1, keepdim=True).clamp(min=1)).cpu().numpy()
     classes = len(shares)
     figure = Figure(figsize=(8, 7), layout="constrained")
     axes = figure.subplots()

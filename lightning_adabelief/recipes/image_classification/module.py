@@ -230,7 +230,7 @@ class ImageClassifier(LightningModule):
                 make_metrics(num_classes, stage) for stage in ("train", "val", "test")
             )
             if num_classes <= MOST_CLASSES:
-                self.confusion = MulticlassConfusionMatrix(num_classes, normalize="true", validate_args=False)
+                self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
         self._mixing = make_mixing(self.mixup, self.cutmix, num_classes)
         if self.channels_last:
             self.network.to(memory_format=torch.channels_last)
@@ -265,8 +265,8 @@ class ImageClassifier(LightningModule):
             self.log(name, metric, on_step=False, on_epoch=True, prog_bar=on_bar, batch_size=size)
 
     def _log_confusion(self, confusion: MulticlassConfusionMatrix, stage: str) -> None:
-        matrix = confusion.compute()  # in every process, for each has a part of it
+        counts = confusion.compute()  # in every process, for each has a part of it
         for logger in self.loggers if self.trainer.is_global_zero else []:
             if isinstance(logger, TensorBoardLogger):
-                figure = draw_confusion(matrix, getattr(getattr(self.trainer, "datamodule", None), "class_names", None))
+                figure = draw_confusion(counts, getattr(getattr(self.trainer, "datamodule", None), "class_names", None))
                 logger.experiment.add_figure(f"{stage}/confusion_matrix", figure, self.global_step)
