@@ -1,0 +1,129 @@
+"""Measure a training step of the recipes of image classification, where the data can't be had.
+
+    python benchmarks/recipe_step.py cifar10-vgg11 cifar10-resnet34 cifar10-densenet121 imagenet-resnet18
+
+Each runs in a process of its own, by its own config, on random images of the data's shape: batch size,
+network and optimizer are the recipe's; no data are read and nothing is logged. Times say how long an
+epoch would take, not how well the network would learn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+from common import RESULTS, markdown
+from machine import command, machine, versions
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_adabelief.lightning_tree import (
+    Callback,
+    LightningCLI,
+    LightningDataModule,
+    LightningModule,
+    Trainer,
+)
+from lightning_adabelief.recipes.catalog import find
+
+IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167}
+"""Training images of the data that a recipe's name begins with."""
+
+
+class RandomImages(LightningDataModule):
+    """Batches of random images, of the shape of another DataModule's."""
+
+    def __init__(self, like: LightningDataModule, batches: int) -> None:
+        super().__init__()
+        self.batch_size, self.in_channels = like.batch_size, like.in_channels
+        self.num_classes = getattr(like, "num_classes", 1000)  # ImageNet's are counted when its folders are read
+        size = getattr(like, "size", 32)
+        number = self.batch_size * batches
+        labels = torch.randint(self.num_classes, (number,))
+        self.images = TensorDataset(torch.randn(1, self.in_channels, size, size).expand(number, -1, -1, -1), labels)
+
+    def train_dataloader(self) -> DataLoader:
+        """The batches."""
+        return DataLoader(self.images, self.batch_size)
+
+
+class Stopwatch(Callback):
+    """Times the steps."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_train_batch_start(self, *_: object) -> None:
+        """Start."""
+        self.start = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        """Stop, when the device is done."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds.append(time.perf_counter() - self.start)
+
+
+def measure(recipe: str, steps: int) -> dict[str, float]:
+    """Take some steps of a recipe: its batch size, the median seconds, and the peak memory in GiB."""
+    quiet = ["--trainer.logger=false", "--trainer.callbacks=null", "--trainer.enable_checkpointing=false"]
+    cli = LightningCLI(
+        LightningModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        save_config_callback=None,
+        run=False,
+        trainer_defaults={"enable_model_summary": False, "enable_progress_bar": False, "limit_val_batches": 0},
+        args=["--config", str(find(recipe).path), *quiet, "--trainer.max_epochs=1"],
+    )
+    stopwatch = Stopwatch()
+    cli.trainer.callbacks.append(stopwatch)
+    data = RandomImages(cli.datamodule, batches=steps + 1)
+    cli.trainer.fit(cli.model, data)
+    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    peak = peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"batch": data.batch_size, "seconds": statistics.median(stopwatch.seconds[1:]), "memory": peak / 2**30}
+
+
+def main() -> None:
+    """Measure each recipe and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipes", nargs="+")
+    parser.add_argument("--steps", type=int, default=3, help="steps that are timed, after a first that is not")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(arguments.recipes[0], arguments.steps)))
+        return
+    rows = []
+    for recipe in arguments.recipes:
+        words = [sys.executable, __file__, recipe, f"--steps={arguments.steps}", "--one"]
+        done = subprocess.run(words, check=True, capture_output=True, text=True)
+        of = json.loads(done.stdout.splitlines()[-1])
+        hours = IMAGES[recipe.partition("-")[0]] / of["batch"] * of["seconds"] / 3600
+        rows.append([recipe, str(of["batch"]), f"{of['seconds']:.2f}", f"{hours:.2f}", f"{of['memory']:.1f}"])
+        print(rows[-1], flush=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    header = ["recipe", "batch size", "seconds a step", "hours an epoch", "peak memory, GiB"]
+    path = RESULTS / f"recipe_step-{device.type}.md"
+    path.write_text(
+        f"{markdown(header, rows)}\nMedian of {arguments.steps} steps on random images, after a first; an epoch is "
+        "reckoned from the step. Memory is the process's on a CPU, and the allocator's on a GPU. The machine had "
+        "other work to do at the time.\n\n"
+        f"- command: `{command()}`\n"
+        f"- machine: {machine(device)}\n"
+        f"- versions: {versions('torch', 'torchvision', 'pytorch-lightning', 'lightning-adabelief')}\n",
+        encoding="utf-8",
+    )
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()
