@@ -1,0 +1,44 @@
+"""The commands in the recipes' READMEs run as they are written, on small files, for an epoch."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import lightning_adabelief
+from lightning_adabelief.cli.main import main
+from lightning_adabelief.recipes.catalog import recipes
+
+README = Path(lightning_adabelief.__file__).parent / "recipes" / "image_classification" / "README.md"
+
+
+def commands(readme):
+    """The lines that begin with ``adabelief`` in a README's blocks of bash, continued ones joined."""
+    blocks = re.findall(r"```bash\n(.*?)```", readme.read_text(encoding="utf-8"), re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [" ".join(line.split()) for line in lines if line.startswith("adabelief ")]
+
+
+def test_every_recipe_of_the_folder_has_its_command():
+    of_folder = {name for name, recipe in recipes().items() if recipe.path.parent == README.parent}
+    assert of_folder <= {word for command in commands(README) for word in command.split()}
+
+
+@pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+@pytest.mark.parametrize("command", commands(README))
+def test_each_command_runs_for_an_epoch(command, paper_data, capsys):
+    words = shlex.split(command)[1:]
+    if words[0] == "fit":
+        short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.log_every_n_steps=1"]
+        words += [
+            *short,
+            "--trainer.limit_val_batches=1",
+            "--trainer.limit_test_batches=1",
+            "--data.num_workers=0",
+            "--data.batch_size=2",
+        ]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert words[0] == "copy" or ("test/accuracy" in out and "checkpoints/" in out)
