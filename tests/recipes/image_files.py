@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torchvision import datasets
 
-IMAGES = 12
+IMAGES = 20
 """A file; the real ones have 10,000 and more."""
 
 

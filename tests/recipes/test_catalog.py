@@ -49,6 +49,7 @@ QUICK = {"imagenet-resnet18": ["--data.batch_size=2"]}
 """What makes a step on two cores a matter of seconds."""
 
 
+@pytest.mark.filterwarnings("ignore:AdaBelief, step")  # what BeliefMonitor says of random images is no matter here
 @pytest.mark.parametrize("recipe", recipes().values(), ids=recipes().keys())
 def test_each_config_runs_and_its_parameters_are_counted(recipe, paper_data, monkeypatch):
     models = []

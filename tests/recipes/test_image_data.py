@@ -50,7 +50,7 @@ def test_cifar_trains_on_all_images_unless_a_share_is_set_apart(monkeypatch):
     whole = set_up(CIFAR10DataModule(num_workers=0))
     assert len(whole.train_set) == 5 * IMAGES and whole.val_set is None
     split = [set_up(CIFAR10DataModule(num_workers=0, val_share=0.25)) for _ in range(2)]
-    assert [len(s) for s in (split[0].train_set, split[0].val_set)] == [45, 15]
+    assert [len(s) for s in (split[0].train_set, split[0].val_set)] == [75, 25]
     assert not set(split[0].train_set.indices) & set(split[0].val_set.indices)
     assert split[0].val_set.indices == split[1].val_set.indices
 

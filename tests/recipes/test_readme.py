@@ -20,15 +20,20 @@ def commands(readme):
     return [" ".join(line.split()) for line in lines if line.startswith("adabelief ")]
 
 
+PLAIN = [f"adabelief fit --config {name}" for name in recipes()]
+"""What test_catalog runs for every recipe."""
+
+
 def test_every_recipe_of_the_folder_has_its_command():
-    of_folder = {name for name, recipe in recipes().items() if recipe.path.parent == README.parent}
-    assert of_folder <= {word for command in commands(README) for word in command.split()}
+    of_folder = [name for name, recipe in recipes().items() if recipe.path.parent == README.parent]
+    assert {f"adabelief fit --config {name}" for name in of_folder} <= set(commands(README))
 
 
 @pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
-@pytest.mark.parametrize("command", commands(README))
-def test_each_command_runs_for_an_epoch(command, paper_data, capsys):
+@pytest.mark.filterwarnings("ignore:AdaBelief, step")  # what BeliefMonitor says of random images is no matter here
+@pytest.mark.parametrize("command", [command for command in commands(README) if command not in PLAIN])
+def test_each_other_command_runs_for_an_epoch(command, paper_data, capsys):
     words = shlex.split(command)[1:]
     if words[0] == "fit":
         short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.log_every_n_steps=1"]
