@@ -2,6 +2,7 @@
 
 import re
 import threading
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -79,6 +80,10 @@ def elsewhere(monkeypatch):
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_):
             pass
+
+        def copyfile(self, *files):
+            with suppress(BrokenPipeError):  # torchvision asks twice, and hangs up on the first answer
+                super().copyfile(*files)
 
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory="elsewhere")) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
