@@ -64,6 +64,7 @@ def test_only_training_images_are_shifted_and_flipped(monkeypatch):
         assert all(torch.equal(fixed[0][0], fixed[0][0]) for _ in range(10))
 
 
+@pytest.mark.filterwarnings("ignore:AdaBelief, step")  # what BeliefMonitor says of random images is no matter here
 def test_a_share_set_apart_is_validated_on(monkeypatch, capsys):
     write_cifar("data", monkeypatch)
     words = ["--config", "cifar10-resnet34", "--data.num_workers=0"]
