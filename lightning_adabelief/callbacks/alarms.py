@@ -20,8 +20,8 @@ SPIKE = 10.0
 MEMORY = 20
 """Measurements that the running median looks back on; it speaks from the tenth on."""
 
-SILENT = 3
-"""Measurements in a row with a gradient of 0 that make a layer dead."""
+LASTING = 3
+"""Measurements in a row in which a layer must be found eps-bound, exploding or dead."""
 
 
 class Alarms:
@@ -37,7 +37,7 @@ class Alarms:
         self.clips_by_value = clips_by_value
         self._said: set[tuple[str, str]] = set()
         self._history: dict[str, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=MEMORY))
-        self._silent: dict[str, int] = defaultdict(int)
+        self._times: dict[tuple[str, str], int] = {}
 
     def check(self, step: int) -> list[str]:
         """Look at the layers as last measured.
@@ -75,7 +75,7 @@ class Alarms:
             for name, layer in self.watched.layers.items()
             if layer["silent_share"] < 1
         }
-        layers = self._fresh("eps", [name for name, share in shares.items() if share > EPS_SHARE])
+        layers = self._lasting("eps", [name for name, share in shares.items() if share > EPS_SHARE])
         if not layers:
             return None
         share = 100 * max(shares[name] for name in layers)
@@ -87,7 +87,7 @@ class Alarms:
 
     def _exploding(self, step: int) -> str | None:
         gains = {name: layer["step_gain_over_adam"] for name, layer in self.watched.layers.items()}
-        layers = self._fresh("gain", [name for name, gain in gains.items() if gain > GAIN])
+        layers = self._lasting("gain", [name for name, gain in gains.items() if gain > GAIN])
         if not layers:
             return None
         cause = (
@@ -100,13 +100,11 @@ class Alarms:
         return f"{self._where(layers, step)}: s_t is near 0 and the step up to {times}, for {cause}"
 
     def _dead(self, step: int) -> str | None:
-        for name, layer in self.watched.layers.items():
-            self._silent[name] = self._silent[name] + 1 if layer["grad_norm"] == 0 else 0
-        layers = self._fresh("dead", [name for name, times in self._silent.items() if times >= SILENT])
+        layers = self._lasting("dead", [name for name, layer in self.watched.layers.items() if layer["grad_norm"] == 0])
         if not layers:
             return None
         return (
-            f"{self._where(layers, step)}: the gradient is 0, each of the last {SILENT} times measured; s_t decays to "
+            f"{self._where(layers, step)}: the gradient is 0, each of the last {LASTING} times measured; s_t decays to "
             "0 and the effective step size grows. Freeze the layer (requires_grad_(False)), or look for what cuts it "
             "off, such as units that never fire"
         )
@@ -130,6 +128,12 @@ class Alarms:
             f"{self._where(layers, step)}: the update over the weight is {times[worst]:.0f} times its running median "
             f"(in {worst}). If the loss jumps as well, lower lr or clip gradients by norm"
         )
+
+    def _lasting(self, kind: str, layers: list[str]) -> list[str]:
+        """Those of the layers that were so the last times as well, if they were not yet named."""
+        for name in self.watched.layers:
+            self._times[kind, name] = self._times.get((kind, name), 0) + 1 if name in layers else 0
+        return self._fresh(kind, [name for name in layers if self._times[kind, name] >= LASTING])
 
     def _fresh(self, kind: str, layers: list[str]) -> list[str]:
         """Those of the layers that a warning of this kind has not named, and does now."""

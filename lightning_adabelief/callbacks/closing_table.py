@@ -14,7 +14,6 @@ COLUMNS = {
     "effective_step_size": ("effective\nstep size", "{:.2e}"),
     "step_gain_over_adam": ("gain over\nAdam", "{:.2f}x"),
     "eps_share": ("eps\nshare", "{:.1%}"),
-    "update_to_weight": ("update to\nweight", "{:.2e}"),
 }
 TITLE = "The most notable layers, when last measured"
 
