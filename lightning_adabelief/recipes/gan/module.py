@@ -125,15 +125,18 @@ class GAN(LightningModule):
             self.log(f"train/{name}", loss, prog_bar=True)
         return losses
 
-    def on_train_start(self) -> None:
-        """Measure what scores are to be compared with; take up the order of the data where it was left."""
-        if self.evaluation is not None:
-            self.evaluation.measure_references(self)
-        if self.global_rank > 0:  # a checkpoint has the noise of the first process
-            self._noise.manual_seed(self.seed + self.global_rank + self.trainer.world_size * self._critic_steps)
+    def on_fit_start(self) -> None:
+        """Take up the order of the data where the checkpoint left it: before the data are first gone through."""
         if self._order is not None:
             torch.set_rng_state(self._order)
             self._order = None
+        if self.global_rank > 0:  # a checkpoint has the noise of the first process
+            self._noise.manual_seed(self.seed + self.global_rank + self.trainer.world_size * self._critic_steps)
+
+    def on_train_start(self) -> None:
+        """Measure what scores are to be compared with."""
+        if self.evaluation is not None:
+            self.evaluation.measure_references(self)
 
     def on_validation_epoch_start(self) -> None:
         """Begin to compare."""

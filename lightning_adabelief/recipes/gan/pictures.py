@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torchvision.io import write_png
+from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from lightning_adabelief.lightning_tree import Callback, TensorBoardLogger
@@ -28,7 +28,7 @@ class Pictures(Callback):
 
     They go to TensorBoard as ``samples``, ``interpolation`` and ``losses``, and beside the logs into
     ``pictures/``: there the latest of each is ``<name>.png``, and each grid of samples is kept, as
-    ``samples-<batches>.png``.
+    ``samples-<epoch>.png``.
 
     Args:
         seed: Of the noise.
@@ -43,7 +43,7 @@ class Pictures(Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Note the losses, where the Trainer logs."""
         self._latest |= outputs
-        step = _batches(trainer)
+        step = _batches(trainer) + 1  # counted after this
         if trainer.log_every_n_steps and step % trainer.log_every_n_steps == 0 and "generator_loss" in self._latest:
             critic, generator = (float(self._latest[name]) for name in ("critic_loss", "generator_loss"))
             self._losses.append((step, critic, generator))
@@ -63,9 +63,8 @@ class Pictures(Callback):
         if trainer.log_dir and not trainer.fast_dev_run:
             folder = Path(trainer.log_dir) / "pictures"
             folder.mkdir(parents=True, exist_ok=True)
-            write_png(samples, str(folder / f"samples-{step:06}.png"))
-            write_png(samples, str(folder / "samples.png"))
-            write_png(strips, str(folder / "interpolation.png"))
+            for name, picture in ((f"samples-{trainer.current_epoch + 1:04}", samples), ("samples", samples), ("interpolation", strips)):
+                to_pil_image(picture).save(folder / f"{name}.png", optimize=True)
             losses.savefig(folder / "losses.png", dpi=120)
 
     def state_dict(self) -> dict[str, Any]:

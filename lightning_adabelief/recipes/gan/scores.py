@@ -197,6 +197,9 @@ class InceptionScores(Scores):
     names = ("fid", "kid", "inception_score")
     num_features = 2048
 
+    AT_ONCE = 64
+    """Images, which the network enlarges to 299x299."""
+
     def __init__(self, weights: str | None = None, num_samples: int = 10_000) -> None:
         super().__init__(num_samples)
         try:
@@ -220,8 +223,10 @@ class InceptionScores(Scores):
 
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The last pooling layer, and the logits without their bias."""
-        pixels = ((images + 1) * 127.5).round().clamp(0, 255).byte()
-        return self._network(pixels.expand(-1, 3, -1, -1))
+        pixels = ((images + 1) * 127.5).round().clamp(0, 255).byte().expand(-1, 3, -1, -1)
+        parts = [self._network(part) for part in pixels.split(self.AT_ONCE)]
+        features, logits = (torch.cat(of_part) for of_part in zip(*parts, strict=True))
+        return features, logits
 
 
 class _Given(nn.Module):
