@@ -6,7 +6,7 @@ The GAN is ``digits-wgan``, chosen before any of this was run: of the three, wei
 known to fail. Its networks and its clipping were chosen with AdaBelief. Each optimizer has the same
 networks, data, budget and seeds, and one learning rate for both networks, the best of the same three on
 a seed of its own; AdaBelief's betas and eps are the paper's, Adam has the same betas, and the rest is
-torch's default.
+torch's default. What is scored is the generator itself, and no average of its weights.
 
 A run has collapsed, decided beforehand, if its last distance is above half the untrained generator's, is
 not a number, or fewer than 5 of the 10 classes are among its last samples. Measured is the last epoch,
@@ -62,6 +62,7 @@ def run(arguments: argparse.Namespace, optimizer: str, rate: float, seed: int) -
             f"--model.seed={seed}",
             f"--model.generator_optimizer={described}",
             f"--model.critic_optimizer={described}",
+            "--model.ema_decay=null",  # an average would hide how the weights go
             "--trainer.callbacks=null",
             "--trainer.enable_checkpointing=false",
             "--trainer.logger=false",

@@ -233,6 +233,11 @@ def test_scores_tell_real_images_from_noise_and_from_too_few_classes():
     assert compare(scores, real, real[:1].expand(50, -1, -1, -1))["classes_digits"] == 1
 
 
+def test_the_distance_of_images_that_are_not_finite_is_nan():
+    scores, real = prepared_scores(training_steps=2)
+    assert torch.tensor(compare(scores, real, torch.full((50, 1, 8, 8), torch.nan))["frechet_digits"]).isnan()
+
+
 def test_scores_of_a_classifier_are_never_called_fid_kid_or_inceptions():
     scores, real = prepared_scores(training_steps=2)
     names = compare(scores, real[:50], real[50:]).keys()

@@ -119,7 +119,7 @@ class GAN(LightningModule):
         generator_optimizer, critic_optimizer = self.optimizers()  # type: ignore[attr-defined]
         losses = {"critic_loss": self._step_critic(critic_optimizer, real, labels)}
         self._critic_steps += 1
-        if self._critic_steps % self.n_critic == 0:
+        if self._critic_steps % self.n_critic == 0 or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             losses["generator_loss"] = self._step_generator(generator_optimizer, len(real), labels)
         for name, loss in losses.items():
             self.log(f"train/{name}", loss, prog_bar=True)

@@ -50,7 +50,7 @@ class Pictures(Callback):
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Draw."""
-        if trainer.sanity_checking or not trainer.loggers or not trainer.is_global_zero:
+        if trainer.sanity_checking or trainer.fast_dev_run or not trainer.loggers or not trainer.is_global_zero:
             return
         samples, strips = draw_samples(pl_module, self.seed), draw_interpolation(pl_module, self.seed)
         losses = draw_losses(self._losses)
@@ -60,10 +60,14 @@ class Pictures(Callback):
                 logger.experiment.add_image("samples", samples, step)
                 logger.experiment.add_image("interpolation", strips, step)
                 logger.experiment.add_figure("losses", losses, step, close=False)
-        if trainer.log_dir and not trainer.fast_dev_run:
+        if trainer.log_dir:
             folder = Path(trainer.log_dir) / "pictures"
             folder.mkdir(parents=True, exist_ok=True)
-            for name, picture in ((f"samples-{trainer.current_epoch + 1:04}", samples), ("samples", samples), ("interpolation", strips)):
+            for name, picture in (
+                (f"samples-{trainer.current_epoch + 1:04}", samples),
+                ("samples", samples),
+                ("interpolation", strips),
+            ):
                 to_pil_image(picture).save(folder / f"{name}.png", optimize=True)
             losses.savefig(folder / "losses.png", dpi=120)
 
@@ -123,7 +127,8 @@ def draw_losses(losses: list[tuple[int, float, float]]) -> Figure:
 def _picture(gan: GAN, noise: Tensor, labels: Tensor | None, columns: int) -> Tensor:
     images = (gan(noise, labels).float() / 2 + 0.5).clamp(0, 1)
     enlarged = interpolate(images, scale_factor=max(1, LEAST_SIZE // images.shape[-1]))
-    return (make_grid(enlarged, nrow=columns, padding=2, pad_value=0.5) * 255).round().byte().cpu()
+    padding = max(2, enlarged.shape[-1] // 8)
+    return (make_grid(enlarged, nrow=columns, padding=padding, pad_value=0.25) * 255).round().byte().cpu()
 
 
 def _batches(trainer: Any) -> int:

@@ -88,14 +88,18 @@ class Comparison:
         self.counts[real] += len(images)
 
     def compute(self) -> dict[str, float]:
-        """From each score's name to its value; the Fréchet distance comes first."""
+        """From each score's name to its value, NaN where an image is not finite; the Fréchet distance comes first."""
         self.kernel.subset_size = min(self.KERNEL_SUBSET, *self.counts.values())
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*degrees of freedom")  # of too few images
             torch.manual_seed(0)  # of the subsets
-            values = (self.frechet.compute(), self.kernel.compute()[0], self.inception.compute()[0])
+            values = (self._frechet(), self.kernel.compute()[0], self.inception.compute()[0])
         named = {name: float(value) for name, value in zip(self.scores.names, values, strict=True)}
         return named | self.scores.count_classes(torch.cat(_as_list(self.inception.features)))
+
+    def _frechet(self) -> Tensor:
+        sums = self.frechet.fake_features_sum
+        return self.frechet.compute() if sums.isfinite().all() else sums.new_tensor(torch.nan)
 
 
 class ClassifierScores(Scores):
