@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import os
 import statistics
 import time
+import warnings
 from typing import Any
 
 from common import RESULTS, markdown
@@ -35,8 +37,8 @@ SEED_OF_RATES = 100
 ADABELIEF = {"betas": [0.5, 0.999], "eps": 1e-12, "rectify": False, "weight_decouple": False}
 OPTIMIZERS = {
     "AdaBelief": ("lightning_adabelief.AdaBelief", ADABELIEF),
-    "Adam": ("torch.optim.Adam", {"betas": [0.5, 0.999]}),
-    "RMSprop": ("torch.optim.RMSprop", {}),
+    "Adam": ("torch.optim.Adam", {"betas": [0.5, 0.999], "eps": 1e-8}),
+    "RMSprop": ("torch.optim.RMSprop", {"alpha": 0.99, "eps": 1e-8}),
 }
 LEAST_CLASSES = 5
 MOST_SHARE = 0.5
@@ -116,6 +118,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="default: the recipe's")
     arguments = parser.parse_args()
 
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
     header = ["optimizer", "lr", "distance", "range", "of the untrained's", "collapsed"]
     rows, tried, everything = [], [], []
     for optimizer in OPTIMIZERS:
