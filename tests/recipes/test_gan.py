@@ -8,7 +8,7 @@ import torch
 import yaml
 from torch import nn
 
-from lightning_adabelief import AdaBelief
+from lightning_adabelief import AdaBelief, BeliefMonitor
 from lightning_adabelief.cli.main import main
 from lightning_adabelief.recipes.catalog import recipes
 from lightning_adabelief.recipes.gan import (
@@ -69,6 +69,18 @@ def test_the_critic_steps_with_each_batch_and_the_generator_with_every_third(los
     assert steps_of(generator) == {32 // 3}
     assert generator.param_groups[0]["param_names"][0] == "generator.first.0.weight"
     assert all(name.startswith("critic.") for name in critic.param_groups[0]["param_names"])
+
+
+def test_each_optimizer_warms_up_in_its_own_steps(tmp_path):
+    gan = make_gan(
+        generator_optimizer=lambda params: AdaBelief(params, warmup=0.5),
+        critic_optimizer=lambda params: AdaBelief(params, warmup=0.5),
+        n_critic=4,
+    )
+    trainer = make_trainer(tmp_path, max_epochs=2, limit_val_batches=0)
+    trainer.fit(gan, DigitsDataModule())
+    generator, critic = (optimizer.param_groups[0]["total_steps"] for optimizer in trainer.optimizers)
+    assert (generator, critic) == (8, 32)
 
 
 def test_weights_are_clipped_after_each_step_of_the_critic(tmp_path):
@@ -314,6 +326,14 @@ def test_validation_logs_the_distance_with_what_it_is_to_be_compared_with(tmp_pa
     assert tested["test/frechet_digits"] > 0
 
 
+def test_beliefs_of_generator_and_critic_go_by_their_names(tmp_path):
+    logger = Tags()
+    options = {"logger": logger, "callbacks": [BeliefMonitor(every_n_steps=1)], "limit_val_batches": 0}
+    make_trainer(tmp_path, limit_train_batches=2, **options).fit(make_gan(), DigitsDataModule())
+    assert {"belief/s_t/generator", "belief/s_t/critic"} <= logger.metrics.keys()
+    assert any(tag.startswith("belief/s_t/critic.layers") for tag in logger.metrics)
+
+
 @pytest.mark.parametrize("num_classes", [None, 10])
 def test_pictures_go_to_tensorboard_and_beside_the_logs(num_classes, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -356,7 +376,7 @@ def test_cifar10s_images_are_as_they_are_and_all_are_trained_on(paper_data):
     data = CIFAR10Images(num_workers=0)
     data.prepare_data()
     data.setup("fit")
-    assert len(data.train_set) == 60 and len(data.val_set) == 12 and len(data.test_set) == 12
+    assert len(data.train_set) == 5 * len(data.test_set) == 5 * len(data.val_set)
     images, labels = data.on_after_batch_transfer(next(iter(data.val_dataloader())), 0)
     assert images.dtype == torch.float32 and images.min() >= 0 and 0.9 < images.max() <= 1
     assert torch.equal(images, data.on_after_batch_transfer(next(iter(data.val_dataloader())), 0)[0])

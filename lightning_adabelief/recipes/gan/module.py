@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from lightning_adabelief.configure import build_optimizer
 from lightning_adabelief.lightning_tree import LightningModule, OptimizerCallable
 from lightning_adabelief.optim import AdaBelief
 from lightning_adabelief.recipes.gan.evaluation import Evaluation
@@ -174,10 +175,10 @@ class GAN(LightningModule):
         return self(self.draw_noise(size, source), self.labels_in_turn(size)) / 2 + 0.5
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """Make the two optimizers, the generator's first, each over its named parameters."""
+        """Make the two optimizers, the generator's first, each over its named parameters and with its own steps."""
         return [
-            self.generator_optimizer(self._named("generator", self.generator)),
-            self.critic_optimizer(self._named("critic", self.critic)),
+            self._make_optimizer("generator", self.generator_optimizer, self.generator, 1 / self.n_critic),
+            self._make_optimizer("critic", self.critic_optimizer, self.critic, 1),
         ]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -225,8 +226,18 @@ class GAN(LightningModule):
         images, labels = batch
         return images * 2 - 1, None if self.generator.num_classes is None else labels
 
-    def _named(self, name: str, network: nn.Module) -> list[tuple[str, nn.Parameter]]:
-        return [(f"{name}.{inner}", param) for inner, param in network.named_parameters()]
+    def _make_optimizer(
+        self, name: str, optimizer: OptimizerCallable, network: nn.Module, steps_per_batch: float
+    ) -> Optimizer:
+        made = build_optimizer(
+            optimizer,
+            nn.ModuleDict({name: network}),
+            trainer=self.trainer,
+            steps_per_batch=steps_per_batch,
+            trainer_steps_per_batch=1 + 1 / self.n_critic,
+        )
+        made.param_groups[0]["name"] = name  # what BeliefMonitor calls it
+        return made
 
     def _log_scores(self, evaluation: Evaluation, stage: str) -> dict[str, float]:
         values = evaluation.finish(self)
