@@ -231,8 +231,9 @@ class _DoublingBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
-        self.conv1, self.conv2 = (nn.Conv2d(width, width, kernel_size=3, padding=1) for _ in range(2))
-        self.shortcut = nn.Conv2d(width, width, kernel_size=1)
+        # No biases: each is taken away again by a batch normalization.
+        self.conv1, self.conv2 = (nn.Conv2d(width, width, kernel_size=3, padding=1, bias=False) for _ in range(2))
+        self.shortcut = nn.Conv2d(width, width, kernel_size=1, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
         hidden = self.conv1(interpolate(self.norm1(images).relu(), scale_factor=2))
