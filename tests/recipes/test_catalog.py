@@ -45,7 +45,9 @@ def test_the_readme_quotes_what_was_measured():
     assert summary in (RESULTS.parents[1] / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.filterwarnings("ignore:AdaBelief, step")  # what BeliefMonitor says of random images is no matter here
+@pytest.mark.filterwarnings(
+    "ignore:(AdaBelief|generator|critic), step"
+)  # what BeliefMonitor says of random images is no matter here
 @pytest.mark.parametrize("recipe", recipes().values(), ids=recipes().keys())
 def test_each_config_runs_and_its_parameters_are_counted(recipe, paper_data, monkeypatch):
     models = []

@@ -35,7 +35,9 @@ def test_every_recipe_of_the_folder_has_its_command(readme):
 
 @pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
-@pytest.mark.filterwarnings("ignore:AdaBelief, step")  # what BeliefMonitor says of random images is no matter here
+@pytest.mark.filterwarnings(
+    "ignore:(AdaBelief|generator|critic), step"
+)  # what BeliefMonitor says of random images is no matter here
 @pytest.mark.parametrize("command", OTHERS)
 def test_each_other_command_runs_for_an_epoch(command, paper_data, capsys):
     words = shlex.split(command)[1:]
