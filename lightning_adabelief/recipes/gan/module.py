@@ -153,7 +153,9 @@ class GAN(LightningModule):
         """Generate as many images as ``scores`` asks for, and compare."""
         if self.evaluation is not None and not self.trainer.sanity_checking:
             values = self._log_scores(self.evaluation, "val")
-            self.log("val/distance", values[self.evaluation.scores.names[0]], prog_bar=True, logger=False)
+            self.log(
+                "val/distance", values[self.evaluation.scores.names[0]], prog_bar=True, logger=False, sync_dist=True
+            )
 
     def on_test_epoch_start(self) -> None:
         """Begin to compare."""
@@ -241,5 +243,5 @@ class GAN(LightningModule):
 
     def _log_scores(self, evaluation: Evaluation, stage: str) -> dict[str, float]:
         values = evaluation.finish(self)
-        self.log_dict({f"{stage}/{name}": value for name, value in values.items()})
+        self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, sync_dist=True)
         return values
