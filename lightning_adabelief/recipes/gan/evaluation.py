@@ -65,7 +65,8 @@ class Evaluation:
     def measure_references(self, gan: Any) -> None:
         """Measure what an untrained generator and a perfect one reach, where a DataModule has the images."""
         data = gan.trainer.datamodule
-        if data is None or self.untrained is not None or not gan.trainer.enable_validation:
+        known = self.untrained is not None or gan.global_step > 0  # a resumed run has no untrained generator
+        if data is None or known or not gan.trainer.enable_validation:
             return
         self._prepare(gan)
         distance = self.scores.names[0]
