@@ -111,7 +111,6 @@ class ClassifierScores(Scores):
 
     Args:
         name: Of the images, for the names of the scores.
-        num_classes: Number of classes that the images have.
         checkpoint: Of a trained ImageClassifier; None to train one as ``digits-cnn`` does, on the
             training images.
         network: The checkpoint's network (default: ``digits-cnn``'s).
@@ -128,7 +127,6 @@ class ClassifierScores(Scores):
     def __init__(
         self,
         name: str = "digits",
-        num_classes: int = 10,
         checkpoint: str | None = None,
         network: nn.Module | None = None,
         training_steps: int = 240,
@@ -139,7 +137,6 @@ class ClassifierScores(Scores):
             raise ValueError(f"Scores on {type(network).__name__}'s features need its weights. Give its checkpoint")
         self.names = (f"frechet_{name}", f"kernel_{name}", f"class_score_{name}")
         self.name = name
-        self.num_classes = num_classes
         self.checkpoint = checkpoint
         self.network = network
         self.training_steps = training_steps
@@ -169,12 +166,13 @@ class ClassifierScores(Scores):
 
         if self.network is None:
             images, _ = next(iter(batches))
-            self.network = SmallCNN(in_channels=images.shape[1], num_classes=self.num_classes)
+            classes = 1 + max(int(labels.max()) for _, labels in batches)
+            self.network = SmallCNN(in_channels=images.shape[1], num_classes=classes)
         self.classifier = self.network.to(device)
         if self.checkpoint is not None:
             self._load(self.checkpoint)
-        else:
-            _train(self.classifier, batches, 2 if quickly else self.training_steps)
+        elif not quickly:
+            _train(self.classifier, batches, self.training_steps)
         self.classifier.eval().requires_grad_(False)
         last = [layer for layer in self.classifier.modules() if isinstance(layer, nn.Linear)][-1]
         last.register_forward_pre_hook(self._keep)
