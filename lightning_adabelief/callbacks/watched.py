@@ -285,11 +285,16 @@ def _summed_up(table: dict[str, Tensor], rows: list[int]) -> dict[str, float]:
 
 
 def find_optimizers(optimizers: Iterable[Optimizer]) -> list[WatchedOptimizer]:
-    """Watch the AdaBeliefs, Adams and AdamWs among the optimizers, named as LearningRateMonitor names them."""
+    """Watch the AdaBeliefs, Adams and AdamWs among the optimizers.
+
+    An optimizer is called by the ``name`` of its only param group, if it has one; others are named as
+    LearningRateMonitor names them.
+    """
     seen: Counter[str] = Counter()
     found = []
     for optimizer in map(unwrap, optimizers):
-        kind = type(optimizer).__name__
+        first, *others = optimizer.param_groups
+        kind = type(optimizer).__name__ if others else first.get("name", type(optimizer).__name__)
         if isinstance(optimizer, (AdaBelief, Adam, AdamW)):
             found.append(WatchedOptimizer(f"{kind}-{seen[kind]}" if seen[kind] else kind, optimizer))
         seen[kind] += 1

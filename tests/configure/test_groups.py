@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lightning_adabelief import configure_adabelief
+from lightning_adabelief.configure.groups import named_parameters
 from tests.configure.nets import Net, fit
 
 
@@ -173,3 +174,11 @@ def test_the_split_is_logged_in_one_line(caplog):
         "AdaBelief: decayed 2 tensors (20 parameters); undecayed 5 tensors (20 parameters); "
         "frozen, left out 1 tensors (1 parameters)"
     )
+
+
+def test_names_are_those_of_the_weights_whatever_norm_they_are_parametrized_by():
+    network = nn.Sequential(
+        nn.utils.parametrizations.spectral_norm(nn.Linear(3, 3)), nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))
+    )
+    names = [name for name, _ in named_parameters(network)[0]]
+    assert sorted(names) == ["0.bias", "0.weight", "1.bias", "1.weight0", "1.weight1"]
