@@ -69,17 +69,18 @@ class Alarms:
         ]
 
     def _nothing_but_eps(self, step: int) -> str | None:
-        # Where there was no gradient, s_t is all eps whatever eps is: of the other weights' share
+        # Where there is no gradient s_t is all eps, whatever eps is: of the other weights' share
+        negligible = self.watched.negligible()
         shares = {
             name: 1 - (1 - layer["eps_share"]) / (1 - layer["silent_share"])
             for name, layer in self.watched.layers.items()
-            if layer["silent_share"] < 1
+            if layer["silent_share"] < 1 and name not in negligible
         }
         layers = self._lasting("eps", [name for name, share in shares.items() if share > EPS_SHARE])
         if not layers:
             return None
-        share = 100 * max(shares[name] for name in layers)
-        eps = max(group["eps"] for group in self.watched.optimizer.param_groups)
+        worst = max(layers, key=lambda name: shares[name])
+        share, eps = 100 * shares[worst], self.watched.layers[worst]["eps"]
         return (
             f"{self._where(layers, step)}: runs as SGD with momentum, for up to {share:.0f} % of s_t is accumulated "
             f"eps, not belief. Lower eps (it is {eps:g}) to let AdaBelief adapt"
@@ -111,7 +112,10 @@ class Alarms:
 
     def _spike(self, step: int) -> str | None:
         times = {}
+        negligible = self.watched.negligible()
         for name, layer in self.watched.layers.items():
+            if name in negligible:
+                continue
             # both, for a single weight on its way through 0 is small beside any update
             now, history = (layer["update_to_weight"], layer["update_norm"]), self._history[name]
             if len(history) >= MEMORY // 2:

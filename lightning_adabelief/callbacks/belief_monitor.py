@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -32,10 +32,14 @@ from lightning_adabelief.lightning_tree import (
     rank_zero_warn,
 )
 from lightning_adabelief.optim.belief import elementwise
+from lightning_adabelief.optim.names import plain_name
 from lightning_adabelief.optim.statistics import LAYER_STATISTICS
 
 OPTIMIZER_STATISTICS = ("rectification", "warmup", "skipped_steps", "nonfinite_steps")
 DEFAULT = (*LAYER_STATISTICS, UNCLIPPED, *OPTIMIZER_STATISTICS)
+WHOLE = "model"
+"""What the summary of all layers is called, unless a layer is."""
+
 HISTOGRAMS = ("s_t", "effective_step_size", "step_gain_over_adam", "eps_share")
 
 
@@ -46,9 +50,11 @@ class BeliefMonitor(Callback):
     are ``belief/<statistic>/<layer>`` with the logger's own separator: for the ``top_k`` most notable
     layers, those whose effective step size, over the run so far, was furthest from the median
     layer's; and for ``model``, the summary of all layers. With several optimizers each has its own
-    ``top_k`` and its own summary, under its name instead of ``model``. Optimizers are named as
-    LearningRateMonitor names them: ``AdaBelief``, ``AdaBelief-1``, and ``AdaBelief/pg2`` for the
-    second of several param groups.
+    ``top_k`` and its own summary, under its name instead of ``model`` (so it has where a layer is called
+    that). Optimizers are named as LearningRateMonitor names them: ``AdaBelief``, ``AdaBelief-1``, and
+    ``AdaBelief/pg2`` for the second of several param groups; one whose only group has a ``name`` goes by
+    that. A layer that gets no gradient in the step that is measured is left out of it. Of several
+    monitors in a Trainer, the first logs the summaries and warns.
 
     ======================== ==================================================================
     statistic                for a layer
@@ -166,13 +172,14 @@ class BeliefMonitor(Callback):
     @property
     def state_key(self) -> str:
         """What tells the states of several monitors apart in a checkpoint."""
-        choice = self._choice
         return self._generate_state_key(
-            include=choice.include, exclude=choice.exclude, every_n_steps=self.every_n_steps
+            **vars(self._choice), every_n_steps=self.every_n_steps, statistics=self.statistics
         )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the optimizers and their layers, and check that all that was asked for is there."""
+        if not self._restored and _batches(trainer) > 0:  # the same Trainer fits again
+            self._restored = self.state_dict()
         self._watched = find_optimizers(trainer.optimizers)
         self._check(trainer, pl_module)
         clips_by_value = bool(trainer.gradient_clip_val) and trainer.gradient_clip_algorithm == "value"
@@ -181,19 +188,25 @@ class BeliefMonitor(Callback):
         self._begin_record(trainer, restored.get("record", {}))
         self._pending, self._pending_histograms = {}, {}  # what a fit that failed may have left
         for watched in self._watched:
-            watched.measured_at = _batches(trainer)
             if watched.name in restored:
                 watched.load_state_dict(restored[watched.name])
             if not (trainer.is_global_zero or watched.is_sharded):
                 continue  # rank 0 knows it all
 
             def after_step(*_: Any, watched: WatchedOptimizer = watched) -> None:
-                watched.count_step(check_finite="nonfinite_steps" in self.statistics)
-                if self._due(watched, trainer) and not watched.stands_still:
-                    self._measure(watched, pl_module)
+                watched.count_step()
+                if self._due(watched, trainer) and not watched.stands_still and self._measure(watched, pl_module):
                     watched.measured_at = _batches(trainer) + 1
 
             self._handles.append(watched.optimizer.register_step_post_hook(after_step))
+        self._has_begun = False
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Take the first interval to begin here: only now does a resumed Trainer know its batches."""
+        if not self._has_begun:
+            for watched in self._watched:
+                watched.measured_at = _batches(trainer)
+            self._has_begun = True
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Count the attempt: a step that the gradient scaler skips never reaches the optimizer."""
@@ -218,10 +231,12 @@ class BeliefMonitor(Callback):
         step = _batches(trainer)
         for watched, alarms in zip(self._watched, self._alarms, strict=True):
             measured = watched.measured_at == step + 1
+            if measured and self.heat_map and trainer.is_global_zero:
+                self._record.add(watched.name, step, self._recorded(watched, pl_module))
+            if not self._is_first:
+                continue
             if measured:
                 self._add("nonfinite_steps", watched.name, watched.nonfinite_steps)
-                if self.heat_map and trainer.is_global_zero:
-                    self._record.add(watched.name, step, self._recorded(watched, pl_module))
                 first = watched.first_nonfinite(parameter_names(self._watched, pl_module))
                 for warning in [*alarms.check(step), *alarms.nonfinite(first)]:
                     rank_zero_warn(warning)
@@ -240,17 +255,17 @@ class BeliefMonitor(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the heat map, unless it was written a short while ago."""
-        self._record.write_if_cheap(trainer.loggers)
+        self._write(self._record.write_if_cheap, trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the optimizers; write the heat map."""
         self._leave()
-        self._record.write(trainer.loggers)
+        self._write(self._record.write, trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave the optimizers; write what there is, and close a run that was interrupted as one that ended."""
         self._leave()
-        with suppress(OSError):  # which may be the exception itself: a full disk
+        with suppress(Exception):  # it must not hide the one that ended the training
             self._record.write(trainer.loggers)
         if isinstance(exception, KeyboardInterrupt):
             self._print_table(trainer)
@@ -303,8 +318,10 @@ class BeliefMonitor(Callback):
                 "BeliefMonitor(histograms=True) needs a TensorBoardLogger or WandbLogger, "
                 f"the Trainer has only: {kinds}. Add one, or leave histograms out"
             )
-        parameters = parameter_names(self._watched, pl_module).values()
-        self._choice.check(parameters, [name for name, _ in pl_module.named_parameters() if name not in parameters])
+        names = parameter_names(self._watched, pl_module)
+        optimized = {param for item in trainer.optimizers for group in item.param_groups for param in group["params"]}
+        frozen = [plain_name(name) for name, param in pl_module.named_parameters() if param not in optimized]
+        self._choice.check([[names[param] for param in watched.parameters()] for watched in self._watched], frozen)
 
     def _due(self, watched: WatchedOptimizer, trainer: Any) -> bool:
         """Whether to measure the step just taken: an interval has ended since the last measurement.
@@ -319,19 +336,21 @@ class BeliefMonitor(Callback):
         ended = batch // interval > watched.measured_at // interval
         return ended or batch == watched.measured_at or trainer.should_stop or trainer.fast_dev_run
 
-    def _measure(self, watched: WatchedOptimizer, pl_module: LightningModule) -> None:
-        """Take the statistics of the step just taken."""
+    def _measure(self, watched: WatchedOptimizer, pl_module: LightningModule) -> bool:
+        """Take the statistics of the step just taken; tell whether it moved a layer that is measured."""
         names = parameter_names(self._watched, pl_module)
         layers = watched.measure(names, self._choice.measures, self._choice.layer_of)
         if not layers:
-            return
-        summary, whole = watched.summary(), "model" if len(self._watched) == 1 else watched.name
+            return False
+        alone = len(self._watched) == 1 and WHOLE not in layers
+        summary, whole = watched.summary(), WHOLE if alone else watched.name
         for statistic in (*watched.statistics, UNCLIPPED):
             if statistic in summary:
-                self._add(statistic, whole, summary[statistic])
+                if self._is_first:
+                    self._add(statistic, whole, summary[statistic])
                 for layer in self._choice.select(watched):
                     self._add(statistic, layer, watched.layers[layer][statistic])
-        for name, values in watched.group_statistics().items():
+        for name, values in watched.group_statistics().items() if self._is_first else ():
             for statistic, value in values.items():
                 self._add(statistic, name, value)
         if self.histograms:
@@ -341,6 +360,7 @@ class BeliefMonitor(Callback):
                     logarithms = torch.cat([_finite_log10(values[statistic]) for values in weights])
                     if len(logarithms) > 0:
                         self._pending_histograms[f"belief_histograms/log10_{statistic}/{layer}"] = logarithms
+        return True
 
     def _add(self, statistic: str, name: str, value: float) -> None:
         if statistic in self.statistics:
@@ -350,6 +370,7 @@ class BeliefMonitor(Callback):
         """Begin the heat map or go on with it, and lay out TensorBoard."""
         monitors = [callback for callback in trainer.callbacks if isinstance(callback, BeliefMonitor)]
         place = monitors.index(self)
+        self._is_first = place == 0
         self._record = BeliefRecord(self.statistics, suffix=f"-{place}" if place else "")
         self._record.load_state_dict(restored)
         if self.custom_scalars and trainer.is_global_zero:
@@ -367,16 +388,23 @@ class BeliefMonitor(Callback):
 
     def _show_progress(self, pl_module: LightningModule) -> None:
         """Put the summaries that were asked for on the progress bar."""
-        wholes = ("model", *(watched.name for watched in self._watched))
+        wholes = (WHOLE, *(watched.name for watched in self._watched))
         for tag, value in self._pending.items():
             _, statistic, name = tag.split("/", 2)
             if statistic in self.prog_bar and name.split("/")[0] in wholes:
-                label = statistic if name in ("model", self._watched[0].name) else f"{statistic}/{name}"
+                label = statistic if name in (WHOLE, self._watched[0].name) else f"{statistic}/{name}"
                 pl_module.log(label, value, prog_bar=True, logger=False)
 
     def _print_table(self, trainer: Any) -> None:
         if self.closing_table and trainer.is_global_zero:
             print_layers(self.notable_layers())
+
+    def _write(self, write: Callable[[Any], None], trainer: Trainer) -> None:
+        """Write the heat map; what is in its way, such as a full disk, is no reason to end a training."""
+        try:
+            write(trainer.loggers)
+        except Exception as error:
+            rank_zero_warn(f"BeliefMonitor could not write its heat map: {error}")
 
     def _leave(self) -> None:
         for handle in self._handles:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from lightning_adabelief.callbacks.watched import WatchedOptimizer
@@ -51,17 +51,25 @@ class LayerChoice:
             return [name for name in watched.layers if self.includes(name)]
         return sorted(watched.layers, key=lambda name: -watched.notability[name])[: self.top_k]
 
-    def check(self, parameters: Iterable[str], frozen: Iterable[str]) -> None:
+    def check(self, of_optimizers: Sequence[Sequence[str]], frozen: Sequence[str]) -> None:
         """Check that there is what was chosen.
 
         Args:
-            parameters: The names of the optimizers' parameters.
+            of_optimizers: The names of each optimizer's parameters.
             frozen: Those of the module's others, which may come later.
 
         Raises:
-            MisconfigurationException: If a glob matches nothing, or no layer is left.
+            MisconfigurationException: If a glob matches nothing, no layer is left, or ``depth`` puts
+                parameters of several optimizers together.
         """
-        parameters, frozen = list(parameters), list(frozen)
+        parameters = [name for names in of_optimizers for name in names]
+        shared = [set(map(self.layer_of, names)) for names in of_optimizers]
+        for layer in set().union(*shared):
+            if sum(layer in layers for layers in shared) > 1:
+                raise MisconfigurationException(
+                    f"BeliefMonitor(depth={self.depth}) puts parameters of several optimizers into one layer, "
+                    f"{layer!r}. Give a larger depth"
+                )
         layers = list(dict.fromkeys(map(self.layer_of, parameters)))
         later = [*frozen, *map(self.layer_of, frozen)]
         for option, globs, names in (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from statistics import median
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.optim import Adam, AdamW, Optimizer
 
 from lightning_adabelief.optim.adabelief import AdaBelief
 from lightning_adabelief.optim.migrate import adam_as_adabelief
+from lightning_adabelief.optim.names import plain_name
 from lightning_adabelief.optim.options import as_number
 from lightning_adabelief.optim.schedule import rectification, warmup_factor
 from lightning_adabelief.optim.statistics import LAYER_STATISTICS, Layer, layer_statistics, model_statistics, norms
@@ -20,6 +22,9 @@ from lightning_adabelief.optim.statistics import LAYER_STATISTICS, Layer, layer_
 UNCLIPPED = "unclipped_grad_norm"
 PLACES = 1 << 32  # more than an optimizer has parameters
 NEVER = (1 << 63) - 1
+
+NEGLIGIBLE = 1e-5
+"""Of the median layer's gradient, root mean square: what is below is rounding, as a bias before a normalization has."""
 
 
 class WatchedOptimizer:
@@ -34,7 +39,8 @@ class WatchedOptimizer:
         taken: Steps that reached the optimizer.
         measured_at: The batch, counted from 1, in which it was last measured.
         logged_skips: ``noticed_skips`` when last logged.
-        layers: From a layer's name to its statistics, ``weight_norm`` and ``size`` when last measured.
+        layers: From a layer's name to its statistics, ``weight_norm``, ``silent_share``, ``size`` and ``eps``
+            when last measured.
         notability: From a layer's name to how notable it has been, summed over the measurements.
     """
 
@@ -93,18 +99,18 @@ class WatchedOptimizer:
         if found is None:
             return None
         place, taken = found
-        param = [param for param, _ in self._parameters()][place]
+        param = self.parameters()[place]
         return names[param], self._step() - (self.taken - taken)
 
-    def count_step(self, check_finite: bool) -> None:
-        """Count a step and, if asked, whether its gradient was finite, without waiting for the device."""
+    def count_step(self) -> None:
+        """Count a step, and whether its gradient was finite, without waiting for the device."""
         self.taken += 1
         self.attempted = max(self.attempted, self.taken)  # a raw optimizer steps without Lightning's hook
         found_inf = getattr(self.optimizer, "found_inf", None)
         if found_inf is not None:  # a fused Adam, told by the gradient scaler to stand still if it is 1
             self._stood_still = self._stood_still.to(found_inf.device) + found_inf.sum()
-        elif check_finite:
-            self._nonfinite.look([param for param, _ in self._parameters()], self.taken)
+        else:
+            self._nonfinite.look(self.parameters(), self.taken)
 
     def measure_unclipped(self) -> None:
         """Take the gradients' norms before they are clipped."""
@@ -145,10 +151,20 @@ class WatchedOptimizer:
         layers: dict[str, list[int]] = {}
         for i, name in enumerate(members):
             layers.setdefault(layer_of(name), []).append(i)
-        self.layers = {name: _summed_up(table, rows) for name, rows in layers.items()}
-        self._add_notability()
         everything = list(members.values())
-        return {name: [everything[i] for i in rows] for name, rows in layers.items()}
+        of_layers = {name: [everything[i] for i in rows] for name, rows in layers.items()}
+        self.layers = {
+            name: _summed_up(table, rows) | {"eps": max(group["eps"] for *_, group in of_layers[name])}
+            for name, rows in layers.items()
+        }
+        self._add_notability()
+        return of_layers
+
+    def negligible(self) -> set[str]:
+        """The layers whose gradient, when last measured, was nothing beside the others'."""
+        sizes = {name: layer["grad_norm"] / math.sqrt(layer["size"]) for name, layer in self.layers.items()}
+        usual = median(sizes.values())
+        return {name for name, size in sizes.items() if size < NEGLIGIBLE * usual}
 
     def summary(self) -> dict[str, float]:
         """The statistics of all measured layers together."""
@@ -184,6 +200,10 @@ class WatchedOptimizer:
         self._nonfinite = NonfiniteGradients(state["nonfinite_steps"])
         self.notability = Counter(state["notability"])
 
+    def parameters(self) -> list[Tensor]:
+        """All its parameters, but for empty ones."""
+        return [param for param, _ in self._parameters()]
+
     def _parameters(self) -> Iterable[tuple[Tensor, dict[str, Any]]]:
         for group in self.optimizer.param_groups:
             for param in group["params"]:
@@ -204,7 +224,13 @@ class WatchedOptimizer:
         """Add how far each layer's effective step size is, in powers of ten, from the median layer's."""
         sizes = torch.tensor([layer["effective_step_size"] for layer in self.layers.values()]).log10()
         distances = (sizes - sizes.nanmedian()).abs().nan_to_num(0.0, posinf=0.0)
-        self.notability.update(dict(zip(self.layers, distances.tolist(), strict=True)))
+        negligible = self.negligible()
+        self.notability.update(
+            {
+                name: 0.0 if name in negligible else distance
+                for name, distance in zip(self.layers, distances.tolist(), strict=True)
+            }
+        )
 
 
 class NonfiniteGradients:
@@ -220,7 +246,6 @@ class NonfiniteGradients:
     def __init__(self, count: int = 0) -> None:
         self._count = torch.tensor(count)
         self._first_place = self._first_taken = torch.tensor(-1)
-        self._places: tuple[list[int], Tensor] = ([], torch.empty(0))
 
     def look(self, params: list[Tensor], taken: int) -> None:
         """Look at the gradients of a step.
@@ -229,24 +254,22 @@ class NonfiniteGradients:
             params: All parameters, some of which may have no gradient.
             taken: The number of this step.
         """
-        places = [i for i, param in enumerate(params) if param.grad is not None]
-        if not places:
+        grads = [_local(param.grad) for param in params if param.grad is not None]
+        if not grads:
             return
-        grads = [_local(params[i].grad) for i in places]  # type: ignore[arg-type]
         device = grads[0].device
         together = all(grad.device == device for grad in grads)
         sizes = norms(grads) if together else torch.cat([norms([grad]).to(device) for grad in grads])
+        if len(grads) < len(params):  # a 0 in the place of each that is missing
+            found = iter(sizes.unbind())
+            none = torch.zeros_like(sizes[0])
+            sizes = torch.stack([none if param.grad is None else next(found) for param in params])
         bad = ~sizes.isfinite()
         self._count, self._first_place, self._first_taken = (
             value.to(device) for value in (self._count, self._first_place, self._first_taken)
         )
         first = bad.any() & (self._first_taken < 0)
-        place = bad.int().argmax()
-        if len(places) < len(params):
-            if self._places[0] != places:
-                self._places = (places, torch.tensor(places, device=device))
-            place = self._places[1][place]
-        self._first_place = torch.where(first, place, self._first_place)
+        self._first_place = torch.where(first, bad.int().argmax(), self._first_place)
         self._first_taken = self._first_taken.masked_fill(first, taken)
         self._count = self._count + bad.any()
 
@@ -307,17 +330,12 @@ def unwrap(optimizer: Any) -> Any:
 
 
 def parameter_names(watched: Iterable[WatchedOptimizer], module: torch.nn.Module) -> dict[Tensor, str]:
-    """Name each parameter as its optimizer does (``param_names``), else as the module does.
-
-    Where optimizers give one name to several parameters, all go by the module's names.
-    """
-    in_module = {param: name for name, param in module.named_parameters()}
-    by_module: dict[Tensor, str] = {}
-    by_optimizer: dict[Tensor, str] = {}
+    """Name each parameter as the module does, plainly; one that is not the module's as its optimizer does."""
+    in_module = {param: plain_name(name) for name, param in module.named_parameters()}
+    names: dict[Tensor, str] = {}
     for item in watched:
         for number, group in enumerate(item.optimizer.param_groups, start=1):
             for i, param in enumerate(group["params"]):
-                by_module[param] = in_module.get(param, f"{item.name}.pg{number}.{i}")
-                by_optimizer[param] = group["param_names"][i] if "param_names" in group else by_module[param]
-    unique = len(set(by_optimizer.values())) == len(by_optimizer)
-    return by_optimizer if unique else by_module
+                own = group["param_names"][i] if "param_names" in group else f"pg{number}.{i}"
+                names[param] = in_module.get(param, f"{item.name}.{own}")
+    return names

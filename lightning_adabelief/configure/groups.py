@@ -12,12 +12,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_adabelief.optim.adabelief import AdaBelief
+from lightning_adabelief.optim.names import plain_name
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 NORM_NAME = re.compile(r"norm(\dd)?$", re.IGNORECASE)  # a norm of the user's own, such as LlamaRMSNorm
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
-WRAPPERS = re.compile(r"\b(_fsdp_wrapped_module|_orig_mod|_checkpoint_wrapped_module)\.")
-PARAMETRIZED = re.compile(r"\bparametrizations\.(\w+)\.original")  # spectral and weight norm
 OPTIONS = frozenset(inspect.signature(AdaBelief).parameters) - {"params", "print_change_log"}
 
 Named = list[tuple[str, Tensor]]
@@ -36,9 +35,7 @@ def named_parameters(module: nn.Module) -> tuple[Named, Named]:
     Raises:
         ValueError: If none is trained.
     """
-    named: Named = [
-        (PARAMETRIZED.sub(r"\1", WRAPPERS.sub("", name)), param) for name, param in module.named_parameters()
-    ]
+    named: Named = [(plain_name(name), param) for name, param in module.named_parameters()]
     trained = [(name, param) for name, param in named if param.requires_grad]
     if not trained:
         what = f"all {len(named)} parameters are frozen" if named else "there is no parameter"

@@ -156,8 +156,8 @@ def _batch_statistics(layers: list[Layer]) -> dict[str, Tensor]:
         "grad_norm": grad_norms,
         "weight_norm": norms(params),
     }
-    device = exp_avgs[0].device
-    table = torch.stack([row.to(device, torch.float64, non_blocking=True) for row in rows.values()]).cpu()
+    device, dtype = exp_avgs[0].device, exp_avgs[0].dtype
+    table = torch.stack([row.to(device, dtype) for row in rows.values()]).cpu().double()
     return dict(zip(rows, table, strict=True))
 
 
