@@ -5,7 +5,8 @@
 The GAN is ``digits-wgan``, chosen before any of this was run: of the three, weight clipping is the one
 known to fail. Its networks and its clipping were chosen with AdaBelief. It is run as it is shipped, and
 with a critic without batch normalization, which is harder: added once the first had shown no collapse
-with AdaBelief and Adam, and before it was run. Each optimizer has the same
+with AdaBelief and Adam, and before it was run. The largest learning rate was added when the one below
+it, then the largest, had been the best for both. Each optimizer has the same
 networks, data, budget and seeds, and one learning rate for both networks, the best of the same
 four on a seed of its own; AdaBelief's betas and eps are the paper's, Adam has the same betas, and the rest is
 torch's default. What is scored is the generator itself, and no average of its weights.

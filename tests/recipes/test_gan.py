@@ -1,6 +1,7 @@
 """GANs: what steps when, what is measured, and that a resumed run goes on exactly."""
 
 import sys
+from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
@@ -409,3 +410,11 @@ def test_digits_come_within_15_percent_of_the_untrained_generators_distance(reci
     assert main(["fit", "--config", recipe]) == 0
     share = capsys.readouterr().out.split("frechet_digits_share")[1].split()[0]
     assert float(share) < 0.15
+
+
+def test_the_readme_quotes_the_stability_that_was_measured():
+    folder = Path(__file__).parents[2]
+    measured = (folder / "benchmarks/results/gan_stability.md").read_text(encoding="utf-8").splitlines()
+    readme = GANS[0].path.with_name("README.md").read_text(encoding="utf-8").splitlines()
+    quoted = [line for line in readme if line.startswith(("| AdaBelief", "| Adam", "| RMSprop"))]
+    assert len(quoted) == 6 and set(quoted) <= set(measured)
