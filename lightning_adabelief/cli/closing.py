@@ -44,7 +44,7 @@ def best_checkpoint(trainer: Trainer) -> str:
 
 
 def _title(trainer: Trainer) -> str:
-    return ", ".join(type(optimizer).__name__ for optimizer in trainer.optimizers)
+    return ", ".join(dict.fromkeys(type(optimizer).__name__ for optimizer in trainer.optimizers))
 
 
 def _scores(scores: Mapping[str, float]) -> Table:
