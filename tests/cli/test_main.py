@@ -117,7 +117,7 @@ def test_a_run_resumes_from_its_last_checkpoint(capsys):
 
 
 ERRORS = [
-    (["show", "digit-cnn"], "Unknown recipe: 'digit-cnn'. Did you mean digits-cnn?"),
+    (["show", "digit-cnn"], "Unknown recipe: 'digit-cnn'. Did you mean digits-cnn"),
     (["fit", "--config", "digit-cnn"], "Unknown config: 'digit-cnn'"),
     (["fit"], "Give a config that has both, for example --config digits-cnn"),
     (["fit", "digits-cnn"], "Did you mean --config digits-cnn?"),
