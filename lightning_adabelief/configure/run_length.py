@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from lightning_adabelief.lightning_tree import GradientAccumulationScheduler, Timer
+from lightning_adabelief.lightning_tree import is_a
 
 
 def optimizer_steps(
@@ -97,7 +97,7 @@ def _steps_of_epochs(trainer: Any) -> float:
     if not math.isfinite(batches):
         return math.inf
     for callback in trainer.callbacks:
-        if isinstance(callback, GradientAccumulationScheduler):
+        if is_a(callback, "GradientAccumulationScheduler"):
             return sum(math.ceil(batches / callback.get_accumulate_grad_batches(epoch)) for epoch in range(epochs))
     return math.ceil(batches / trainer.accumulate_grad_batches) * epochs
 
@@ -111,7 +111,7 @@ def _finite(trainer: Any, steps: float) -> float:
         return steps
     if trainer.max_epochs not in (None, -1):
         why = "the training data don't know their length, and there is no max_steps"
-    elif any(isinstance(callback, Timer) for callback in trainer.callbacks):
+    elif any(is_a(callback, "Timer") for callback in trainer.callbacks):
         why = "max_time alone says nothing of steps"
     else:
         why = "the Trainer has neither max_steps nor max_epochs"
