@@ -70,7 +70,8 @@ def configure_adabelief(
       options are those given with it and the optimizer's defaults; it stays one group, for
       ``BackboneFinetuning`` drives just one, and so ``weight_decay`` there is for its biases too.
     - The fused path is taken where it serves every parameter, on devices where it has been timed (the
-      CPU, where a kernel is compiled once a machine, for some seconds). No precision plugin, gradient
+      CPU, where a kernel is compiled once a machine, for some seconds), and neither ``foreach`` nor
+      ``differentiable`` is given, for a layer either. No precision plugin, gradient
       scaler, clipping or sharding is in its way.
     - A Trainer that clips gradients by value is warned of: it makes AdaBelief's steps explode.
 
@@ -120,8 +121,9 @@ def configure_adabelief(
     if total_steps is None and (shares or isinstance(schedule, str)):
         needed_for = f"warmup={shares[0]}" if shares else f"schedule={schedule!r}"
         total_steps = steps_needed(needed_for, trainer, steps_per_batch, trainer_steps_per_batch)
-    if fused is None and not options.get("foreach") and not options.get("differentiable"):
-        fused = _can_go_fused(trained, trainer) or None
+    if fused is None:
+        asked_for = any(_asks_for_a_path(some) for some in (options, *layers.values()))
+        fused = None if asked_for else _can_go_fused(trained, trainer) or None
     elif fused:
         for _, param in trained:
             check_fused(param)
@@ -154,6 +156,12 @@ def warn_of_clipping_by_value(trainer: Any) -> None:
             "with itself ever more, its s_t goes to 0, and the step explodes. Clip by norm: "
             "Trainer(gradient_clip_algorithm='norm')"
         )
+
+
+def _asks_for_a_path(options: Mapping[str, Any]) -> bool:
+    """Whether options leave the choice of the path open no more."""
+    chosen = options.get("foreach") is not None or options.get("fused") is not None
+    return chosen or bool(options.get("differentiable"))
 
 
 def _can_go_fused(named: Named, trainer: Any) -> bool:
