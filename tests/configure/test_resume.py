@@ -92,6 +92,50 @@ def test_what_does_not_differ_is_not_spoken_of(schedule, tmp_path, caplog):
     assert lines(caplog) == []
 
 
+def constant(optimizer):
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+
+
+KINDS = [
+    (
+        dict(schedule="cosine"),
+        dict(schedule="linear"),
+        "of eta_min, hold, length, T_max in the checkpoint and LinearAf",
+    ),
+    (
+        dict(schedule="step"),
+        dict(schedule=constant),
+        "of gamma, milestones in the checkpoint and ConstantLR, of factor",
+    ),
+    (
+        dict(schedule="step"),
+        dict(),
+        "there is a schedule in the checkpoint, of gamma, milestones, and none in the conf",
+    ),
+    (dict(), dict(schedule=constant), "there is no schedule in the checkpoint, and ConstantLR in the config"),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "said"), KINDS, ids=[said for _, _, said in KINDS])
+def test_a_schedule_of_another_kind_is_said_with_the_lr_that_goes_on(first, second, said, tmp_path, caplog):
+    run(Net(lr=1.0, **first), save_every=10, folder=tmp_path, max_epochs=2)
+    with caplog.at_level(logging.INFO):
+        run(Net(lr=1.0, **second), tmp_path / "step=10.ckpt", max_epochs=2, callbacks=[ResumeReport()])
+    (line,) = [line for line in lines(caplog) if "goes on" in line]
+    saved = torch.load(tmp_path / "step=10.ckpt", weights_only=True)
+    lr = saved["optimizer_states"][0]["param_groups"][0]["lr"]
+    assert said in line and line.endswith(f"the config's is taken, and lr goes on from the checkpoint's, {lr}")
+
+
+def test_where_no_schedule_drives_it_lr_is_the_one_that_is_taken(tmp_path, caplog):
+    run(Net(lr=1.0, schedule="step"), save_every=10, folder=tmp_path, max_epochs=2)
+    with caplog.at_level(logging.INFO):
+        run(Net(lr=0.5), tmp_path / "step=10.ckpt", max_epochs=2, callbacks=[ResumeReport()])
+    assert "ckpt_path: AdaBelief's lr is 0.1 in the checkpoint and 0.5 in the config; the checkpoint's is taken" in (
+        lines(caplog)
+    )
+
+
 class OfMilestones(Net):
     def configure_optimizers(self):
         optimizer = AdaBelief(self.named_parameters(), lr=torch.tensor(self.options["lr"]))
