@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, MultiStepLR
 
+from lightning_adabelief.lightning_tree import rank_zero_warn
+
 SCHEDULES = ("cosine", "linear", "step")
 STEP_AT, STEP_BY = 0.75, 0.1
 """The paper's schedule on CIFAR: a tenth of lr from epoch 150 of 200."""
@@ -25,6 +27,18 @@ class _Held:
     length: int
     last_epoch: int
     optimizer: torch.optim.Optimizer
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, and warn where the state is that of a shorter run: its length is taken."""
+        total_steps = self.hold + self.length
+        super().load_state_dict(state_dict)  # type: ignore[misc]
+        if (loaded := self.hold + self.length) < total_steps:
+            rank_zero_warn(
+                f"total_steps is {loaded} in the checkpoint and {total_steps} in this run: lr stays 0 from step "
+                f"{loaded} on, for a schedule goes on as it began. To train for {total_steps} steps, give total_steps="
+                f"{total_steps} to the first run, or begin a new run from the checkpoint's weights "
+                "(load_from_checkpoint, without ckpt_path)"
+            )
 
     def get_lr(self) -> list[Any]:
         """As torch's scheduler would, had it begun after ``hold`` steps."""

@@ -58,6 +58,7 @@ def lines(caplog):
     return [record.message for record in caplog.records if record.message.startswith("ckpt_path")]
 
 
+@pytest.mark.filterwarnings("ignore:total_steps is 6 in the checkpoint and 12 in this run")
 def test_options_that_differ_from_the_checkpoints_are_said_with_which_are_taken(tmp_path, caplog):
     first = dict(lr=1e-2, weight_decay=0.1, eps=1e-8, warmup=2, schedule="cosine")
     run(Net(**first), save_every=6, folder=tmp_path, max_epochs=1)
@@ -80,6 +81,17 @@ def test_options_that_differ_from_the_checkpoints_are_said_with_which_are_taken(
     ]
     assert trainer.optimizers[0].param_groups[0]["eps"] == 1e-8
     assert trainer.optimizers[0].param_groups[0]["initial_lr"] == 1e-2
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_a_run_that_is_made_longer_on_resuming_is_warned_of_once(schedule, tmp_path):
+    run(Net(schedule=schedule, warmup=0.5), save_every=6, folder=tmp_path, max_epochs=2)
+    with pytest.warns(UserWarning, match="total_steps") as said:
+        trainer = run(Net(schedule=schedule, warmup=0.5), tmp_path / "step=6.ckpt", max_epochs=4)
+    (warning,) = [str(warning.message) for warning in said if "total_steps" in str(warning.message)]
+    assert "total_steps is 12 in the checkpoint and 24 in this run: lr stays 0 from step 12 on" in warning
+    assert "give total_steps=24 to the first run" in warning
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-12)
 
 
 @pytest.mark.parametrize("schedule", [None, "cosine"])
