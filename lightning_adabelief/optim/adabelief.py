@@ -205,8 +205,9 @@ class AdaBelief(Optimizer):
                 what was done to it (see :mod:`lightning_adabelief.optim.migrate`).
 
         Raises:
-            ValueError: If the groups do not match this optimizer's, an option is not allowed, or the
-                state is not one of these; it then names the keys it found. Nothing is changed then.
+            ValueError: If the groups do not match this optimizer's (it names both), an option is not
+                allowed, or the state is not one of these (it names the keys it found). Nothing is
+                changed then.
         """
         saved: dict[str, Any] = {}
         done = None
@@ -214,6 +215,7 @@ class AdaBelief(Optimizer):
         def adapt(_: Optimizer, loaded: dict[str, Any]) -> dict[str, Any]:
             nonlocal saved, done
             saved, done = to_adabelief(loaded, self.param_groups)
+            _check_grouping(saved["param_groups"], self.param_groups)
             for group in saved["param_groups"]:
                 check_options(group)
             return saved
@@ -328,6 +330,21 @@ class AdaBelief(Optimizer):
                 found_inf=getattr(self, "found_inf", None),
             )
         return loss
+
+
+def _check_grouping(saved: list[dict[str, Any]], own: list[dict[str, Any]]) -> None:
+    """Check that a checkpoint's param groups are as many, and as large, as the optimizer's."""
+    if [len(group["params"]) for group in saved] == [len(group["params"]) for group in own]:
+        return
+    in_checkpoint, here = (
+        ", ".join(f"{group.get('name', 'unnamed')} ({len(group['params'])} parameters)" for group in groups)
+        for groups in (saved, own)
+    )
+    raise ValueError(
+        f"The checkpoint's param groups are not this optimizer's: {in_checkpoint} in the checkpoint, {here} here. "
+        "configure_adabelief groups by weight_decay (0, or more), decay_embeddings and layers, and leaves out what is "
+        "frozen: give these as the checkpoint's run had them"
+    )
 
 
 def _check_capturable(group: dict[str, Any], params: list[Tensor], steps: list[Tensor]) -> None:

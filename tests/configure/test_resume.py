@@ -1,6 +1,7 @@
 """A run that is resumed ends as one that was not interrupted, to the bit."""
 
 import logging
+import re
 
 import pytest
 import torch
@@ -81,6 +82,22 @@ def test_options_that_differ_from_the_checkpoints_are_said_with_which_are_taken(
     ]
     assert trainer.optimizers[0].param_groups[0]["eps"] == 1e-8
     assert trainer.optimizers[0].param_groups[0]["initial_lr"] == 1e-2
+
+
+GROUPINGS = [
+    (dict(), "decayed (2 parameters), undecayed (6 parameters) in the checkpoint, unnamed (8 parameters) here"),
+    (
+        dict(weight_decay=0.1, layers={"network.0.*": {"lr": 1e-4}}),
+        "here. configure_adabelief groups by weight_decay (0, or more), decay_embeddings and layers",
+    ),
+]
+
+
+@pytest.mark.parametrize(("second", "message"), GROUPINGS, ids=["no decay", "layers"])
+def test_param_groups_that_differ_are_named_with_the_options_they_come_of(second, message, tmp_path):
+    run(Net(weight_decay=0.1), save_every=6, folder=tmp_path, max_epochs=1)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run(Net(**second), tmp_path / "step=6.ckpt", max_epochs=2)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
