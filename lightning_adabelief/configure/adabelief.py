@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_adabelief.configure.groups import Named, named_parameters, param_groups
+from lightning_adabelief.configure.groups import OPTIONS, Named, named_parameters, param_groups
 from lightning_adabelief.configure.run_length import steps_needed, trainer_of
-from lightning_adabelief.configure.schedules import make_schedule
+from lightning_adabelief.configure.schedules import check_schedule, make_schedule
 from lightning_adabelief.lightning_tree import rank_zero_info, rank_zero_warn
 from lightning_adabelief.optim.adabelief import AdaBelief
 from lightning_adabelief.optim.fused import can_fuse, check_fused
+from lightning_adabelief.optim.options import check_values
 from lightning_adabelief.optim.schedule import is_share, warmup_steps
 
 if TYPE_CHECKING:
@@ -104,8 +107,9 @@ def configure_adabelief(
         schedule is yours to step.
 
     Raises:
-        ValueError: If nothing is to be trained, a glob matches nothing, or the length of the run is
-            needed and can't be known; else as AdaBelief does.
+        TypeError: If there is no such option.
+        ValueError: If a value is not allowed, nothing is to be trained, a glob matches nothing, or the
+            length of the run is needed and can't be known; else as AdaBelief does.
         RuntimeError: If ``fused=True`` can't serve a parameter.
 
     Example::
@@ -114,6 +118,9 @@ def configure_adabelief(
             return configure_adabelief(self, lr=1e-3, weight_decay=1e-2, warmup=0.05, schedule="cosine")
     """
     layers = layers or {}
+    _check_names(options)
+    check_values({"lr": lr, "weight_decay": weight_decay, "warmup": warmup, "total_steps": total_steps, **options})
+    check_schedule(schedule, schedule_interval)
     trainer = trainer or trainer_of(module)
     trained, frozen = named_parameters(module)
     groups = param_groups(module, trained, weight_decay=weight_decay, decay_embeddings=decay_embeddings, layers=layers)
@@ -156,6 +163,15 @@ def warn_of_clipping_by_value(trainer: Any) -> None:
             "with itself ever more, its s_t goes to 0, and the step explodes. Clip by norm: "
             "Trainer(gradient_clip_algorithm='norm')"
         )
+
+
+def _check_names(options: Mapping[str, Any]) -> None:
+    """Check that the remaining options are AdaBelief's."""
+    known = set(inspect.signature(configure_adabelief).parameters) | OPTIONS
+    for option in options:
+        if option not in OPTIONS:
+            near = " or ".join(difflib.get_close_matches(option, known - {"options"}, n=2, cutoff=0))
+            raise TypeError(f"configure_adabelief has no option {option!r}. Did you mean {near}?")
 
 
 def _asks_for_a_path(options: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ come late.
 
 from __future__ import annotations
 
+import difflib
 import math
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, M
 from lightning_adabelief.lightning_tree import rank_zero_warn
 
 SCHEDULES = ("cosine", "linear", "step")
+INTERVALS = ("step", "epoch")
 STEP_AT, STEP_BY = 0.75, 0.1
 """The paper's schedule on CIFAR: a tenth of lr from epoch 150 of 200."""
 
@@ -88,9 +90,6 @@ def make_schedule(name: str, optimizer: torch.optim.Optimizer, warmup_steps: flo
         optimizer: The optimizer.
         warmup_steps: Steps of its warmup, during which lr is held.
         total_steps: Steps of the run.
-
-    Raises:
-        ValueError: If there is no such schedule.
     """
     hold = min(math.ceil(warmup_steps), total_steps - 1)
     if name == "step":
@@ -99,7 +98,22 @@ def make_schedule(name: str, optimizer: torch.optim.Optimizer, warmup_steps: flo
         return CosineAfterWarmup(optimizer, hold, total_steps - hold)
     if name == "linear":
         return LinearAfterWarmup(optimizer, hold, total_steps - hold)
+    raise AssertionError(name)
+
+
+def check_schedule(schedule: Any, interval: Any) -> None:
+    """Check what ``configure_adabelief`` was given as a schedule and its interval.
+
+    Raises:
+        ValueError: If there is no such schedule or interval.
+    """
+    if interval not in INTERVALS:
+        raise ValueError(f"Unknown schedule_interval: {interval!r}. Give one of {', '.join(INTERVALS)}")
+    if schedule is None or callable(schedule) or schedule in SCHEDULES:
+        return
+    near = difflib.get_close_matches(str(schedule), SCHEDULES, n=1)
+    did_you_mean = f"Did you mean {near[0]!r}? " if near else ""
     raise ValueError(
-        f"Unknown schedule: {name!r}. Give one of {', '.join(SCHEDULES)}, or a function from the optimizer to a "
-        "scheduler of torch.optim.lr_scheduler"
+        f"Unknown schedule: {schedule!r}. {did_you_mean}Give one of {', '.join(SCHEDULES)}, or a function from the "
+        "optimizer to a scheduler of torch.optim.lr_scheduler"
     )

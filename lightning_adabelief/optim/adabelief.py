@@ -20,7 +20,14 @@ from torch.optim.optimizer import (
 from lightning_adabelief.optim.foreach import _multi_tensor_adabelief
 from lightning_adabelief.optim.fused import check_fused, fused_adabelief
 from lightning_adabelief.optim.migrate import to_adabelief
-from lightning_adabelief.optim.options import LATER_OPTIONS, RULE_OPTIONS, SCALE_OPTIONS, as_number, check_options
+from lightning_adabelief.optim.options import (
+    LATER_OPTIONS,
+    RULE_OPTIONS,
+    SCALE_OPTIONS,
+    as_number,
+    check_options,
+    check_values,
+)
 from lightning_adabelief.optim.rule import single_tensor_adabelief
 from lightning_adabelief.optim.run_length import known_total_steps
 from lightning_adabelief.optim.schedule import Scalar, step_scale, wide
@@ -132,6 +139,7 @@ class AdaBelief(Optimizer):
         capturable: bool = False,
         differentiable: bool = False,
     ) -> None:
+        check_values({"warmup": warmup})  # before the run's length is asked for
         defaults = {
             "lr": lr,
             "betas": betas,
