@@ -87,7 +87,7 @@ def configure_adabelief(
             ``{"encoder.*": {"lr": 1e-4}}``. Where several globs match a parameter all apply, in order, a
             later one winning. ``weight_decay`` here is for all but biases and norms, too.
         warmup: An int is a number of steps; a float in (0, 1) a share of the run (default: 0, none).
-        schedule: ``"cosine"`` or ``"linear"``: lr is held for the warmup, then lowered to 0 at the end of
+        schedule: ``"cosine"`` or ``"linear"``: lr is held for the longest warmup, then lowered to 0 at the end of
             the run; ``"step"``: lr falls to a tenth after three quarters of the run; or a function from
             the optimizer to a scheduler. The warmup multiplies whatever lr the schedule sets; resuming
             continues both exactly (default: None).
@@ -124,7 +124,8 @@ def configure_adabelief(
     trainer = trainer or trainer_of(module)
     trained, frozen = named_parameters(module)
     groups = param_groups(module, trained, weight_decay=weight_decay, decay_embeddings=decay_embeddings, layers=layers)
-    shares = [value for value in (warmup, *(of.get("warmup", 0) for of in layers.values())) if is_share(value)]
+    warmups = [warmup, *(of["warmup"] for of in layers.values() if "warmup" in of)]
+    shares = [value for value in warmups if is_share(value)]
     if total_steps is None and (shares or isinstance(schedule, str)):
         needed_for = f"warmup={shares[0]}" if shares else f"schedule={schedule!r}"
         total_steps = steps_needed(needed_for, trainer, steps_per_batch, trainer_steps_per_batch)
@@ -145,7 +146,8 @@ def configure_adabelief(
         return optimizer
     if isinstance(schedule, str):
         assert total_steps is not None
-        scheduler = make_schedule(schedule, optimizer, warmup_steps(warmup, total_steps), total_steps)
+        longest = max(warmup_steps(value, total_steps) for value in warmups)
+        scheduler = make_schedule(schedule, optimizer, longest, total_steps)
         schedule_interval = "step"
     else:
         scheduler = schedule(optimizer)

@@ -88,7 +88,7 @@ def make_schedule(name: str, optimizer: torch.optim.Optimizer, warmup_steps: flo
         name: ``"cosine"`` or ``"linear"``, to 0 at the end of the run; ``"step"``, to a tenth when three
             quarters of the run are over.
         optimizer: The optimizer.
-        warmup_steps: Steps of its warmup, during which lr is held.
+        warmup_steps: Steps of its longest warmup, during which lr is held.
         total_steps: Steps of the run.
     """
     hold = min(math.ceil(warmup_steps), total_steps - 1)

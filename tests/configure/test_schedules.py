@@ -43,6 +43,11 @@ def test_linear_is_held_for_the_warmup_and_then_a_line_to_the_end_of_the_run():
     assert lrs(schedule="linear", warmup=3) == pytest.approx([1.0] * 3 + [1 - k / 9 for k in range(9)])
 
 
+def test_lr_is_held_for_the_longest_warmup_of_a_layer():
+    layers = {"network.3.*": {"warmup": 0.5}, "network.0.*": {"warmup": 2}}
+    assert lrs(schedule="linear", warmup=3, layers=layers) == pytest.approx([1.0] * 6 + [1 - k / 6 for k in range(6)])
+
+
 def test_step_is_a_tenth_after_three_quarters_of_the_run():
     assert lrs(schedule="step") == pytest.approx([1.0] * 9 + [0.1] * 3)
 
