@@ -52,7 +52,7 @@ def configure_adabelief(
     layers: Mapping[str, Mapping[str, Any]] | None = None,
     warmup: int | float = 0,
     schedule: Literal["cosine", "linear", "step"] | Callable[[AdaBelief], LRScheduler] | None = None,
-    schedule_interval: Literal["step", "epoch"] = "step",
+    schedule_interval: Literal["step", "epoch"] = "epoch",
     total_steps: int | None = None,
     steps_per_batch: float | None = None,
     trainer_steps_per_batch: float | None = None,
@@ -74,8 +74,8 @@ def configure_adabelief(
       ``BackboneFinetuning`` drives just one, and so ``weight_decay`` there is for its biases too.
     - The fused path is taken where it serves every parameter, on devices where it has been timed (the
       CPU, where a kernel is compiled once a machine, for some seconds), and neither ``foreach`` nor
-      ``differentiable`` is given, for a layer either. No precision plugin, gradient
-      scaler, clipping or sharding is in its way.
+      ``differentiable`` is given, for a layer either. No precision plugin, gradient scaler, clipping or
+      sharding is in its way.
     - A Trainer that clips gradients by value is warned of: it makes AdaBelief's steps explode.
 
     Args:
@@ -87,12 +87,13 @@ def configure_adabelief(
             ``{"encoder.*": {"lr": 1e-4}}``. Where several globs match a parameter all apply, in order, a
             later one winning. ``weight_decay`` here is for all but biases and norms, too.
         warmup: An int is a number of steps; a float in (0, 1) a share of the run (default: 0, none).
-        schedule: ``"cosine"`` or ``"linear"``: lr is held for the longest warmup, then lowered to 0 at the end of
-            the run; ``"step"``: lr falls to a tenth after three quarters of the run; or a function from
-            the optimizer to a scheduler. The warmup multiplies whatever lr the schedule sets; resuming
-            continues both exactly (default: None).
-        schedule_interval: Whether a scheduler made by a function counts steps or epochs; those by name
-            count steps.
+        schedule: ``"cosine"`` or ``"linear"``: lr is held for the longest warmup, then lowered to 0 at the
+            end of the run; ``"step"``: lr falls to a tenth after three quarters of the run; or a function
+            from the optimizer to a scheduler, of torch's or Lightning's own ``ReduceLROnPlateau(optimizer,
+            monitor=...)`` (``pytorch_lightning.cli``). The warmup multiplies whatever lr the schedule
+            sets; resuming continues both exactly (default: None).
+        schedule_interval: Whether a scheduler made by a function counts steps or epochs (default: epochs,
+            as Lightning's own); those by name count steps.
         total_steps: Length of the run in this optimizer's steps, where it is not the Trainer's to know.
         steps_per_batch: Under manual optimization, how often this optimizer steps a batch: 1/5 for
             every fifth (see :func:`optimizer_steps`).

@@ -97,8 +97,8 @@ def test_a_schedule_may_be_a_function_that_counts_steps_or_epochs():
     def halve(optimizer):
         return StepLR(optimizer, step_size=1, gamma=0.5)
 
-    assert lrs(schedule=halve, max_epochs=1) == [0.5**k for k in range(6)]
-    assert lrs(schedule=halve, schedule_interval="epoch") == [1.0] * 6 + [0.5] * 6
+    assert lrs(schedule=halve, schedule_interval="step", max_epochs=1) == [0.5**k for k in range(6)]
+    assert lrs(schedule=halve) == lrs(schedule=halve, schedule_interval="epoch") == [1.0] * 6 + [0.5] * 6
 
 
 def test_lightnings_plateau_schedule_brings_what_it_monitors():
@@ -107,5 +107,5 @@ def test_lightnings_plateau_schedule_brings_what_it_monitors():
     def plateau(optimizer):
         return ReduceLROnPlateau(optimizer, monitor="train/loss")
 
-    config = configure_adabelief(Net(), schedule=plateau, schedule_interval="epoch")["lr_scheduler"]
+    config = configure_adabelief(Net(), schedule=plateau)["lr_scheduler"]
     assert (config["monitor"], config["interval"]) == ("train/loss", "epoch")
