@@ -114,7 +114,7 @@ class AdaBelief(Optimizer):
     """
 
     late_names: Mapping[Tensor, str] = {}
-    """Names of parameters that may be added later, without a name of their own."""
+    """Names for parameters that are added later (:meth:`add_param_group`) without a name of their own."""
 
     def __init__(
         self,
@@ -166,7 +166,7 @@ class AdaBelief(Optimizer):
         """Add a param group; options it does not name take the optimizer's defaults.
 
         Parameters without names get some where the optimizer's others have names, which torch asks for:
-        those in :attr:`late_names`, or ``group2.0``. So does Lightning's BaseFinetuning add parameters.
+        those in :attr:`late_names`, or ``group2.0``.
 
         Args:
             param_group: ``{"params": ..., option: value, ...}``.
