@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 TREES = {"pytorch_lightning": "pytorch_lightning", "lightning": "lightning.pytorch"}
 """From a distribution's top-level package to where its classes are."""
 
 __all__ = [
     "Callback",
-    "GradientAccumulationScheduler",
     "LRSchedulerCallable",
     "LightningCLI",
     "LightningDataModule",
@@ -27,8 +26,8 @@ __all__ = [
     "RichProgressBar",
     "SaveConfigCallback",
     "TensorBoardLogger",
-    "Timer",
     "Trainer",
+    "is_a",
     "isolate_rng",
     "is_overridden",
     "rank_zero_info",
@@ -47,9 +46,17 @@ def tree() -> str:
     return TREES[imported[0]] if imported else "pytorch_lightning"
 
 
+def is_a(thing: Any, *names: str) -> bool:
+    """Whether an object is of one of Lightning's classes of these names, in either of its class trees.
+
+    A process may have both: where ours is imported before the user's Lightning, it may be the other.
+    """
+    return any(kind.__name__ in names for kind in type(thing).__mro__)
+
+
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
-    from pytorch_lightning.callbacks import GradientAccumulationScheduler, ProgressBar, RichProgressBar, Timer
+    from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
     from pytorch_lightning.cli import LightningCLI, LRSchedulerCallable, OptimizerCallable, SaveConfigCallback
     from pytorch_lightning.loggers import TensorBoardLogger
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -59,7 +66,7 @@ if TYPE_CHECKING:
 else:
     _NAMES = {
         "": ["Callback", "LightningDataModule", "LightningModule", "Trainer", "seed_everything"],
-        ".callbacks": ["GradientAccumulationScheduler", "ProgressBar", "RichProgressBar", "Timer"],
+        ".callbacks": ["ProgressBar", "RichProgressBar"],
         ".cli": ["LRSchedulerCallable", "LightningCLI", "OptimizerCallable", "SaveConfigCallback"],
         ".loggers": ["TensorBoardLogger"],
         ".utilities.exceptions": ["MisconfigurationException"],

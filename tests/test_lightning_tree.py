@@ -99,6 +99,22 @@ class Data(pl.LightningDataModule):
         return self.digits.val_dataloader()
 """
 
+CONFIGURE_FIRST = f"""
+from lightning_adabelief import configure_adabelief
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
+import pytest
+{MODULE}
+def trainer(**options):
+    return pl.Trainer(logger=False, enable_checkpointing=False, {QUIET}, **options)
+
+accumulating = trainer(max_epochs=2, callbacks=[GradientAccumulationScheduler({{0: 1, 1: 2}})])
+accumulating.fit(Transformer(), Data())
+assert accumulating.optimizers[0].param_groups[0]["total_steps"] == accumulating.global_step == 9
+with pytest.raises(ValueError, match="max_time alone"):
+    trainer(max_time="00:00:00:05").fit(Transformer(), Data())
+"""
+
 OPTIMIZER_FIRST = """
 import sys
 from lightning_adabelief import AdaBelief
@@ -123,6 +139,10 @@ def test_modules_callbacks_and_configs_work_in_either_tree(tree, tmp_path):
 @pytest.mark.parametrize("tree", ["pytorch_lightning", "lightning.pytorch"])
 def test_the_optimizer_may_be_imported_before_lightning(tree, tmp_path):
     run(["-c", "\n".join([OPTIMIZER_FIRST, STYLES[tree], OWN_MODULE, only(tree)])], tmp_path)
+
+
+def test_callbacks_of_the_other_tree_are_known_too(tmp_path):
+    run(["-c", CONFIGURE_FIRST], tmp_path)
 
 
 def only(tree):

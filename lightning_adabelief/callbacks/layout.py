@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from lightning_adabelief.callbacks.media import is_a
+from lightning_adabelief.lightning_tree import is_a
 
 CHARTS = {
     "belief": ["s_t", "effective_step_size", "step_gain_over_adam"],

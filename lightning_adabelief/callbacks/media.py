@@ -9,10 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-
-def is_a(logger: Any, *names: str) -> bool:
-    """Whether a logger is of one of Lightning's classes of these names, in either of its class trees."""
-    return any(kind.__name__ in names for kind in type(logger).__mro__)
+from lightning_adabelief.lightning_tree import is_a
 
 
 def folder_of(loggers: Iterable[Any]) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from itertools import zip_longest
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +14,7 @@ from lightning_adabelief.lightning_tree import Callback, LightningModule, Traine
 NOT_OPTIONS = {"params", "param_names", "name"}
 RUNNING = {"optimizer", "last_epoch", "verbose"}
 """Arguments of torch's schedulers that are no options."""
+OF_ANY_SCHEDULE = RUNNING | {"base_lrs"}
 
 Options = dict[str, Any]
 
@@ -22,7 +24,8 @@ class ResumeReport(Callback):
 
     torch's ``load_state_dict`` brings the checkpoint's ``lr``, ``eps``, ``T_max`` and so on, whatever
     ``configure_optimizers`` said, without a word. This callback logs a line for each that differs. Of a
-    learning rate that a schedule drives, what the schedule began with is compared. The command
+    learning rate that a schedule drives, what the schedule began with is compared. A schedule of another
+    kind than the checkpoint's, which is told by what its state holds, has a line as well. The command
     ``adabelief`` has it; it is of use with any optimizer.
 
     Example:
@@ -33,6 +36,11 @@ class ResumeReport(Callback):
 
     def __init__(self) -> None:
         self._configured: dict[str, Options] = {}
+        self._saved_schedules: list[set[str]] = []
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep what the states of the checkpoint's schedules hold."""
+        self._saved_schedules = [_held(state) for state in checkpoint.get("lr_schedulers", [])]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the options as configured: the optimizers are there, and not yet restored."""
@@ -41,11 +49,32 @@ class ResumeReport(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare them with the options now, which are the checkpoint's."""
         now = _options(trainer)
+        if trainer.ckpt_path is not None:
+            self._compare_kinds(trainer)
         for owner, configured in self._configured.items():
             for option, value in now.get(owner, {}).items():
                 if option in configured and configured[option] != value:
                     rank_zero_info(say_difference(f"{owner}'s {option}", value, configured[option]))
         self._configured = {}
+
+    def _compare_kinds(self, trainer: Any) -> None:
+        """Say where the checkpoint has schedules of another kind, or another number of them."""
+        schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+        lrs = ", ".join(
+            str(_plain(group["lr"])) for optimizer in trainer.optimizers for group in optimizer.param_groups
+        )
+        ending = f"the config's is taken, and lr goes on from the checkpoint's, {lrs}"
+        for scheduler, saved in zip_longest(schedulers, self._saved_schedules):
+            if scheduler is None:
+                what = f"there is a schedule in the checkpoint, of {_listed(saved)}, and none in the config"
+            elif saved is None:
+                what = f"there is no schedule in the checkpoint, and {type(scheduler).__name__} in the config"
+            elif saved != (held := _held(scheduler.state_dict())):
+                what = f"the schedule is one of {_listed(saved)} in the checkpoint and {type(scheduler).__name__}, of "
+                what += f"{_listed(held)}, in the config"
+            else:
+                continue
+            rank_zero_info(f"ckpt_path: {what}; {ending}")
 
 
 def say_difference(what: str, in_checkpoint: Any, in_config: Any) -> str:
@@ -60,19 +89,30 @@ def _options(trainer: Any) -> dict[str, Options]:
     for number, optimizer in enumerate(map(unwrap, trainer.optimizers)):
         name = _numbered(type(optimizer).__name__, number, len(trainer.optimizers))
         groups = optimizer.param_groups
+        driven = any(config.scheduler.optimizer is optimizer for config in trainer.lr_scheduler_configs)
         for position, group in enumerate(groups, start=1):
             owner = name if len(groups) == 1 else f"{name}/{group.get('name', f'pg{position}')}"
-            found[owner] = _group_options(group)
+            found[owner] = _group_options(group, driven)
     for number, config in enumerate(trainer.lr_scheduler_configs):
         found |= _schedule_options(config.scheduler, number, len(trainer.lr_scheduler_configs))
     return found
 
 
-def _group_options(group: dict[str, Any]) -> Options:
+def _group_options(group: dict[str, Any], driven: bool) -> Options:
     options = {name: _plain(value) for name, value in group.items() if name not in NOT_OPTIONS}
-    if "initial_lr" in options:  # a schedule moves lr
-        options["lr"] = options.pop("initial_lr")
+    began_with = options.pop("initial_lr", None)  # there too where the checkpoint's run had a schedule
+    if driven and began_with is not None:
+        options["lr"] = began_with
     return options
+
+
+def _held(state: dict[str, Any]) -> set[str]:
+    """The names of the options that a schedule's state holds."""
+    return {name for name in state if not name.startswith("_")} - OF_ANY_SCHEDULE
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names, key=str.lower)) or "no options"
 
 
 def _schedule_options(scheduler: Any, number: int, of: int) -> dict[str, Options]:

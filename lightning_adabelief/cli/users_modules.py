@@ -10,6 +10,11 @@ from pathlib import Path
 
 NOT_THE_USERS = ("lightning_adabelief.", "torch.", "torchvision.", "torchmetrics.")
 CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+NAMED = re.compile(r"""class_path['"]?\s*:\s*['"]?([\w.]+)""")
+"""A class path in YAML or JSON."""
+CONFIGS = (".yaml", ".yml", ".json")
+FILES = (*CONFIGS, ".ckpt", ".pt", ".pth", ".safetensors", ".csv", ".txt", ".toml", ".py", ".zip", ".gz", ".tar")
+"""What a file's name ends with, where a class path has a class."""
 
 
 def import_users_modules(words: Iterable[str]) -> None:
@@ -28,10 +33,11 @@ def import_users_modules(words: Iterable[str]) -> None:
 
 def _class_paths(words: Iterable[str]) -> Iterator[str]:
     for word in words:
-        value = word.rpartition("=")[2]
-        if Path(value).is_file():
-            with suppress(UnicodeDecodeError):
-                text = Path(value).read_text(encoding="utf-8")
-                yield from re.findall(r"class_path: *['\"]?([\w.]+)", text)
-        elif CLASS_PATH.fullmatch(value):
+        value = word.partition("=")[2] if word.startswith("-") else word
+        if value.lower().endswith(CONFIGS):
+            with suppress(OSError, UnicodeDecodeError):  # the parser says it
+                yield from NAMED.findall(Path(value).read_text(encoding="utf-8"))
+        elif CLASS_PATH.fullmatch(value) and not value.lower().endswith(FILES):
             yield value
+        else:  # YAML or JSON in place
+            yield from NAMED.findall(value)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_adabelief.configure.groups import Named, named_parameters, param_groups
+from lightning_adabelief.configure.groups import OPTIONS, Named, named_parameters, param_groups
 from lightning_adabelief.configure.run_length import steps_needed, trainer_of
-from lightning_adabelief.configure.schedules import make_schedule
+from lightning_adabelief.configure.schedules import check_schedule, make_schedule
 from lightning_adabelief.lightning_tree import rank_zero_info, rank_zero_warn
 from lightning_adabelief.optim.adabelief import AdaBelief
 from lightning_adabelief.optim.fused import can_fuse, check_fused
+from lightning_adabelief.optim.options import check_values
 from lightning_adabelief.optim.schedule import is_share, warmup_steps
 
 if TYPE_CHECKING:
@@ -49,7 +52,7 @@ def configure_adabelief(
     layers: Mapping[str, Mapping[str, Any]] | None = None,
     warmup: int | float = 0,
     schedule: Literal["cosine", "linear", "step"] | Callable[[AdaBelief], LRScheduler] | None = None,
-    schedule_interval: Literal["step", "epoch"] = "step",
+    schedule_interval: Literal["step", "epoch"] = "epoch",
     total_steps: int | None = None,
     steps_per_batch: float | None = None,
     trainer_steps_per_batch: float | None = None,
@@ -70,8 +73,9 @@ def configure_adabelief(
       options are those given with it and the optimizer's defaults; it stays one group, for
       ``BackboneFinetuning`` drives just one, and so ``weight_decay`` there is for its biases too.
     - The fused path is taken where it serves every parameter, on devices where it has been timed (the
-      CPU, where a kernel is compiled once a machine, for some seconds). No precision plugin, gradient
-      scaler, clipping or sharding is in its way.
+      CPU, where a kernel is compiled once a machine, for some seconds), and neither ``foreach`` nor
+      ``differentiable`` is given, for a layer either. No precision plugin, gradient scaler, clipping or
+      sharding is in its way.
     - A Trainer that clips gradients by value is warned of: it makes AdaBelief's steps explode.
 
     Args:
@@ -83,12 +87,13 @@ def configure_adabelief(
             ``{"encoder.*": {"lr": 1e-4}}``. Where several globs match a parameter all apply, in order, a
             later one winning. ``weight_decay`` here is for all but biases and norms, too.
         warmup: An int is a number of steps; a float in (0, 1) a share of the run (default: 0, none).
-        schedule: ``"cosine"`` or ``"linear"``: lr is held for the warmup, then lowered to 0 at the end of
-            the run; ``"step"``: lr falls to a tenth after three quarters of the run; or a function from
-            the optimizer to a scheduler. The warmup multiplies whatever lr the schedule sets; resuming
-            continues both exactly (default: None).
-        schedule_interval: Whether a scheduler made by a function counts steps or epochs; those by name
-            count steps.
+        schedule: ``"cosine"`` or ``"linear"``: lr is held for the longest warmup, then lowered to 0 at the
+            end of the run; ``"step"``: lr falls to a tenth after three quarters of the run; or a function
+            from the optimizer to a scheduler, of torch's or Lightning's own ``ReduceLROnPlateau(optimizer,
+            monitor=...)`` (``pytorch_lightning.cli``). The warmup multiplies whatever lr the schedule
+            sets; resuming continues both exactly (default: None).
+        schedule_interval: Whether a scheduler made by a function counts steps or epochs (default: epochs,
+            as Lightning's own); those by name count steps.
         total_steps: Length of the run in this optimizer's steps, where it is not the Trainer's to know.
         steps_per_batch: Under manual optimization, how often this optimizer steps a batch: 1/5 for
             every fifth (see :func:`optimizer_steps`).
@@ -103,8 +108,9 @@ def configure_adabelief(
         schedule is yours to step.
 
     Raises:
-        ValueError: If nothing is to be trained, a glob matches nothing, or the length of the run is
-            needed and can't be known; else as AdaBelief does.
+        TypeError: If there is no such option.
+        ValueError: If a value is not allowed, nothing is to be trained, a glob matches nothing, or the
+            length of the run is needed and can't be known; else as AdaBelief does.
         RuntimeError: If ``fused=True`` can't serve a parameter.
 
     Example::
@@ -113,15 +119,20 @@ def configure_adabelief(
             return configure_adabelief(self, lr=1e-3, weight_decay=1e-2, warmup=0.05, schedule="cosine")
     """
     layers = layers or {}
+    _check_names(options)
+    check_values({"lr": lr, "weight_decay": weight_decay, "warmup": warmup, "total_steps": total_steps, **options})
+    check_schedule(schedule, schedule_interval)
     trainer = trainer or trainer_of(module)
     trained, frozen = named_parameters(module)
     groups = param_groups(module, trained, weight_decay=weight_decay, decay_embeddings=decay_embeddings, layers=layers)
-    shares = [value for value in (warmup, *(of.get("warmup", 0) for of in layers.values())) if is_share(value)]
+    warmups = [warmup, *(of["warmup"] for of in layers.values() if "warmup" in of)]
+    shares = [value for value in warmups if is_share(value)]
     if total_steps is None and (shares or isinstance(schedule, str)):
         needed_for = f"warmup={shares[0]}" if shares else f"schedule={schedule!r}"
         total_steps = steps_needed(needed_for, trainer, steps_per_batch, trainer_steps_per_batch)
-    if fused is None and not options.get("foreach") and not options.get("differentiable"):
-        fused = _can_go_fused(trained, trainer) or None
+    if fused is None:
+        asked_for = any(_asks_for_a_path(some) for some in (options, *layers.values()))
+        fused = None if asked_for else _can_go_fused(trained, trainer) or None
     elif fused:
         for _, param in trained:
             check_fused(param)
@@ -136,7 +147,8 @@ def configure_adabelief(
         return optimizer
     if isinstance(schedule, str):
         assert total_steps is not None
-        scheduler = make_schedule(schedule, optimizer, warmup_steps(warmup, total_steps), total_steps)
+        longest = max(warmup_steps(value, total_steps) for value in warmups)
+        scheduler = make_schedule(schedule, optimizer, longest, total_steps)
         schedule_interval = "step"
     else:
         scheduler = schedule(optimizer)
@@ -154,6 +166,21 @@ def warn_of_clipping_by_value(trainer: Any) -> None:
             "with itself ever more, its s_t goes to 0, and the step explodes. Clip by norm: "
             "Trainer(gradient_clip_algorithm='norm')"
         )
+
+
+def _check_names(options: Mapping[str, Any]) -> None:
+    """Check that the remaining options are AdaBelief's."""
+    known = set(inspect.signature(configure_adabelief).parameters) | OPTIONS
+    for option in options:
+        if option not in OPTIONS:
+            near = " or ".join(difflib.get_close_matches(option, known - {"options"}, n=2, cutoff=0))
+            raise TypeError(f"configure_adabelief has no option {option!r}. Did you mean {near}?")
+
+
+def _asks_for_a_path(options: Mapping[str, Any]) -> bool:
+    """Whether options leave the choice of the path open no more."""
+    chosen = options.get("foreach") is not None or options.get("fused") is not None
+    return chosen or bool(options.get("differentiable"))
 
 
 def _can_go_fused(named: Named, trainer: Any) -> bool:

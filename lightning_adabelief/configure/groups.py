@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_adabelief.optim.adabelief import AdaBelief
 from lightning_adabelief.optim.names import plain_name
+from lightning_adabelief.optim.options import check_values
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 NORM_NAME = re.compile(r"norm(\dd)?$", re.IGNORECASE)  # a norm of the user's own, such as LlamaRMSNorm
@@ -95,7 +96,16 @@ def _undecayed(module: nn.Module, decay_embeddings: bool) -> set[int]:
 
 
 def _check_layers(layers: Layers, names: list[str]) -> None:
+    if not isinstance(layers, Mapping):
+        raise ValueError(
+            f"layers is {layers!r:.80}. It goes from globs to options: layers={{'encoder.*': {{'lr': 1e-4}}}}"
+        )
     for glob, options in layers.items():
+        if not isinstance(options, Mapping):
+            raise ValueError(
+                f"layers[{glob!r}] is {options!r:.80}, and must name its options, for example "
+                f"layers={{{glob!r}: {{'lr': 1e-4}}}}"
+            )
         if not any(fnmatchcase(name, glob) for name in names):
             near = difflib.get_close_matches(glob, names, n=3, cutoff=0)
             raise ValueError(
@@ -109,6 +119,10 @@ def _check_layers(layers: Layers, names: list[str]) -> None:
                     f"layers[{glob!r}] has {option!r}, which is no option of AdaBelief. Did you mean "
                     f"{' or '.join(near)}?"
                 )
+        try:
+            check_values(options)
+        except ValueError as error:
+            raise ValueError(f"layers[{glob!r}]: {error}") from None
 
 
 def _label(globs: tuple[str, ...], split: str) -> str:

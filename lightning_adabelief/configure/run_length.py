@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from lightning_adabelief.lightning_tree import GradientAccumulationScheduler, Timer
+from lightning_adabelief.lightning_tree import is_a
 
 
 def optimizer_steps(
@@ -74,7 +74,7 @@ def trainer_of(module: nn.Module) -> Any:
 def steps_needed(
     needed_for: str, trainer: Any, steps_per_batch: float | None, trainer_steps_per_batch: float | None
 ) -> int:
-    """Count the run's steps, or say what they are needed for."""
+    """Count the run's steps, 1 for a run of none, or say what they are needed for."""
     if trainer is None:
         raise ValueError(
             f"{needed_for} needs the length of the run, and there is no Trainer to know it. Call this in "
@@ -82,7 +82,7 @@ def steps_needed(
             "give total_steps"
         )
     try:
-        return optimizer_steps(trainer, steps_per_batch, trainer_steps_per_batch)
+        return max(optimizer_steps(trainer, steps_per_batch, trainer_steps_per_batch), 1)
     except ValueError as error:
         raise ValueError(f"{needed_for}: {error}") from None
 
@@ -91,13 +91,15 @@ def _steps_of_epochs(trainer: Any) -> float:
     """Steps of all epochs; infinite where their number or that of their batches is not known."""
     if trainer.max_epochs in (None, -1):
         return math.inf
+    if trainer.limit_train_batches == 0:  # the Trainer then doesn't look at the data
+        return 0
     if trainer.train_dataloader is None:
         trainer.fit_loop.setup_data()
     batches, epochs = trainer.num_training_batches, max(trainer.max_epochs, 1)
     if not math.isfinite(batches):
         return math.inf
     for callback in trainer.callbacks:
-        if isinstance(callback, GradientAccumulationScheduler):
+        if is_a(callback, "GradientAccumulationScheduler"):
             return sum(math.ceil(batches / callback.get_accumulate_grad_batches(epoch)) for epoch in range(epochs))
     return math.ceil(batches / trainer.accumulate_grad_batches) * epochs
 
@@ -111,7 +113,7 @@ def _finite(trainer: Any, steps: float) -> float:
         return steps
     if trainer.max_epochs not in (None, -1):
         why = "the training data don't know their length, and there is no max_steps"
-    elif any(isinstance(callback, Timer) for callback in trainer.callbacks):
+    elif any(is_a(callback, "Timer") for callback in trainer.callbacks):
         why = "max_time alone says nothing of steps"
     else:
         why = "the Trainer has neither max_steps nor max_epochs"

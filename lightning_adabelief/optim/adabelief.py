@@ -20,7 +20,14 @@ from torch.optim.optimizer import (
 from lightning_adabelief.optim.foreach import _multi_tensor_adabelief
 from lightning_adabelief.optim.fused import check_fused, fused_adabelief
 from lightning_adabelief.optim.migrate import to_adabelief
-from lightning_adabelief.optim.options import LATER_OPTIONS, RULE_OPTIONS, SCALE_OPTIONS, as_number, check_options
+from lightning_adabelief.optim.options import (
+    LATER_OPTIONS,
+    RULE_OPTIONS,
+    SCALE_OPTIONS,
+    as_number,
+    check_options,
+    check_values,
+)
 from lightning_adabelief.optim.rule import single_tensor_adabelief
 from lightning_adabelief.optim.run_length import known_total_steps
 from lightning_adabelief.optim.schedule import Scalar, step_scale, wide
@@ -107,7 +114,7 @@ class AdaBelief(Optimizer):
     """
 
     late_names: Mapping[Tensor, str] = {}
-    """Names of parameters that may be added later, without a name of their own."""
+    """Names for parameters that are added later (:meth:`add_param_group`) without a name of their own."""
 
     def __init__(
         self,
@@ -132,6 +139,7 @@ class AdaBelief(Optimizer):
         capturable: bool = False,
         differentiable: bool = False,
     ) -> None:
+        check_values({"warmup": warmup})  # before the run's length is asked for
         defaults = {
             "lr": lr,
             "betas": betas,
@@ -158,7 +166,7 @@ class AdaBelief(Optimizer):
         """Add a param group; options it does not name take the optimizer's defaults.
 
         Parameters without names get some where the optimizer's others have names, which torch asks for:
-        those in :attr:`late_names`, or ``group2.0``. So does Lightning's BaseFinetuning add parameters.
+        those in :attr:`late_names`, or ``group2.0``.
 
         Args:
             param_group: ``{"params": ..., option: value, ...}``.
@@ -205,8 +213,9 @@ class AdaBelief(Optimizer):
                 what was done to it (see :mod:`lightning_adabelief.optim.migrate`).
 
         Raises:
-            ValueError: If the groups do not match this optimizer's, an option is not allowed, or the
-                state is not one of these; it then names the keys it found. Nothing is changed then.
+            ValueError: If the groups do not match this optimizer's (it names both), an option is not
+                allowed, or the state is not one of these (it names the keys it found). Nothing is
+                changed then.
         """
         saved: dict[str, Any] = {}
         done = None
@@ -214,6 +223,7 @@ class AdaBelief(Optimizer):
         def adapt(_: Optimizer, loaded: dict[str, Any]) -> dict[str, Any]:
             nonlocal saved, done
             saved, done = to_adabelief(loaded, self.param_groups)
+            _check_grouping(saved["param_groups"], self.param_groups)
             for group in saved["param_groups"]:
                 check_options(group)
             return saved
@@ -328,6 +338,21 @@ class AdaBelief(Optimizer):
                 found_inf=getattr(self, "found_inf", None),
             )
         return loss
+
+
+def _check_grouping(saved: list[dict[str, Any]], own: list[dict[str, Any]]) -> None:
+    """Check that a checkpoint's param groups are as many, and as large, as the optimizer's."""
+    if [len(group["params"]) for group in saved] == [len(group["params"]) for group in own]:
+        return
+    in_checkpoint, here = (
+        ", ".join(f"{group.get('name', 'unnamed')} ({len(group['params'])} parameters)" for group in groups)
+        for groups in (saved, own)
+    )
+    raise ValueError(
+        f"The checkpoint's param groups are not this optimizer's: {in_checkpoint} in the checkpoint, {here} here. "
+        "configure_adabelief groups by weight_decay (0, or more), decay_embeddings and layers, and leaves out what is "
+        "frozen: give these as the checkpoint's run had them"
+    )
 
 
 def _check_capturable(group: dict[str, Any], params: list[Tensor], steps: list[Tensor]) -> None:

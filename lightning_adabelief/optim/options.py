@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral
+import re
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 from torch import Tensor
+
+from lightning_adabelief.optim.schedule import is_share
 
 SCALE_OPTIONS = ("lr", "betas", "rectify", "degenerated_to_sgd", "warmup", "total_steps")
 """The options that the scalars of a step depend on (:func:`~lightning_adabelief.optim.schedule.step_scale`)."""
@@ -47,24 +51,73 @@ def check_options(options: dict[str, Any]) -> None:
         ValueError: If a value is not allowed, or two options do not go together.
         RuntimeError: If two paths that exclude each other are asked for.
     """
-    lr = options["lr"]
+    check_values(options)
+    _check_residual(options["betas"], options["residual"])
+    _check_share(options["warmup"], options["total_steps"])
+    _check_path(options)
+
+
+def check_values(options: Mapping[str, Any]) -> None:
+    """Check each of the options by itself, as far as they are given.
+
+    Args:
+        options: Some of AdaBelief's.
+
+    Raises:
+        ValueError: If a value is of another type than it should be, or out of its range.
+    """
+    checks: dict[str, Callable[[Any], None]] = {
+        "lr": _check_lr,
+        "eps": _check_eps,
+        "weight_decay": _check_weight_decay,
+        "betas": _check_betas,
+        "warmup": _check_warmup,
+        "total_steps": _check_total_steps,
+    }
+    for name, check in checks.items():
+        if name in options:
+            check(options[name])
+
+
+def _check_is_number(name: str, value: Any) -> None:
+    """Check that it is a number or a tensor of one; a string is what YAML makes of 1e-3."""
+    if isinstance(value, Tensor | Real):
+        return
+    share = re.fullmatch(r"\s*([\d.]+)\s*%\s*", value) if isinstance(value, str) else None
+    try:
+        number = float(share[1]) / 100 if share else int(value) if str(value).isdecimal() else float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"Invalid {name}: {value!r}. {name} must be a number, not a {type(value).__name__}") from None
+    raise ValueError(
+        f"Invalid {name}: {value!r} is a {type(value).__name__}, and {name} must be a number: give {name}={number} "
+        "(YAML takes 1e-3 for a string, and 1.0e-3 for a number)"
+    )
+
+
+def _check_lr(lr: Any) -> None:
+    _check_is_number("lr", lr)
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError(f"Tensor lr must be 1-element, got shape {tuple(lr.shape)}")
     if not (math.isfinite(as_number(lr)) and as_number(lr) >= 0):
         raise ValueError(f"Invalid learning rate: {lr}. lr must be a finite number >= 0, for example lr=1e-3")
-    if not (math.isfinite(options["eps"]) and options["eps"] >= 0):
+
+
+def _check_eps(eps: Any) -> None:
+    _check_is_number("eps", eps)
+    if not (math.isfinite(eps) and eps >= 0):
         raise ValueError(
-            f"Invalid epsilon value: {options['eps']}. eps must be a finite number >= 0, for example "
+            f"Invalid epsilon value: {eps}. eps must be a finite number >= 0, for example "
             "eps=1e-16 (or eps=1e-8, to lean towards SGD)"
         )
-    if not (math.isfinite(options["weight_decay"]) and options["weight_decay"] >= 0):
+
+
+def _check_weight_decay(weight_decay: Any) -> None:
+    _check_is_number("weight_decay", weight_decay)
+    if not (math.isfinite(weight_decay) and weight_decay >= 0):
         raise ValueError(
-            f"Invalid weight_decay value: {options['weight_decay']}. weight_decay must be a finite number "
+            f"Invalid weight_decay value: {weight_decay}. weight_decay must be a finite number "
             ">= 0, for example weight_decay=1e-2"
         )
-    _check_betas(options["betas"], options["residual"])
-    _check_warmup(options["warmup"], options["total_steps"])
-    _check_path(options)
 
 
 def as_number(value: float | Tensor) -> float:
@@ -91,18 +144,22 @@ def _check_path(options: dict[str, Any]) -> None:
             )
 
 
-def _check_betas(betas: Any, residual: Any) -> None:
-    if len(betas) != 2:
+def _check_betas(betas: Any) -> None:
+    if isinstance(betas, str) or not isinstance(betas, Sequence) or len(betas) != 2:
         raise ValueError(f"Invalid betas: {betas}. betas must be two numbers, for example betas=(0.9, 0.999)")
     if isinstance(betas[0], Tensor) != isinstance(betas[1], Tensor):
         raise ValueError(f"betas must be either both floats or both Tensors, got {betas}")
     for index, beta in enumerate(betas):
+        _check_is_number(f"betas[{index}]", beta)
         if isinstance(beta, Tensor) and beta.numel() != 1:
             raise ValueError(f"Tensor betas[{index}] must be 1-element, got shape {tuple(beta.shape)}")
         if not 0 <= as_number(beta) < 1:
             raise ValueError(
                 f"Invalid beta parameter at index {index}: {beta}. It must be in [0, 1), for example betas=(0.9, 0.999)"
             )
+
+
+def _check_residual(betas: Any, residual: Any) -> None:
     if residual not in RESIDUALS:
         raise ValueError(f"Invalid residual: {residual!r}. residual must be 'updated' or 'previous'")
     if as_number(betas[0]) == 0 and residual == "updated":
@@ -113,19 +170,28 @@ def _check_betas(betas: Any, residual: Any) -> None:
         )
 
 
-def _check_warmup(warmup: Any, total_steps: Any) -> None:
-    if total_steps is not None and not 0 < total_steps < math.inf:
-        raise ValueError(f"Invalid total_steps: {total_steps}. It is the run's number of steps, finite, 1 or more")
+def _check_warmup(warmup: Any) -> None:
+    _check_is_number("warmup", warmup)
     if isinstance(warmup, Integral):
         if warmup < 0:
             raise ValueError(f"Invalid warmup: {warmup}. As an int it is a number of steps, 0 for none")
-        return
-    if not 0 <= warmup < 1:
+    elif not 0 <= warmup < 1:
         raise ValueError(
             f"Invalid warmup: {warmup}. As a float it is a share of total_steps, between 0 and 1; give an "
             "int for a number of steps"
         )
-    if warmup > 0 and total_steps is None:
+
+
+def _check_total_steps(total_steps: Any) -> None:
+    if total_steps is None:
+        return
+    _check_is_number("total_steps", total_steps)
+    if not 0 < total_steps < math.inf:
+        raise ValueError(f"Invalid total_steps: {total_steps}. It is the run's number of steps, finite, 1 or more")
+
+
+def _check_share(warmup: Any, total_steps: Any) -> None:
+    if is_share(warmup) and total_steps is None:
         raise ValueError(
             f"Invalid warmup: {warmup} without total_steps. A share of the run needs its length: give "
             "total_steps as well (in Lightning total_steps=int(self.trainer.estimated_stepping_batches)), "

@@ -134,8 +134,18 @@ ERRORS = [
     ({"layers": {"network.*": {"learning_rate": 1}}}, "'learning_rate', which is no option of AdaBelief"),
     ({"layers": {"network.*": {"lr": -1}}}, "Invalid learning rate: -1"),
     ({"layers": {"network.*": {"params": []}}}, "'params', which is no option"),
-    ({"schedule": "cosin", "total_steps": 9}, "Unknown schedule: 'cosin'. Give one of cosine, linear, step"),
+    ({"layers": {"network.*": {"warmup": "5%"}}}, r"layers\['network.\*'\]: Invalid warmup: '5%'.*give warmup=0.05"),
+    ({"layers": {"network.*": 1e-3}}, r"layers\['network.\*'\] is 0.001, and must name its options.*{'lr': 1e-4}"),
+    ({"layers": ["network.*"]}, r"layers is \['network.\*'\]. It goes from globs to options"),
+    ({"schedule": "cosin"}, "Unknown schedule: 'cosin'. Did you mean 'cosine'. Give one of cosine, linear, step"),
+    ({"schedule": 1, "total_steps": 9}, "Unknown schedule: 1. Give one of cosine, linear, step"),
+    ({"schedule": "cosine", "schedule_interval": "batch"}, "schedule_interval: 'batch'. Give one of step, epoch"),
     ({"weight_decay": -1}, "Invalid weight_decay value: -1"),
+    ({"weight_decay": "0.01", "warmup": 0.5}, "Invalid weight_decay: '0.01' is a str.*give weight_decay=0.01"),
+    ({"lr": "1e-3", "warmup": 0.5}, "Invalid lr: '1e-3' is a str.*give lr=0.001 .*1.0e-3"),
+    ({"warmup": 5.0}, "Invalid warmup: 5.0. As a float.*give an int"),
+    ({"warmup": "5%"}, "Invalid warmup: '5%'.*give warmup=0.05"),
+    ({"betas": 0.9, "warmup": 0.5}, "Invalid betas: 0.9. betas must be two numbers"),
 ]
 
 
@@ -143,6 +153,13 @@ ERRORS = [
 def test_an_error_names_what_was_given_and_what_is_near(options, message):
     with pytest.raises(ValueError, match=message):
         configure_adabelief(Net(), **options)
+
+
+def test_an_unknown_option_is_an_error_that_names_the_near_one():
+    with pytest.raises(TypeError, match="no option 'warm_up'. Did you mean warmup or"):
+        configure_adabelief(Net(), warm_up=0.5)
+    with pytest.raises(TypeError, match="no option 'beta'. Did you mean betas or"):
+        configure_adabelief(Net(), beta=0.9, warmup=0.5)
 
 
 def test_frozen_parameters_are_left_out_and_what_matches_only_them_is_an_error():

@@ -67,6 +67,10 @@ def test_without_a_compiler_another_path_is_taken(monkeypatch, tmp_path):
     [
         (dict(fused=False), ["forloop"]),
         (dict(foreach=True), ["foreach"]),
+        (dict(foreach=False), ["forloop"]),
+        (dict(layers={"weight": {"foreach": True}}), ["forloop", "foreach"]),
+        (dict(layers={"weight": {"differentiable": True}}), ["forloop", "forloop"]),
+        (dict(layers={"weight": {"fused": True}}), ["forloop", "fused"]),
         (dict(differentiable=True), ["forloop"]),
         (dict(fused=True), ["fused"]),
     ],

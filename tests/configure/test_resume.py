@@ -1,6 +1,7 @@
 """A run that is resumed ends as one that was not interrupted, to the bit."""
 
 import logging
+import re
 
 import pytest
 import torch
@@ -58,6 +59,7 @@ def lines(caplog):
     return [record.message for record in caplog.records if record.message.startswith("ckpt_path")]
 
 
+@pytest.mark.filterwarnings("ignore:total_steps is 6 in the checkpoint and 12 in this run")
 def test_options_that_differ_from_the_checkpoints_are_said_with_which_are_taken(tmp_path, caplog):
     first = dict(lr=1e-2, weight_decay=0.1, eps=1e-8, warmup=2, schedule="cosine")
     run(Net(**first), save_every=6, folder=tmp_path, max_epochs=1)
@@ -82,6 +84,33 @@ def test_options_that_differ_from_the_checkpoints_are_said_with_which_are_taken(
     assert trainer.optimizers[0].param_groups[0]["initial_lr"] == 1e-2
 
 
+GROUPINGS = [
+    (dict(), "decayed (2 parameters), undecayed (6 parameters) in the checkpoint, unnamed (8 parameters) here"),
+    (
+        dict(weight_decay=0.1, layers={"network.0.*": {"lr": 1e-4}}),
+        "here. configure_adabelief groups by weight_decay (0, or more), decay_embeddings and layers",
+    ),
+]
+
+
+@pytest.mark.parametrize(("second", "message"), GROUPINGS, ids=["no decay", "layers"])
+def test_param_groups_that_differ_are_named_with_the_options_they_come_of(second, message, tmp_path):
+    run(Net(weight_decay=0.1), save_every=6, folder=tmp_path, max_epochs=1)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run(Net(**second), tmp_path / "step=6.ckpt", max_epochs=2)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_a_run_that_is_made_longer_on_resuming_is_warned_of_once(schedule, tmp_path):
+    run(Net(schedule=schedule, warmup=0.5), save_every=6, folder=tmp_path, max_epochs=2)
+    with pytest.warns(UserWarning, match="total_steps") as said:
+        trainer = run(Net(schedule=schedule, warmup=0.5), tmp_path / "step=6.ckpt", max_epochs=4)
+    (warning,) = [str(warning.message) for warning in said if "total_steps" in str(warning.message)]
+    assert "total_steps is 12 in the checkpoint and 24 in this run: lr stays 0 from step 12 on" in warning
+    assert "give total_steps=24 to the first run" in warning
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-12)
+
+
 @pytest.mark.parametrize("schedule", [None, "cosine"])
 def test_what_does_not_differ_is_not_spoken_of(schedule, tmp_path, caplog):
     options = dict(lr=1e-2, weight_decay=0.1, betas=(0.8, 0.9), schedule=schedule)
@@ -90,6 +119,50 @@ def test_what_does_not_differ_is_not_spoken_of(schedule, tmp_path, caplog):
         run(Net(**options), max_epochs=2, callbacks=[ResumeReport()])
         run(Net(**options), tmp_path / "step=8.ckpt", max_epochs=2, callbacks=[ResumeReport()])
     assert lines(caplog) == []
+
+
+def constant(optimizer):
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+
+
+KINDS = [
+    (
+        dict(schedule="cosine"),
+        dict(schedule="linear"),
+        "of eta_min, hold, length, T_max in the checkpoint and LinearAf",
+    ),
+    (
+        dict(schedule="step"),
+        dict(schedule=constant),
+        "of gamma, milestones in the checkpoint and ConstantLR, of factor",
+    ),
+    (
+        dict(schedule="step"),
+        dict(),
+        "there is a schedule in the checkpoint, of gamma, milestones, and none in the conf",
+    ),
+    (dict(), dict(schedule=constant), "there is no schedule in the checkpoint, and ConstantLR in the config"),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "said"), KINDS, ids=[said for _, _, said in KINDS])
+def test_a_schedule_of_another_kind_is_said_with_the_lr_that_goes_on(first, second, said, tmp_path, caplog):
+    run(Net(lr=1.0, **first), save_every=10, folder=tmp_path, max_epochs=2)
+    with caplog.at_level(logging.INFO):
+        run(Net(lr=1.0, **second), tmp_path / "step=10.ckpt", max_epochs=2, callbacks=[ResumeReport()])
+    (line,) = [line for line in lines(caplog) if "goes on" in line]
+    saved = torch.load(tmp_path / "step=10.ckpt", weights_only=True)
+    lr = saved["optimizer_states"][0]["param_groups"][0]["lr"]
+    assert said in line and line.endswith(f"the config's is taken, and lr goes on from the checkpoint's, {lr}")
+
+
+def test_where_no_schedule_drives_it_lr_is_the_one_that_is_taken(tmp_path, caplog):
+    run(Net(lr=1.0, schedule="step"), save_every=10, folder=tmp_path, max_epochs=2)
+    with caplog.at_level(logging.INFO):
+        run(Net(lr=0.5), tmp_path / "step=10.ckpt", max_epochs=2, callbacks=[ResumeReport()])
+    assert "ckpt_path: AdaBelief's lr is 0.1 in the checkpoint and 0.5 in the config; the checkpoint's is taken" in (
+        lines(caplog)
+    )
 
 
 class OfMilestones(Net):

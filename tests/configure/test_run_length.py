@@ -47,6 +47,13 @@ def test_a_warmup_in_steps_needs_no_length():
     assert optimizer.param_groups[0]["total_steps"] is None and taken(optimizer) > 5
 
 
+@pytest.mark.filterwarnings("ignore:`Trainer.fit` stopped|.*No training batches")
+@pytest.mark.parametrize("options", [dict(limit_train_batches=0, max_epochs=2), dict(max_steps=0)], ids=str)
+def test_a_run_without_steps_has_a_warmup_and_a_schedule_all_the_same(options):
+    optimizer = fit(Net(warmup=0.5, schedule="cosine"), **options)
+    assert optimizer.param_groups[0]["total_steps"] == 1 and not optimizer.state
+
+
 class Endless(IterableDataset):
     def __iter__(self):
         while True:

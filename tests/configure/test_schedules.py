@@ -43,6 +43,11 @@ def test_linear_is_held_for_the_warmup_and_then_a_line_to_the_end_of_the_run():
     assert lrs(schedule="linear", warmup=3) == pytest.approx([1.0] * 3 + [1 - k / 9 for k in range(9)])
 
 
+def test_lr_is_held_for_the_longest_warmup_of_a_layer():
+    layers = {"network.3.*": {"warmup": 0.5}, "network.0.*": {"warmup": 2}}
+    assert lrs(schedule="linear", warmup=3, layers=layers) == pytest.approx([1.0] * 6 + [1 - k / 6 for k in range(6)])
+
+
 def test_step_is_a_tenth_after_three_quarters_of_the_run():
     assert lrs(schedule="step") == pytest.approx([1.0] * 9 + [0.1] * 3)
 
@@ -92,8 +97,8 @@ def test_a_schedule_may_be_a_function_that_counts_steps_or_epochs():
     def halve(optimizer):
         return StepLR(optimizer, step_size=1, gamma=0.5)
 
-    assert lrs(schedule=halve, max_epochs=1) == [0.5**k for k in range(6)]
-    assert lrs(schedule=halve, schedule_interval="epoch") == [1.0] * 6 + [0.5] * 6
+    assert lrs(schedule=halve, schedule_interval="step", max_epochs=1) == [0.5**k for k in range(6)]
+    assert lrs(schedule=halve) == lrs(schedule=halve, schedule_interval="epoch") == [1.0] * 6 + [0.5] * 6
 
 
 def test_lightnings_plateau_schedule_brings_what_it_monitors():
@@ -102,5 +107,5 @@ def test_lightnings_plateau_schedule_brings_what_it_monitors():
     def plateau(optimizer):
         return ReduceLROnPlateau(optimizer, monitor="train/loss")
 
-    config = configure_adabelief(Net(), schedule=plateau, schedule_interval="epoch")["lr_scheduler"]
+    config = configure_adabelief(Net(), schedule=plateau)["lr_scheduler"]
     assert (config["monitor"], config["interval"]) == ("train/loss", "epoch")

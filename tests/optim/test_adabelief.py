@@ -218,6 +218,14 @@ BAD_OPTIONS = [
     (dict(warmup=0.1), "0.1 without total_steps.*configure_adabelief"),
     (dict(warmup=0.1, total_steps=0), "total_steps: 0"),
     (dict(warmup=0.1, total_steps=float("inf")), "total_steps: inf"),
+    (dict(lr="1e-3"), r"lr: '1e-3' is a str.*give lr=0.001 \(YAML"),
+    (dict(eps="1e-16"), "eps: '1e-16' is a str.*give eps=1e-16"),
+    (dict(weight_decay="heavy"), "weight_decay: 'heavy'. weight_decay must be a number"),
+    (dict(betas=0.9), "betas: 0.9. betas must be two numbers"),
+    (dict(betas=("0.9", 0.999)), r"betas\[0\]: '0.9' is a str"),
+    (dict(warmup="5"), r"warmup: '5' is a str.*give warmup=5 \("),
+    (dict(warmup="5%", total_steps=100), "warmup: '5%' is a str.*give warmup=0.05"),
+    (dict(warmup=5, total_steps="100"), "total_steps: '100' is a str.*give total_steps=100"),
 ]
 
 
