@@ -44,7 +44,6 @@ CONTENDERS: dict[str, dict[str, Any] | None] = {
     "without": None,
     f"every {INTERVAL} steps (default)": {},
     "every step": {"every_n_steps": 1},
-    f"every {INTERVAL} steps, every layer and histograms": {"include": "*", "histograms": True},
 }
 """Options of the monitor; None is no monitor."""
 
