@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-TREES = ["pytorch_lightning", "lightning.pytorch"]
+TREES = ["pytorch_lightning", pytest.param("lightning.pytorch", marks=pytest.mark.slow)]
 
 
 def statistics(tree, kind, folder):

@@ -107,6 +107,7 @@ def test_in_the_plain_lightning_cli(monkeypatch):
     assert (cli.model.network.in_channels, cli.model.network.num_classes) == (1, 5)
 
 
+@pytest.mark.slow  # tests/test_lightning_tree.py has a shorter one
 def test_in_the_other_class_tree():
     Path("mine.py").write_text(OWN.format(lightning="lightning.pytorch"))
     copy()
