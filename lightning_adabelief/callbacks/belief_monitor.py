@@ -78,7 +78,8 @@ class BeliefMonitor(Callback):
     ``warmup``               share of the learning rate in force, 0 to 1
     ``skipped_steps``        steps set out for that the optimizer did not take, so far: those
                              that the gradient scaler left out
-    ``nonfinite_steps``      steps taken on a gradient with a NaN or an infinity, so far
+    ``nonfinite_steps``      steps taken on a gradient with a NaN or an infinity, so far; looked for
+                             in the first rows of each (``callbacks/watched.py`` says why)
     ======================== ==================================================================
 
     Definitions: :mod:`lightning_adabelief.optim.belief`; medians of large layers are those of a

@@ -156,9 +156,7 @@ def _batch_statistics(layers: list[Layer]) -> dict[str, Tensor]:
         "grad_norm": norms(grads) if len(grads) == len(layers) else torch.full((len(layers),), torch.nan),
         "weight_norm": norms([layer[0] for layer in layers]),
     }
-    device, dtype = exp_avgs[0].device, exp_avgs[0].dtype
-    table = torch.stack([row.to(device, dtype) for row in rows.values()]).cpu().double()
-    return dict(zip(rows, table, strict=True))
+    return {name: row.cpu().double() for name, row in rows.items()}
 
 
 def _norms_of_belief(
@@ -210,10 +208,10 @@ def _parts(*columns: Sequence[Tensor]) -> Iterator[list[tuple[Any, ...]]]:
 
 
 def _together(norms_of_pieces: list[Tensor], places: list[int], count: int) -> Tensor:
-    """The norms of tensors from those of their pieces."""
-    squares = torch.stack(norms_of_pieces).double().square()
-    index = torch.tensor(places, device=squares.device)
-    return squares.new_zeros(count).index_add_(0, index, squares).sqrt().to(norms_of_pieces[0].dtype)
+    """The norms of tensors from those of their pieces, on the CPU."""
+    squares = torch.stack(norms_of_pieces).cpu().double().square()  # not every device has float64
+    sums = squares.new_zeros(count).index_add_(0, torch.tensor(places), squares)
+    return sums.sqrt().to(norms_of_pieces[0].dtype)
 
 
 def _sampled_statistics(
