@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_adabelief.callbacks.watched import unwrap
+from lightning_adabelief.callbacks.belief_monitor.tracker import unwrap
 from lightning_adabelief.lightning_tree import Callback, LightningModule, Trainer, rank_zero_info
 
 NOT_OPTIONS = {"params", "param_names", "name"}

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_adabelief.callbacks import BeliefMonitor
-from lightning_adabelief.callbacks.closing_table import TITLE, layers_table
+from lightning_adabelief.callbacks.belief_monitor.outputs.closing_table import TITLE, layers_table
 from lightning_adabelief.lightning_tree import TensorBoardLogger, Trainer
 
 

@@ -1,6 +1,6 @@
 """Lightning-aware construction of the optimizer. Knows ``optim`` and Lightning; never a recipe."""
 
-from lightning_adabelief.configure.adabelief import configure_adabelief
+from lightning_adabelief.configure.build import configure_adabelief
 from lightning_adabelief.configure.callables import build_optimizer
 from lightning_adabelief.configure.run_length import optimizer_steps
 

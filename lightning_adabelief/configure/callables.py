@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from lightning_adabelief.configure.adabelief import warn_of_clipping_by_value
+from lightning_adabelief.configure.build import warn_of_clipping_by_value
 from lightning_adabelief.configure.groups import named_parameters
 from lightning_adabelief.configure.run_length import steps_needed, trainer_of
 from lightning_adabelief.optim.adabelief import AdaBelief

@@ -30,7 +30,7 @@ from lightning_adabelief.optim.options import (
 )
 from lightning_adabelief.optim.rule import single_tensor_adabelief
 from lightning_adabelief.optim.run_length import known_total_steps
-from lightning_adabelief.optim.schedule import Scalar, step_scale, wide
+from lightning_adabelief.optim.scaling import Scalar, step_scale, wide
 
 _GRAPH_CAPTURE_CHECK = next(  # torch's warning about capturable and graphs; renamed after torch 2.6
     name

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_adabelief.optim.rule import denominator_shift, residual_scale
-from lightning_adabelief.optim.schedule import Scalar, StepScale, step_scale, wide
+from lightning_adabelief.optim.scaling import Scalar, StepScale, step_scale, wide
 
 TensorList = list[Tensor]
 
@@ -40,7 +40,7 @@ def _multi_tensor_adabelief(
         max_exp_avg_vars: Their largest s_t so far; empty without amsgrad.
         steps: The step t each takes, numbers or 0-dim tensors on the parameters' devices: tensors
             that got their first gradient later lag behind.
-        scale_options: The options of :func:`~lightning_adabelief.optim.schedule.step_scale`.
+        scale_options: The options of :func:`~lightning_adabelief.optim.scaling.step_scale`.
         **options: The options of :func:`~lightning_adabelief.optim.rule.single_tensor_adabelief`.
     """
     # Tensors of one device (or mesh of devices), pair of dtypes and step share every cast and scalar

@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_adabelief.optim.schedule import is_share
+from lightning_adabelief.optim.scaling import is_share
 
 SCALE_OPTIONS = ("lr", "betas", "rectify", "degenerated_to_sgd", "warmup", "total_steps")
-"""The options that the scalars of a step depend on (:func:`~lightning_adabelief.optim.schedule.step_scale`)."""
+"""The options that the scalars of a step depend on (:func:`~lightning_adabelief.optim.scaling.step_scale`)."""
 
 RULE_OPTIONS = (
     "betas",

@@ -14,7 +14,7 @@ At step t, with gradient g_t, momentum m_t and belief s_t, both 0 at the start:
 Since g_t - m_t = beta1 * d_t, the residual of s_t is d_t scaled: one subtraction serves both
 averages. eps is added into s_t and stays there, so s_t never falls below about
 eps / (1 - beta2) once bias-corrected: that is its floor. alpha_t is lr times warmup, and with
-``rectify`` times r_t (:mod:`lightning_adabelief.optim.schedule`).
+``rectify`` times r_t (:mod:`lightning_adabelief.optim.scaling`).
 
 Source: Zhuang et al., AdaBelief Optimizer (NeurIPS 2020), algorithm 2; the order of the weight
 decay and the places of eps are those of ``adabelief-pytorch`` 0.2.1.
@@ -25,7 +25,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_adabelief.optim.schedule import Scalar, StepScale
+from lightning_adabelief.optim.scaling import Scalar, StepScale
 
 
 def residual_scale(residual: str, beta1: Scalar) -> Scalar:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from lightning_adabelief.optim.schedule import is_share
+from lightning_adabelief.optim.scaling import is_share
 
 _count: ContextVar[Callable[[float], int] | None] = ContextVar("run_length", default=None)
 

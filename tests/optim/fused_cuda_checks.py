@@ -13,7 +13,7 @@ from lightning_adabelief.optim.fused import cuda_tables
 from lightning_adabelief.optim.fused.cuda import fused_adabelief_cuda
 from lightning_adabelief.optim.options import RULE_OPTIONS, SCALE_OPTIONS
 from lightning_adabelief.optim.rule import single_tensor_adabelief
-from lightning_adabelief.optim.schedule import step_scale
+from lightning_adabelief.optim.scaling import step_scale
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 INTERPRETED = DEVICE == "cpu"

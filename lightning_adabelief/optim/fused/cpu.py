@@ -23,7 +23,7 @@ from torch.autograd.graph import increment_version
 from lightning_adabelief.optim.fused.build import load_kernel
 from lightning_adabelief.optim.options import RULE_OPTIONS, SCALE_OPTIONS
 from lightning_adabelief.optim.rule import residual_scale, single_tensor_adabelief
-from lightning_adabelief.optim.schedule import step_scale
+from lightning_adabelief.optim.scaling import step_scale
 
 CHUNK = 1 << 16
 """Elements a thread takes at a time; fewer in all are not worth a second thread."""

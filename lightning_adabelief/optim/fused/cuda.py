@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from lightning_adabelief.optim.rule import residual_scale
-from lightning_adabelief.optim.schedule import RHO_TRACTABLE, warmup_steps
+from lightning_adabelief.optim.scaling import RHO_TRACTABLE, warmup_steps
 
 try:
     import triton.language as tl

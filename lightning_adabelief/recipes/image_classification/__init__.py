@@ -1,7 +1,7 @@
 """Image classification."""
 
 from lightning_adabelief.recipes.image_classification.cifar import CIFAR10DataModule, CIFAR100DataModule
-from lightning_adabelief.recipes.image_classification.data import DigitsDataModule
+from lightning_adabelief.recipes.image_classification.digits import DigitsDataModule
 from lightning_adabelief.recipes.image_classification.imagenet import ImageFolderDataModule, ImageNetDataModule
 from lightning_adabelief.recipes.image_classification.module import ImageClassifier
 from lightning_adabelief.recipes.image_classification.networks import NetworkFromData, SmallCNN, TorchvisionNetwork

@@ -9,7 +9,7 @@ from torch.utils.data import Subset
 from torchvision import datasets
 from torchvision.transforms import v2
 
-from lightning_adabelief.recipes.image_classification.loading import ImageDataModule
+from lightning_adabelief.recipes.image_classification.image_data import ImageDataModule
 
 
 class CIFAR10DataModule(ImageDataModule):

@@ -7,7 +7,7 @@ from pathlib import Path
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from lightning_adabelief.recipes.image_classification.loading import ImageDataModule
+from lightning_adabelief.recipes.image_classification.image_data import ImageDataModule
 
 
 class ImageFolderDataModule(ImageDataModule):

@@ -1,0 +1,1 @@
+"""Statistics of an optimizer's state, in pure torch."""

@@ -1,0 +1,1 @@
+"""The outputs of a measurement, a file each."""

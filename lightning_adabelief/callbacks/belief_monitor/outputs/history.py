@@ -1,0 +1,104 @@
+"""What was measured of an optimizer's layers over a run, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from lightning_adabelief.beliefs.layers import LAYER_STATISTICS
+
+MAX_COLUMNS = 200
+
+
+class LayerHistory:
+    """A table of layers down and steps across, for each of LAYER_STATISTICS.
+
+    It holds at most :data:`MAX_COLUMNS` columns: when they are full, neighbours are merged two by
+    two, and from then on a column takes twice as many measurements. A cell is the mean of what was
+    measured in its column; NaN where nothing was.
+
+    Attributes:
+        layers: The layers' names, in the order in which they were given.
+        steps: The last step of each column.
+        values: float32, of shape (layers, columns, statistics).
+    """
+
+    def __init__(self) -> None:
+        self.layers: list[str] = []
+        self.steps: list[int] = []
+        self.values = np.empty((0, 0, len(LAYER_STATISTICS)), np.float32)
+        self._per_column = 1  # how many measurements a column takes
+        self._in_last = 1  # how many the last one has
+
+    def add(self, step: int, layers: Mapping[str, Mapping[str, float]]) -> None:
+        """Add a measurement.
+
+        Args:
+            step: Its step, later than those before.
+            layers: From a layer's name to its statistics; NaN stands for those it lacks. A new layer
+                takes its place after the one that it follows here.
+        """
+        self._make_rows(layers)
+        if self._in_last == self._per_column or not self.steps:
+            if len(self.steps) == MAX_COLUMNS:
+                self._merge_columns()
+            self._make_column()
+        else:
+            self._in_last += 1
+        self.steps[-1] = step
+        for row, name in enumerate(self.layers):
+            if name in layers:
+                new = np.array([layers[name].get(statistic, np.nan) for statistic in LAYER_STATISTICS], np.float32)
+                self.values[row, -1] = _mean(self.values[row, -1], new, 1 / self._in_last)
+
+    def rows(self) -> Iterator[tuple[int, str, dict[str, float]]]:
+        """The cells as step, layer and statistics, step by step, without the empty ones."""
+        for column, step in enumerate(self.steps):
+            for row, layer in enumerate(self.layers):
+                cell = self.values[row, column]
+                if not np.isnan(cell).all():
+                    yield step, layer, dict(zip(LAYER_STATISTICS, cell.tolist(), strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All there is: at most 4 bytes a layer, column and statistic."""
+        return {
+            "layers": list(self.layers),
+            "steps": list(self.steps),
+            "per_column": self._per_column,
+            "in_last": self._in_last,
+            "values": {name: torch.tensor(self.values[..., i]) for i, name in enumerate(LAYER_STATISTICS)},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the place of the history that gave :meth:`state_dict`."""
+        self.layers, self.steps = list(state["layers"]), list(state["steps"])
+        self._per_column, self._in_last = state["per_column"], state["in_last"]
+        empty = torch.full((len(self.layers), len(self.steps)), torch.nan)
+        self.values = np.stack([state["values"].get(name, empty).numpy() for name in LAYER_STATISTICS], axis=-1)
+
+    def _make_rows(self, names: Mapping[str, Any]) -> None:
+        place = 0
+        for name in names:
+            if name not in self.layers:
+                self.layers.insert(place, name)
+                self.values = np.insert(self.values, place, np.nan, axis=0)
+            place = self.layers.index(name) + 1
+
+    def _make_column(self) -> None:
+        self.steps.append(0)
+        self._in_last = 1
+        self.values = np.insert(self.values, self.values.shape[1], np.nan, axis=1)
+
+    def _merge_columns(self) -> None:
+        self.steps = self.steps[1::2]
+        self.values = _mean(self.values[:, ::2], self.values[:, 1::2], 1 / 2)
+        self._per_column *= 2
+
+
+def _mean(old: np.ndarray, new: np.ndarray, weight: float) -> np.ndarray:
+    """The weighted mean; where one is NaN, the other."""
+    mean = (1 - weight) * old + weight * new
+    return np.where(np.isnan(old), new, np.where(np.isnan(new), old, mean)).astype(np.float32)

@@ -1,0 +1,174 @@
+"""Warmup and rectification: pure functions of the step.
+
+Everything that multiplies the learning rate at step ``t`` is worked out here, once, for every
+path of the optimizer and for the statistics of :mod:`lightning_adabelief.beliefs.elementwise`.
+
+The step is a number, or a tensor of steps: then so is the result, nothing waits for the device,
+and each entry is what the number would have given. Give such a tensor in float64, for 1 - beta**t
+is a difference of near equals.
+"""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+Scalar: TypeAlias = Any
+"""A float; or, where the step, the learning rate or the betas are tensors, a tensor."""
+
+RHO_TRACTABLE = 5.0
+"""From this length of the approximated moving average on, the variance of 1 / sqrt(s_t) is finite."""
+
+
+def wide(scalars: Tensor) -> Tensor:
+    """The tensor in the dtype for scalars of the step: float64, or float32 on a device without.
+
+    Args:
+        scalars: Steps, learning rates or betas; any shape.
+
+    Returns:
+        A tensor of that shape.
+    """
+    return scalars.to(torch.float32 if scalars.device.type == "mps" else torch.float64)
+
+
+def is_share(warmup: float) -> bool:
+    """Whether a warmup is a share of the run, not a number of steps."""
+    return not isinstance(warmup, Integral) and warmup > 0
+
+
+def warmup_steps(warmup: float, total_steps: int | None) -> float:
+    """Length of the warmup in steps.
+
+    Args:
+        warmup: An int is a number of steps; a float in (0, 1) a share of ``total_steps``.
+        total_steps: Length of the run in optimizer steps; needed only for a share.
+
+    Returns:
+        The number of steps, not rounded; 0 for no warmup.
+    """
+    if not is_share(warmup):
+        return warmup
+    assert total_steps is not None, "checked when the options were given"
+    return warmup * total_steps
+
+
+def warmup_factor(step: Scalar, warmup: float, total_steps: int | None = None) -> Scalar:
+    """Share of the learning rate in force at ``step``: ``min(1, t / warmup)``.
+
+    Args:
+        step: The step being taken, t = 1, 2, ...
+        warmup: See :func:`warmup_steps`.
+        total_steps: See :func:`warmup_steps`.
+
+    Returns:
+        A number in (0, 1].
+    """
+    steps = warmup_steps(warmup, total_steps)
+    if steps <= 0:
+        return 1.0
+    share = step / steps
+    return share.clamp(max=1.0) if isinstance(share, Tensor) else min(1.0, share)
+
+
+def rectification(step: Scalar, beta2: Scalar) -> Scalar:
+    r"""The factor r_t by which RAdam tames 1 / sqrt(s_t) while s_t is an average of few terms.
+
+    .. math::
+        \rho_\infty = \frac{2}{1-\beta_2} - 1, \quad
+        \rho_t = \rho_\infty - \frac{2 t \beta_2^t}{1-\beta_2^t}, \quad
+        r_t = \sqrt{\frac{(\rho_t-4)(\rho_t-2)\rho_\infty}{(\rho_\infty-4)(\rho_\infty-2)\rho_t}}
+
+    Args:
+        step: The step being taken, t = 1, 2, ...
+        beta2: Decay rate of s_t, in [0, 1).
+
+    Returns:
+        r_t in (0, 1), or 0 where rho_t < 5: there the variance has no finite estimate, and the
+        optimizer takes a step of SGD with momentum, or none (``degenerated_to_sgd``).
+
+    Source: Liu et al., On the variance of the adaptive learning rate and beyond (ICLR 2020),
+    algorithm 2; the bound 5 is that of ``adabelief-pytorch`` 0.2.1.
+    """
+    beta2_t = beta2**step
+    rho_inf = 2 / (1 - beta2) - 1
+    rho_t = rho_inf - 2 * step * beta2_t / (1 - beta2_t)
+    if not isinstance(rho_t, Tensor):
+        return _tractable_rectification(rho_t, rho_inf) if rho_t >= RHO_TRACTABLE else 0.0
+    tractable = rho_t >= RHO_TRACTABLE
+    rho_inf = rho_inf if isinstance(rho_inf, Tensor) else torch.full_like(rho_t, rho_inf)
+    # Elsewhere any length in the formula's domain will do, so that neither r_t nor its gradient is NaN.
+    rho_t, rho_inf = (torch.where(tractable, rho, 1 + RHO_TRACTABLE) for rho in (rho_t, rho_inf))
+    return torch.where(tractable, _tractable_rectification(rho_t, rho_inf), 0.0)
+
+
+def _tractable_rectification(rho_t: Scalar, rho_inf: Scalar) -> Scalar:
+    return _sqrt((rho_t - 4) / (rho_inf - 4) * (rho_t - 2) / rho_t * rho_inf / (rho_inf - 2))
+
+
+def _sqrt(x: Scalar) -> Scalar:
+    return x.sqrt() if isinstance(x, Tensor) else math.sqrt(x)
+
+
+class StepScale(NamedTuple):
+    """The scalars of one step: ``param -= step_size * exp_avg / (sqrt(s) * root_scale + eps)``.
+
+    Attributes:
+        lr: The learning rate in force, warmup included.
+        bias_correction1: ``1 - beta1**t``; ``exp_avg`` over this is the corrected momentum.
+        step_size: What multiplies ``exp_avg``; 0 where the step is skipped.
+        root_scale: What multiplies ``sqrt(s)``; ``None`` where the denominator is 1, that is
+            where the step is one of SGD with momentum. In a tensor, 0 there.
+    """
+
+    lr: Scalar
+    bias_correction1: Scalar
+    step_size: Scalar
+    root_scale: Scalar
+
+
+def step_scale(
+    step: Scalar,
+    *,
+    lr: Scalar,
+    betas: tuple[Scalar, Scalar],
+    rectify: bool,
+    degenerated_to_sgd: bool,
+    warmup: int | float = 0,
+    total_steps: int | None = None,
+) -> StepScale:
+    """Work out the scalars of step t = ``step``; the options are AdaBelief's.
+
+    Args:
+        step: A number, or a float64 tensor of any shape.
+        lr: A number or, if ``step`` is a tensor, also a tensor of one element and no dimension.
+        betas: Like ``lr``, each.
+        rectify: See :class:`~lightning_adabelief.AdaBelief` for this and the remaining options.
+        degenerated_to_sgd: Step with SGD where r_t is undefined.
+        warmup: Length of the linear warmup.
+        total_steps: Length of the run.
+
+    Returns:
+        The :class:`StepScale`: plain numbers, or, for a tensor of steps, ``bias_correction1``,
+        ``step_size`` and ``root_scale`` of its shape (``lr`` too if there is a warmup).
+    """
+    beta1, beta2 = betas
+    lr = lr * warmup_factor(step, warmup, total_steps)
+    bias_correction1 = 1 - beta1**step
+    root_correction2 = _sqrt(1 - beta2**step)
+    if not rectify:
+        return StepScale(lr, bias_correction1, lr / bias_correction1, 1 / root_correction2)
+    r_t = rectification(step, beta2)
+    # The original adds eps to the uncorrected root, so the correction stands outside.
+    rectified = lr * root_correction2 * r_t / bias_correction1
+    unrectified = lr / bias_correction1 if degenerated_to_sgd else 0.0
+    if isinstance(r_t, Tensor):
+        adaptive = r_t > 0
+        return StepScale(lr, bias_correction1, torch.where(adaptive, rectified, unrectified), adaptive.to(r_t.dtype))
+    if r_t > 0:
+        return StepScale(lr, bias_correction1, rectified, 1.0)
+    return StepScale(lr, bias_correction1, unrectified, None)

@@ -1,0 +1,98 @@
+"""What BeliefMonitor warns of, in a real Trainer: the layer, what is wrong, the remedy, once."""
+
+import warnings
+
+import pytest
+import torch
+
+from lightning_adabelief import AdaBelief, BeliefMonitor
+from tests.callbacks.belief_monitor.conftest import Net
+
+
+def warned(fit, module, monitor=None, **options):
+    """Train 40 steps, measured each, and return the monitor's warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(module, monitor or BeliefMonitor(), **{"log_every_n_steps": 1, "batches": 40} | options)
+    return [str(w.message) for w in caught if str(w.message).startswith(("AdaBelief", "Adam"))]
+
+
+def test_a_healthy_run_is_silent(fit):
+    assert warned(fit, Net()) == []
+
+
+def test_eps_in_beliefs_place_is_named_with_the_eps_to_lower(fit):
+    (text,) = warned(fit, Net(eps=1e-3))
+    assert "runs as SGD with momentum" in text and "Lower eps (it is 0.001)" in text
+    assert "encoder.weight" in text and "and 1 more layer" in text
+
+
+def test_weights_without_gradient_are_not_taken_for_a_large_eps(fit):
+    class Masked(Net):
+        def on_fit_start(self):
+            mask = torch.zeros(5, 6)
+            mask[:, 0] = 1
+            self.encoder.weight.register_hook(lambda grad: grad * mask)
+
+    assert warned(fit, Masked()) == []
+
+
+class Linear(Net):
+    """A loss whose gradient is the same in each step."""
+
+    def training_step(self, batch, batch_idx):
+        return 1e3 * self.head(self.encoder(torch.ones(1, 6))).sum()
+
+    def configure_optimizers(self):
+        return AdaBelief([("encoder.bias", self.encoder.bias)], lr=1e-5, rectify=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        (dict(gradient_clip_val=0.1, gradient_clip_algorithm="value"), "gradient_clip_algorithm='norm'"),
+        ({}, "amsgrad=True or a larger eps"),
+    ],
+)
+def test_a_step_that_explodes_as_the_gradient_stays_is_named_once(fit, options, remedy):
+    texts = warned(fit, Linear(), BeliefMonitor(10), batches=1500, **options)
+    (text,) = [text for text in texts if "times Adam's" in text]
+    assert "encoder.bias" in text and remedy in text
+
+
+def test_a_dead_layer_is_named(fit):
+    class Dead(Net):
+        def training_step(self, batch, batch_idx):
+            return self.head(self.encoder(batch[0]).relu() * 0).square().mean()
+
+    texts = [text for text in warned(fit, Dead()) if "gradient is 0" in text]
+    assert len(texts) == 1 and "encoder.weight" in texts[0] and "requires_grad_(False)" in texts[0]
+
+
+def test_a_spike_is_named_with_how_many_times_the_median_it_is(fit):
+    class Spike(Net):
+        def on_train_batch_start(self, batch, batch_idx):
+            self.optimizers().param_groups[0]["lr"] = 1.0 if batch_idx == 20 else 1e-3
+
+    texts = [text for text in warned(fit, Spike()) if "running median" in text]
+    assert len(texts) == 1 and "step 20" in texts[0] and "lower lr" in texts[0]
+    times = float(texts[0].split(" times ")[0].split()[-1])
+    assert 100 < times < 10000
+
+
+def test_a_gradient_that_is_not_finite_is_named_with_its_step_even_between_measurements(fit):
+    class Once(Net):
+        def training_step(self, batch, batch_idx):
+            self.head.weight.register_hook(lambda grad: grad * torch.nan if batch_idx == 17 else grad)
+            return super().training_step(batch, batch_idx)
+
+    texts = [text for text in warned(fit, Once(), BeliefMonitor(10)) if "not finite at" in text]
+    assert len(texts) == 1 and "head.weight" in texts[0] and "step 18" in texts[0]
+
+
+def test_of_adam_only_what_holds_for_adam_is_said(fit):
+    class WithAdam(Net):
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.named_parameters(), lr=1e-3, eps=1.0)
+
+    assert warned(fit, WithAdam()) == []

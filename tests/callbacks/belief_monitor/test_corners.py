@@ -1,0 +1,175 @@
+"""BeliefMonitor where things are not as usual: each of these was once wrong."""
+
+import csv
+import warnings
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lightning_adabelief import AdaBelief, BeliefMonitor, configure_adabelief
+from tests.callbacks.belief_monitor.conftest import Net
+
+
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
+def test_a_step_without_gradients_is_no_measurement(fit, csv_rows):
+    class Pauses(Net):
+        def training_step(self, batch, batch_idx):
+            return None if batch_idx in (3, 4, 5) else super().training_step(batch, batch_idx)
+
+    fit(Pauses(), BeliefMonitor(1))
+    assert list(csv_rows()["belief/s_t/model"]) == [0, 1, 2, 6, 7, 8, 9, 10, 11]
+
+
+class CountsReads(TorchDispatchMode):
+    reads = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        CountsReads.reads += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("missing", ["frozen", "alternating"])
+def test_nothing_waits_for_the_device_where_gradients_are_missing(fit, missing):
+    class Partly(Net):
+        def __init__(self):
+            super().__init__()
+            self.other = torch.nn.Linear(5, 1)
+
+        def training_step(self, batch, batch_idx):
+            head = self.other if missing == "alternating" and batch_idx % 2 else self.head
+            return head(self.encoder(batch[0])).square().mean()
+
+    def reads(*callbacks):
+        CountsReads.reads = 0
+        with CountsReads():
+            fit(Partly(), *callbacks, log_every_n_steps=1000)
+        return CountsReads.reads
+
+    assert reads(BeliefMonitor(closing_table=False)) == reads()
+
+
+def test_a_bias_before_a_normalization_raises_no_alarm_and_is_not_notable(fit):
+    class Normalized(Net):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(5)
+
+        def training_step(self, batch, batch_idx):
+            return self.head(self.norm(self.encoder(batch[0])).relu()).square().mean()
+
+    monitor = BeliefMonitor(1, top_k=3)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "AdaBelief")
+        fit(Normalized(), monitor, batches=40)
+    assert "encoder.bias" not in monitor.notable_layers()
+
+
+def test_networks_configured_by_themselves_have_their_names_in_the_module(fit, csv_rows):
+    class Parts(Net):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+            self.encoder = torch.compile(self.encoder, backend="eager")
+
+        def configure_optimizers(self):
+            return [configure_adabelief(part, trainer=self.trainer) for part in (self.encoder, self.head)]
+
+        def training_step(self, batch, batch_idx):
+            loss = self.head(self.encoder(batch[0])).square().mean()
+            for optimizer in self.optimizers():
+                optimizer.zero_grad()
+            self.manual_backward(loss)
+            for optimizer in self.optimizers():
+                optimizer.step()
+
+    fit(Parts(), BeliefMonitor(include="encoder.*", statistics="s_t"))
+    layers = {tag.split("/")[2] for tag in csv_rows()}
+    assert layers == {"encoder.weight", "encoder.bias", "AdaBelief", "AdaBelief-1"}
+
+
+class Clashing(Net):
+    def __init__(self):
+        super().__init__()
+        self.model = self.encoder
+        del self.encoder
+
+    def training_step(self, batch, batch_idx):
+        return self.head(self.model(batch[0])).square().mean()
+
+
+def test_a_layer_called_model_does_not_hide_the_summary(fit, csv_rows):
+    fit(Clashing(), BeliefMonitor(include="*", depth=1, statistics="grad_norm"))
+    norms = {tag.split("/")[2]: values[9] for tag, values in csv_rows().items()}
+    assert norms.keys() == {"model", "head", "AdaBelief"}
+    assert norms["AdaBelief"] == pytest.approx((norms["model"] ** 2 + norms["head"] ** 2) ** 0.5, rel=1e-4)
+
+
+def test_a_depth_that_mixes_optimizers_is_an_error(fit):
+    class Mixed(Net):
+        def configure_optimizers(self):
+            self.automatic_optimization = False
+            return AdaBelief([self.encoder.weight]), torch.optim.Adam([self.encoder.bias])
+
+    with pytest.raises(MisconfigurationException, match=r"depth=1.*'encoder'. Give a larger depth"):
+        fit(Mixed(), BeliefMonitor(depth=1))
+
+
+class Fails(Net):
+    def on_train_batch_end(self, *args):
+        if args[-1] == 7:
+            raise torch.OutOfMemoryError("the user's own")
+
+
+def test_a_failure_to_draw_hides_no_other_and_ends_no_training(fit, monkeypatch):
+    def fails(*_):
+        raise MemoryError("drawing")
+
+    monkeypatch.setattr("lightning_adabelief.callbacks.belief_monitor.outputs.record.draw", fails)
+    with pytest.raises(torch.OutOfMemoryError, match="the user's own"):
+        fit(Fails(), BeliefMonitor())
+    with pytest.warns(UserWarning, match="could not write its heat map: drawing"):
+        fit(Net(), BeliefMonitor())
+
+
+def test_resumed_from_a_checkpoint_of_a_measured_step_no_step_is_measured_early(fit, csv_rows, tmp_path):
+    def checkpoints():
+        return ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=6, save_top_k=-1)
+
+    fit(Net(), BeliefMonitor(2), checkpoints())
+    whole = csv_rows()["belief/s_t/model"]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before")
+        fit(Net(), BeliefMonitor(2), checkpoints(), ckpt_path=tmp_path / "step=6.ckpt")
+    assert list(whole) == [1, 3, 5, 7, 9, 11]
+    assert list(csv_rows()["belief/s_t/model"]) == [7, 9, 11]
+
+
+def test_a_trainer_that_fits_again_goes_on_with_its_record(fit, tmp_path):
+    trainer = fit(Net(), BeliefMonitor(), logger=CSVLogger(tmp_path, "again"))
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(trainer.lightning_module, trainer.train_dataloader)
+    with open(tmp_path / "again" / "version_0" / "belief.csv", newline="") as file:
+        assert sorted({int(row["step"]) for row in csv.DictReader(file)}) == [4, 9, 14, 19]
+
+
+def test_monitors_of_all_kinds_go_together_and_log_nothing_twice(fit, tmp_path):
+    monitors = BeliefMonitor(include="encoder.*"), BeliefMonitor(include="head", depth=1), BeliefMonitor(top_k=1)
+    trainer = fit(Net(), *monitors, logger=CSVLogger(tmp_path, "several"))
+    trainer.save_checkpoint(tmp_path / "several.ckpt")
+    with open(tmp_path / "several" / "version_0" / "metrics.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["belief/s_t/model"]]
+    assert [row["step"] for row in rows] == ["4", "9"]
+
+
+def test_the_warning_of_eps_tells_the_layers_own(fit):
+    class Groups(Net):
+        def configure_optimizers(self):
+            encoder, head = self.encoder.parameters(), self.head.parameters()
+            return AdaBelief([{"params": encoder, "eps": 1e-3}, {"params": head, "eps": 1.0}], lr=1e-4, rectify=False)
+
+    with pytest.warns(UserWarning, match="Lower eps \\(it is 0.001\\)"):
+        fit(Groups(), BeliefMonitor(1, exclude="head.*"))
