@@ -10,7 +10,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from lightning_adabelief import AdaBelief, BeliefMonitor
 from lightning_adabelief.beliefs.layers import LAYER_STATISTICS
-from lightning_adabelief.callbacks import belief_record
+from lightning_adabelief.callbacks.belief_monitor.outputs import record
 from tests.callbacks.belief_monitor.conftest import Net
 
 LAYERS = ["encoder.weight", "encoder.bias", "head.weight", "head.bias"]
@@ -105,7 +105,7 @@ def test_it_is_drawn_at_the_ends_of_epochs_only_as_far_as_it_is_cheap(fit, tenso
     images = lambda: [image.step for image in tensorboard()[1].Images("belief/heat_map")]  # noqa: E731
     fit(Net(), BeliefMonitor(), max_epochs=3)
     assert images() == [34]  # no second has passed: the end alone
-    monkeypatch.setattr(belief_record, "SHARE_OF_TIME", 1e9)
+    monkeypatch.setattr(record, "SHARE_OF_TIME", 1e9)
     fit(Net(), BeliefMonitor(), max_epochs=3)
     assert images() == [9, 19, 34]  # the last epoch's is the end's too
 
