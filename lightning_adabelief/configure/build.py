@@ -17,7 +17,7 @@ from lightning_adabelief.lightning_tree import rank_zero_info, rank_zero_warn
 from lightning_adabelief.optim.adabelief import AdaBelief
 from lightning_adabelief.optim.fused import can_fuse, check_fused
 from lightning_adabelief.optim.options import check_values
-from lightning_adabelief.optim.scaling import is_share, warmup_steps
+from lightning_adabelief.optim.scaling import is_fraction, warmup_steps
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -126,7 +126,7 @@ def configure_adabelief(
     trained, frozen = named_parameters(module)
     groups = param_groups(module, trained, weight_decay=weight_decay, decay_embeddings=decay_embeddings, layers=layers)
     warmups = [warmup, *(of["warmup"] for of in layers.values() if "warmup" in of)]
-    shares = [value for value in warmups if is_share(value)]
+    shares = [value for value in warmups if is_fraction(value)]
     if total_steps is None and (shares or isinstance(schedule, str)):
         needed_for = f"warmup={shares[0]}" if shares else f"schedule={schedule!r}"
         total_steps = steps_needed(needed_for, trainer, steps_per_batch, trainer_steps_per_batch)

@@ -1,4 +1,4 @@
-"""Optimizers that a config or a caller describes (``OptimizerCallable``), built with a warmup by share of the run."""
+"""Build an optimizer that a config or a caller describes (``OptimizerCallable``), and count its steps if need be."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_adabelief.configure.build import warn_of_clipping_by_value
 from lightning_adabelief.configure.groups import named_parameters
 from lightning_adabelief.configure.run_length import steps_needed, trainer_of
 from lightning_adabelief.optim.adabelief import AdaBelief
-from lightning_adabelief.optim.run_length import run_length
+from lightning_adabelief.optim.scaling import is_fraction
 
 
 def build_optimizer(
@@ -23,7 +23,7 @@ def build_optimizer(
     steps_per_batch: float | None = None,
     trainer_steps_per_batch: float | None = None,
 ) -> Optimizer:
-    """Call an ``OptimizerCallable`` on a module's parameters, so that AdaBelief's warmup may be a share of the run.
+    """Call an ``OptimizerCallable`` on a module's parameters, so that AdaBelief's warmup may be a fraction of the run.
 
     What a config says is built as it says: the parameters are one group, biases and norms with it. They
     are named, except where some are frozen: torch's optimizers then take those unfrozen later, which
@@ -42,7 +42,7 @@ def build_optimizer(
         The optimizer.
 
     Raises:
-        ValueError: If AdaBelief's warmup is a share and the length of the run can't be known.
+        ValueError: If AdaBelief's warmup is a fraction and the length of the run can't be known.
 
     Example::
 
@@ -55,8 +55,24 @@ def build_optimizer(
     trainer = trainer or trainer_of(module)
     trained, frozen = named_parameters(module)
     params = [param for _, param in trained] if frozen else trained
-    with run_length(lambda warmup: steps_needed(f"warmup={warmup}", trainer, steps_per_batch, trainer_steps_per_batch)):
-        built = optimizer(params)
+    built = optimizer(params)
     if isinstance(built, AdaBelief):
+        _set_total_steps(built, trainer, steps_per_batch, trainer_steps_per_batch)
         warn_of_clipping_by_value(trainer)
     return built
+
+
+def _set_total_steps(
+    optimizer: AdaBelief, trainer: Any, steps_per_batch: float | None, trainer_steps_per_batch: float | None
+) -> None:
+    """Give the run's length to the groups whose warmup is a fraction of it, and to those added later."""
+    waiting = [
+        options
+        for options in (optimizer.defaults, *optimizer.param_groups)
+        if is_fraction(options["warmup"]) and options["total_steps"] is None
+    ]
+    if waiting:
+        needed_for = f"warmup={waiting[0]['warmup']}"
+        total_steps = steps_needed(needed_for, trainer, steps_per_batch, trainer_steps_per_batch)
+        for options in waiting:
+            options["total_steps"] = total_steps

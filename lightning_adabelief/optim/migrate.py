@@ -1,4 +1,4 @@
-"""The checkpoints of other optimizers, turned into AdaBelief's.
+"""Convert the checkpoints of other optimizers into AdaBelief's.
 
 - ``adabelief-pytorch`` 0.0.5 to 0.2.1: ``step`` is an int, groups may hold a cache named ``buffer``
   and miss the options that its constructor kept to itself.
@@ -33,13 +33,13 @@ class Origin:
     """How another optimizer's checkpoint differs from AdaBelief's.
 
     Attributes:
-        name: Whose it is.
-        change: What is done to it, for the warning.
+        name: The other optimizer.
+        change: The conversion in words, for the warning.
         required: Keys in the state of every parameter.
-        optional: Further keys that may be there.
-        renamed: Group options by their name there, with their name here.
-        dropped: What is not taken from its groups.
-        convert: From a parameter's state and its group there to the state here.
+        optional: Further keys that may be in it.
+        convert: Turns a parameter's state and its param group into a state of AdaBelief.
+        renamed: Maps the names of group options to their names in AdaBelief.
+        dropped: Keys of its param groups that are left out.
     """
 
     name: str
@@ -51,11 +51,11 @@ class Origin:
     dropped: set[str] = field(default_factory=set)
 
 
-def _as_it_is(values: State, _: dict[str, Any]) -> State:
+def _keep_state(values: State, _: dict[str, Any]) -> State:
     return values
 
 
-def _with_step_of_group(values: State, group: dict[str, Any]) -> State:
+def _add_group_step(values: State, group: dict[str, Any]) -> State:
     return {"step": group["step"], **values}
 
 
@@ -76,7 +76,7 @@ ADABELIEF_PYTORCH = Origin(
     change="its state is taken as it is",
     required={"step", *AVERAGES},
     optional={"max_exp_avg_var"},
-    convert=_as_it_is,
+    convert=_keep_state,
     dropped={"buffer"},
 )
 TIMM = Origin(
@@ -84,7 +84,7 @@ TIMM = Origin(
     change="its decoupled_decay is weight_decouple here",
     required={"step", *AVERAGES},
     optional={"max_exp_avg_var"},
-    convert=_as_it_is,
+    convert=_keep_state,
     renamed={"decoupled_decay": "weight_decouple"},
     dropped={"foreach"},
 )
@@ -93,7 +93,7 @@ PYTORCH_OPTIMIZER = Origin(
     change="its ams_bound is amsgrad here, and its groups' step is each parameter's",
     required=AVERAGES,
     optional={"max_exp_avg_var"},
-    convert=_with_step_of_group,
+    convert=_add_group_step,
     renamed={"ams_bound": "amsgrad"},
     dropped={"foreach", "step"},
 )
@@ -112,36 +112,38 @@ ADAM_OPTIONS = {"amsgrad": True, "rectify": False, "degenerated_to_sgd": False, 
 
 
 def to_adabelief(state_dict: dict[str, Any], param_groups: list[dict[str, Any]]) -> tuple[dict[str, Any], str | None]:
-    """Turn a state dict into one that AdaBelief can go on from.
+    """Convert a state dict into one that AdaBelief can go on from.
 
     Args:
-        state_dict: What ``Optimizer.state_dict`` returned; left as it is.
+        state_dict: A result of ``Optimizer.state_dict``; left as it is.
         param_groups: The groups of the optimizer that loads it, for options the saved ones lack.
 
     Returns:
         A new state dict, whose tensors are shared with ``state_dict`` where they need no change;
-        and what was done to it, ``None`` where it was AdaBelief's own.
+        and the conversion in words, ``None`` where it was AdaBelief's own.
 
     Raises:
         ValueError: If the state is none of the known ones; it names the keys found.
     """
     state, groups = dict(state_dict["state"]), [dict(group) for group in state_dict["param_groups"]]
-    done = None
+    change = None
     if not all("residual" in group for group in groups):  # which no other optimizer has
         state = {id_: values for id_, values in state.items() if values}
-        origin = _origin(state, groups)
-        state = _converted(origin, state, groups)
-        groups = [_converted_options(origin, group) for group in groups]
+        origin = _find_origin(state, groups)
+        state = _convert_state(origin, state, groups)
+        groups = [_convert_options(origin, group) for group in groups]
         taken = ", ".join(sorted(set(groups[0]) & set(param_groups[0]) - {"params", "param_names"}))
-        done = (
+        change = (
             f"Loaded a checkpoint of {origin.name} into AdaBelief: {origin.change}; {taken} come from the "
             "checkpoint, all other options from this optimizer"
         )
-    for group, own in zip(groups, param_groups, strict=False):  # torch reports a wrong number itself
+    for group, own in zip(groups, param_groups, strict=False):  # check_group_sizes reports a wrong number
         for name, value in own.items():
             if name not in ("params", "param_names"):
                 group.setdefault(name, value)
-    return {**state_dict, "state": state, "param_groups": groups}, done
+        if group["total_steps"] is None:  # saved before the length of the run was known
+            group["total_steps"] = own["total_steps"]
+    return {**state_dict, "state": state, "param_groups": groups}, change
 
 
 def adam_as_adabelief(state: State, group: dict[str, Any]) -> tuple[State, dict[str, Any]]:
@@ -161,8 +163,8 @@ def adam_as_adabelief(state: State, group: dict[str, Any]) -> tuple[State, dict[
     return seen, options | ADAM_OPTIONS
 
 
-def _origin(state: dict[Any, State], groups: list[dict[str, Any]]) -> Origin:
-    """Tell by its keys which optimizer a checkpoint is from."""
+def _find_origin(state: dict[Any, State], groups: list[dict[str, Any]]) -> Origin:
+    """Recognize by its keys the optimizer that a checkpoint is from."""
     state_keys, group_keys = set().union(*state.values()), set().union(*groups)
     if "decoupled_decay" in group_keys:
         origin = TIMM
@@ -183,10 +185,10 @@ def _origin(state: dict[Any, State], groups: list[dict[str, Any]]) -> Origin:
     return origin
 
 
-def _converted(origin: Origin, state: dict[Any, State], groups: list[dict[str, Any]]) -> dict[Any, State]:
+def _convert_state(origin: Origin, state: dict[Any, State], groups: list[dict[str, Any]]) -> dict[Any, State]:
     group_of = {id_: group for group in groups for id_ in group["params"]}
     return {id_: origin.convert(values, group_of[id_]) for id_, values in state.items()}
 
 
-def _converted_options(origin: Origin, group: dict[str, Any]) -> dict[str, Any]:
+def _convert_options(origin: Origin, group: dict[str, Any]) -> dict[str, Any]:
     return {origin.renamed.get(name, name): value for name, value in group.items() if name not in origin.dropped}
