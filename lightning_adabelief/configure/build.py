@@ -62,8 +62,10 @@ def configure_adabelief(
 ) -> Any:
     """Make what a ``configure_optimizers`` returns: AdaBelief, and its schedule if one is asked for.
 
-    - Its parameters are named. Biases and the parameters of normalization layers have no weight
-      decay. The split is logged once, and is there to see as the names of the param groups:
+    - Its parameters are named. Biases, the parameters of normalization layers, all vectors and numbers,
+      tokens and position embeddings have no weight decay (the names: ``configure.weight_decay``), nor
+      does what the module or a part of it names in ``no_weight_decay()``, as timm's do. The split is
+      logged once, and is there to see as the names of the param groups:
       ``decayed``, ``undecayed`` and, where ``layers`` says so, ``encoder/decayed``; LearningRateMonitor
       logs by them.
     - ``warmup`` may be a share of the run, in this optimizer's own steps.
@@ -85,7 +87,8 @@ def configure_adabelief(
         decay_embeddings: Whether ``nn.Embedding`` has weight decay (default: True).
         layers: Options by layer: from a glob over the names of parameters to any options of AdaBelief,
             ``{"encoder.*": {"lr": 1e-4}}``. Where several globs match a parameter all apply, in order, a
-            later one winning. ``weight_decay`` here is for all but biases and norms, too.
+            later one winning; a tied parameter is matched by any of its names. ``weight_decay`` here
+            leaves out the same parameters, except one whose full name stands in the place of a glob.
         warmup: An int is a number of steps; a float in (0, 1) a share of the run (default: 0, none).
         schedule: ``"cosine"`` or ``"linear"``: lr is held for the longest warmup, then lowered to 0 at the
             end of the run; ``"step"``: lr falls to a tenth after three quarters of the run; or a function

@@ -10,14 +10,12 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from lightning_adabelief.configure.weight_decay import undecayed_parameters
 from lightning_adabelief.optim.adabelief import AdaBelief
-from lightning_adabelief.optim.names import plain_name
+from lightning_adabelief.optim.names import parameter_names, plain_name
 from lightning_adabelief.optim.options import check_values
 from lightning_adabelief.suggest import suggest
 
-NORM_CLASSES = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
-NORM_CLASS_NAME = re.compile(r"norm(\dd)?$", re.IGNORECASE)  # a norm of the user's own, such as LlamaRMSNorm
-EMBEDDING_CLASSES = (nn.Embedding, nn.EmbeddingBag)
 OPTIONS = frozenset(inspect.signature(AdaBelief).parameters) - {"params", "print_change_log"}
 """The names of AdaBelief's options, each of which a param group may set."""
 
@@ -64,8 +62,10 @@ def param_groups(
         named: Its trained parameters (:func:`named_parameters`).
         weight_decay: The weight decay of parameters for which ``layers`` gives none.
         decay_embeddings: Whether embeddings are decayed.
-        layers: Options by glob over the names of parameters; where several globs match, all apply, a
-            later one winning.
+        layers: Options by glob over the names of parameters, of a tied one over all its names; where
+            several globs match, all apply, a later one winning. ``weight_decay`` is not for parameters
+            that are left undecayed (:func:`undecayed_parameters`), unless one's full name stands in the
+            place of the glob.
 
     Returns:
         The groups, each with a unique ``name``: first those that no glob matches. A single group has no
@@ -74,15 +74,17 @@ def param_groups(
     Raises:
         ValueError: If a glob matches no trained parameter, or an option is none of AdaBelief's.
     """
-    _check_layers(layers, [name for name, _ in named])
-    undecayed = _undecayed_parameters(module, decay_embeddings)
+    names_of = parameter_names(module)
+    _check_layers(layers, [name for _, param in named for name in names_of[param]])
+    undecayed = undecayed_parameters(module, decay_embeddings)
     groups: dict[_GroupKey, dict[str, Any]] = {}
     for name, param in named:
-        globs = tuple(glob for glob in layers if fnmatchcase(name, glob))
+        globs = tuple(glob for glob in layers if any(fnmatchcase(own, glob) for own in names_of[param]))
         options = {option: value for glob in globs for option, value in layers[glob].items()}
+        asked_for = any(glob in names_of[param] and "weight_decay" in layers[glob] for glob in globs)
         decay = ""
         if options.get("weight_decay", weight_decay) > 0:
-            decay = "undecayed" if param in undecayed else "decayed"
+            decay = "undecayed" if param in undecayed and not asked_for else "decayed"
         if decay == "undecayed":
             options["weight_decay"] = 0.0
         group = groups.setdefault(_GroupKey(globs, decay), {"params": [], **options})
@@ -95,19 +97,6 @@ def param_groups(
         for key, name in zip(ordered, names, strict=True):
             groups[key]["name"] = name
     return [groups[key] for key in ordered]
-
-
-def _undecayed_parameters(module: nn.Module, decay_embeddings: bool) -> set[Tensor]:
-    """Return biases and the parameters of norms, and on request of embeddings; a tied one's by any owner."""
-    undecayed_classes = NORM_CLASSES if decay_embeddings else NORM_CLASSES + EMBEDDING_CLASSES
-    undecayed: set[Tensor] = set()
-    for owner in module.modules():
-        undecayed_owner = isinstance(owner, undecayed_classes) or NORM_CLASS_NAME.search(type(owner).__name__)
-        for name, param in owner.named_parameters(recurse=False):
-            is_bias = "bias" in name.split("_")  # as bias_ih_l0 and in_proj_bias are
-            if is_bias or undecayed_owner:
-                undecayed.add(param)
-    return undecayed
 
 
 def _check_layers(layers: Layers, names: list[str]) -> None:
