@@ -26,4 +26,10 @@ def read_state(
     Returns:
         AdaBelief's as they are. From an Adam's, s_t is estimated (:mod:`lightning_adabelief.optim.migrate`).
     """
-    return (state, group) if isinstance(optimizer, AdaBelief) else adam_as_adabelief(state, group)
+    if isinstance(optimizer, AdaBelief):
+        return state, group
+    state, options = adam_as_adabelief(state, group)
+    # AdamW, or an Adam told to decay as AdamW does
+    decouples = group.get("decoupled_weight_decay", isinstance(optimizer, AdamW))
+    decay = {"weight_decay": group["weight_decay"], "weight_decouple": decouples, "fixed_decay": False}
+    return state, options | decay | {"maximize": group["maximize"]}

@@ -45,8 +45,8 @@ class Statistic:
         of_sums: From sums to the value, None where the sums are missing. Layers together have the value of their sums.
         of_group: From a param group and the step its parameters are at to the value.
         chart: Category and title of its chart on TensorBoard's custom-scalars page; statistics of one title share it.
-        color_scale: The heat map's scale: ``"range"`` from the smallest to the largest value, ``"from 1"``, or
-            ``"fraction"`` from 0 to 1; None keeps it out of the heat map.
+        color_range: The ends of the heat map's scale of colours; None for one is the smallest or largest value, and
+            None for both ends at once keeps the statistic out of the heat map.
         column: Its header in the closing table; None keeps it out.
         format: How the closing table writes it.
         adam_has_it: True if it can be told from an Adam's state.
@@ -56,14 +56,14 @@ class Statistic:
     scope: Literal["layer", "optimizer"]
     definition: str
     meaning: str
-    condensed: Literal["mean", "median", "norm", "norm over norm", ""] = ""
+    condensed: str = ""
     unit: str = ""
     of_weights: Callable[[WeightBeliefs], Tensor] | None = None
     sums: tuple[Callable[[LayerBatch], Columns], ...] = ()
     of_sums: Callable[[Columns], Tensor | None] | None = None
     of_group: Callable[[Group, float], float] | None = None
     chart: tuple[str, str] = ("belief", "")
-    color_scale: Literal["range", "from 1", "fraction"] | None = None
+    color_range: tuple[float | None, float | None] | None = None
     column: str | None = None
     format: str = "{:.2e}"
     adam_has_it: bool = True
@@ -81,7 +81,7 @@ STATISTICS = (
         sums=(sum_beliefs,),
         of_sums=lambda sums: sums["s_t"] / sums["size"],
         chart=("belief", "s_t"),
-        color_scale="range",
+        color_range=(None, None),
         column="s_t",
     ),
     Statistic(
@@ -93,7 +93,7 @@ STATISTICS = (
         unit="per unit of momentum",
         of_weights=elementwise.effective_step_size,
         chart=("belief", "effective_step_size"),
-        color_scale="range",
+        color_range=(None, None),
         column="effective\nstep size",
     ),
     Statistic(
@@ -105,7 +105,7 @@ STATISTICS = (
         unit="times Adam's step",
         of_weights=elementwise.step_gain_over_adam,
         chart=("belief", "step_gain_over_adam"),
-        color_scale="from 1",
+        color_range=(1, None),
         column="gain over\nAdam",
         format="{:.2f}x",
     ),
@@ -118,7 +118,7 @@ STATISTICS = (
         unit="fraction of s_t",
         of_weights=elementwise.eps_share,
         chart=("optimizer", "eps_share"),
-        color_scale="fraction",
+        color_range=(0, 1),
         column="eps\nshare",
         format="{:.1%}",
         adam_has_it=False,
@@ -133,7 +133,7 @@ STATISTICS = (
         sums=(sum_beliefs, sum_weights),
         of_sums=lambda sums: _root(sums["update_square"]) / _root(sums["weight_square"]),
         chart=("steps", "update_to_weight"),
-        color_scale="range",
+        color_range=(None, None),
     ),
     Statistic(
         name="grad_norm",

@@ -239,7 +239,7 @@ class BeliefMonitor(Callback):
         trackers = {tracker.name: tracker.state_dict() for tracker in self._trackers}
         return trackers | {"record": self._record.state_dict()}
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: Any, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take the state of the only monitor, if it had other options or is of an older version."""
         states = [state for key, state in checkpoint["callbacks"].items() if key.startswith("BeliefMonitor{")]
         if len(states) == 1 and sum(isinstance(callback, BeliefMonitor) for callback in trainer.callbacks) == 1:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-PANELS = tuple(row.name for row in STATE_STATISTICS if row.color_scale)
+PANELS = tuple(row.name for row in STATE_STATISTICS if row.color_range)
 """The statistics drawn, in the order of the table."""
 
 MAX_ROWS = 40
@@ -149,7 +149,7 @@ def _draw_statistic(
 def _note_small_fraction(tables: Sequence[np.ndarray], row: Statistic) -> str:
     """Return the largest of fractions that are all small: a millionth and a hundredth have the same colour."""
     values = np.concatenate([table[np.isfinite(table)] for table in tables])
-    is_small = row.color_scale == "fraction" and 0 < values.max(initial=0) < 0.01
+    is_small = row.color_range == (0, 1) and 0 < values.max(initial=0) < 0.01
     return f", up to {values.max():.0e}" if is_small else ""
 
 
@@ -162,18 +162,19 @@ def _to_table(history: LayerHistory, rows: Iterable[Sequence[str]], statistic: s
 
 
 def _choose_color_scale(values: np.ndarray, row: Statistic) -> Normalize:
-    """Return the scale of colours: 0 to 1 for a fraction, otherwise smallest to largest, by decades if many."""
+    """Return the statistic's scale of colours; where it leaves an end open, by decades if values are far apart."""
     from matplotlib.colors import LogNorm, Normalize
 
-    if row.color_scale == "fraction":
-        return Normalize(0, 1)
+    low, high = row.color_range or (None, None)
+    if low is not None and high is not None:
+        return Normalize(low, high)
     positive = values[np.isfinite(values) & (values > 0)]
-    low, high = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 1.0)
-    if row.color_scale == "from 1":
-        low, high = 1.0, max(high, 1.1)
-    if high / low > LOGARITHMIC_FROM:
-        return LogNorm(low, high)
-    return Normalize(low, high if high > low else 1.01 * low)
+    smallest, largest = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 1.0)
+    if low is not None:
+        smallest, largest = low, max(largest, 1.1 * low)
+    if largest / smallest > LOGARITHMIC_FROM:
+        return LogNorm(smallest, largest)
+    return Normalize(smallest, largest if largest > smallest else 1.01 * smallest)
 
 
 def _column_edges(steps: Sequence[int]) -> list[float]:
