@@ -169,7 +169,7 @@ STATISTICS = (
         of_sums=lambda sums: sums["grad_momentum"] / (sums["momentum_square"] * sums["used_grad_square"]).sqrt(),
         chart=("belief", "grad_momentum_cosine"),
         color_range=(-1, 1),
-        column="cosine\nwith trend",
+        column="cosine",
         format="{:.2f}",
     ),
     Statistic(
