@@ -64,8 +64,10 @@ def configure_adabelief(
 ) -> Any:
     """Make what a ``configure_optimizers`` returns: AdaBelief, and a learning-rate schedule if one is asked for.
 
-    - Its parameters are named. Biases and the parameters of normalization layers have no weight
-      decay. The split is logged once, and is there to see as the names of the param groups:
+    - Its parameters are named. Biases, the parameters of normalization layers, all vectors and numbers,
+      tokens and position embeddings have no weight decay (the names: ``configure.weight_decay``), nor
+      does what the module or a part of it names in ``no_weight_decay()``, as timm's do. The split is
+      logged once, and is there to see as the names of the param groups:
       ``decayed``, ``undecayed`` and, where ``layers`` says so, ``encoder/decayed``; LearningRateMonitor
       logs by them.
     - ``warmup`` may be a fraction of the run, in this optimizer's own steps.
@@ -94,7 +96,8 @@ def configure_adabelief(
         decay_embeddings: Give ``nn.Embedding`` weight decay (default: True).
         layers: Options by layer: from a glob over the names of parameters to any options of AdaBelief,
             ``{"encoder.*": {"lr": 1e-4}}``. Where several globs match a parameter all apply, in order, a
-            later one winning. ``weight_decay`` here is for all but biases and norms, too.
+            later one winning; a tied parameter is matched by any of its names. ``weight_decay`` here
+            leaves out the same parameters, except one whose full name stands in the place of a glob.
         warmup: An int is a number of steps; a float in (0, 1) a fraction of the run (default: None, 5 % of
             the run where rectification would let through less than 0.9 of lr on average, otherwise none).
         rectify: Multiply the step by RAdam's r_t, which grows from 0 to 1 (default: None, without a warmup

@@ -84,6 +84,21 @@ def test_embeddings_are_undecayed_on_request_and_tied_weights_come_once():
     assert groups["undecayed"] == ["embedding.weight", "hidden.bias", "head.bias"]
 
 
+@pytest.mark.parametrize("glob", ["embedding.weight", "head.weight", "head.w*"])
+def test_a_tied_weight_is_found_by_any_of_its_names(glob):
+    groups = configure_adabelief(Tied(), lr=1e-3, layers={glob: {"lr": 1e-4}}).param_groups
+    assert [(group["lr"], group["param_names"]) for group in groups] == [
+        (1e-3, ["hidden.weight", "hidden.bias", "head.bias"]),
+        (1e-4, ["embedding.weight"]),
+    ]
+
+
+def test_of_two_globs_for_both_names_of_a_tied_weight_the_later_wins():
+    layers = {"head.*": {"lr": 1e-4, "eps": 1e-8}, "embedding.*": {"lr": 1e-5}}
+    tied = configure_adabelief(Tied(), layers=layers).param_groups[-1]
+    assert (tied["param_names"], tied["lr"], tied["eps"]) == (["embedding.weight"], 1e-5, 1e-8)
+
+
 def test_layers_have_options_of_their_own_split_by_decay_too():
     layers = {"network.0.*": {"lr": 1e-4, "rectify": False}, "network.3.weight": {"weight_decay": 0.5, "warmup": 7}}
     optimizer = configure_adabelief(Net(), lr=1e-3, weight_decay=0.1, layers=layers)
@@ -130,7 +145,7 @@ def test_names_of_groups_are_unique_even_where_globs_look_alike():
 
 
 ERRORS = [
-    ({"layers": {"encoder.*": {"lr": 1e-4}}}, r"layers\['encoder.\*'\] matches no parameter.*names like network\."),
+    ({"layers": {"encoder.*": {"lr": 1e-4}}}, r"layers\['encoder.\*'\] matches no parameter.*There are 'network\.0"),
     ({"layers": {"network.*": {"learning_rate": 1}}}, "'learning_rate', which is no option of AdaBelief"),
     ({"layers": {"network.*": {"lr": -1}}}, "Invalid learning rate: -1"),
     ({"layers": {"network.*": {"params": []}}}, "'params', which is no option"),
