@@ -42,7 +42,8 @@ class GAN(LightningModule):
         loss: The loss of both (default: :class:`WassersteinGP`).
         scores: The scores to validate and test by; None for none.
         generator_optimizer: A function from the generator's named parameters to an optimizer.
-        critic_optimizer: A function from the critic's named parameters to an optimizer.
+        critic_optimizer: A function from the critic's named parameters to an optimizer; None for
+            ``generator_optimizer``, which then makes an optimizer for each.
         n_critic: Steps of the critic per step of the generator.
         ema_decay: Decay per generator step, in [0, 1), of an exponential moving average of the generator's
             weights, by which images are scored, drawn and predicted; None for the weights themselves.
@@ -64,7 +65,7 @@ class GAN(LightningModule):
         loss: Loss | None = None,
         scores: Scores | None = None,
         generator_optimizer: OptimizerCallable = AdaBelief,
-        critic_optimizer: OptimizerCallable = AdaBelief,
+        critic_optimizer: OptimizerCallable | None = None,
         n_critic: int = 5,
         ema_decay: float | None = None,
         seed: int = 0,
@@ -179,9 +180,10 @@ class GAN(LightningModule):
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Make the two optimizers, the generator's first; each has named parameters and counts its own steps."""
+        critic_optimizer = self.critic_optimizer or self.generator_optimizer
         return [
             self._make_optimizer("generator", self.generator_optimizer, self.generator, 1 / self.n_critic),
-            self._make_optimizer("critic", self.critic_optimizer, self.critic, 1),
+            self._make_optimizer("critic", critic_optimizer, self.critic, 1),
         ]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

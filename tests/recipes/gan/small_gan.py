@@ -10,7 +10,6 @@ def make_gan(loss=None, num_classes=None, **options):
     adabelief = {"lr": 1e-3, "betas": (0.5, 0.999), "eps": 1e-12, "rectify": False}
     options = {
         "generator_optimizer": lambda params: AdaBelief(params, **adabelief),
-        "critic_optimizer": lambda params: AdaBelief(params, **adabelief),
         "n_critic": 2,
     } | options
     return GAN(

@@ -5,6 +5,8 @@ import pytorch_lightning as pl
 import torch
 
 from lightning_adabelief import AdaBelief, BeliefMonitor
+from lightning_adabelief.cli.lightning import AdaBeliefCLI
+from lightning_adabelief.cli.main import main
 from lightning_adabelief.recipes.gan import (
     GAN,
     ClassifierScores,
@@ -44,6 +46,48 @@ def test_each_optimizer_warms_up_in_its_own_steps(tmp_path):
     trainer.fit(gan, DigitsDataModule())
     generator, critic = (optimizer.param_groups[0]["total_steps"] for optimizer in trainer.optimizers)
     assert (generator, critic) == (8, 32)
+
+
+def fit_in_the_command(words, tmp_path, monkeypatch):
+    """Run an epoch of one batch of digits-wgan: the learning rates of generator and critic."""
+    monkeypatch.chdir(tmp_path)
+    optimizers = []
+    monkeypatch.setattr(AdaBeliefCLI, "before_fit", lambda cli: optimizers.append(cli.trainer), raising=False)
+    quick = ["--trainer.fast_dev_run=1", "--trainer.callbacks=null", "--model.scores=null"]
+    assert main(["fit", "--config", "digits-wgan", *quick, *words]) == 0
+    return [optimizer.param_groups[0] for optimizer in optimizers[0].optimizers]
+
+
+def test_the_generators_optimizer_is_the_critics_too(tmp_path, monkeypatch):
+    words = ["--model.generator_optimizer.lr=5e-4"]
+    generator, critic = fit_in_the_command(words, tmp_path, monkeypatch)
+    for option in ("lr", "betas", "eps", "rectify"):
+        assert critic[option] == generator[option]
+    assert critic["lr"] == 5e-4 and critic["betas"] == (0.5, 0.999)
+    assert not set(map(id, critic["params"])) & set(map(id, generator["params"]))
+
+
+def test_a_critics_optimizer_of_its_own_is_taken_as_it_is_given(tmp_path, monkeypatch):
+    words = ["--model.critic_optimizer=lightning_adabelief.AdaBelief", "--model.critic_optimizer.lr=2e-3"]
+    generator, critic = fit_in_the_command(words, tmp_path, monkeypatch)
+    assert generator["lr"] == 1e-3 and critic["lr"] == 2e-3
+    assert critic["betas"] == (0.9, 0.999), "the class's default, not the generator's"
+
+
+def test_a_checkpoint_from_two_optimizers_written_out_resumes_with_one(tmp_path):
+    """As configs of earlier versions had it."""
+
+    def make_optimizer(params):
+        return AdaBelief(params, lr=1e-3, betas=(0.5, 0.999), eps=1e-12, rectify=False)
+
+    written_out = make_gan(generator_optimizer=make_optimizer, critic_optimizer=make_optimizer)
+    options = {"limit_train_batches": 2, "limit_val_batches": 0}
+    trainer = make_trainer(tmp_path, **options)
+    trainer.fit(written_out, DigitsDataModule())
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    resumed = make_trainer(tmp_path, max_epochs=2, **options)
+    resumed.fit(make_gan(generator_optimizer=make_optimizer), DigitsDataModule(), ckpt_path=tmp_path / "x.ckpt")
+    assert [steps_of(optimizer) for optimizer in resumed.optimizers] == [{2.0}, {4.0}]
 
 
 def test_the_generators_step_leaves_the_critic_no_gradient(tmp_path):
