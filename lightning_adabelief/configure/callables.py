@@ -1,4 +1,4 @@
-"""Build an optimizer that a config or a caller describes (``OptimizerCallable``), and count its steps if need be."""
+"""Optimizers that a config or a caller describes (``OptimizerCallable``), built with the run's length at hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lightning_adabelief.configure.build import warn_of_clipping_by_value
+from lightning_adabelief.configure.configured import ConfiguredAdaBelief
 from lightning_adabelief.configure.groups import named_parameters
+from lightning_adabelief.configure.run_follower import RunFollower
 from lightning_adabelief.configure.run_length import steps_needed, trainer_of
 from lightning_adabelief.optim.adabelief import AdaBelief
 from lightning_adabelief.optim.scaling import is_fraction
@@ -22,7 +24,7 @@ def build_optimizer(
     trainer: Any = None,
     steps_per_batch: float | None = None,
     trainer_steps_per_batch: float | None = None,
-) -> Optimizer:
+) -> Any:
     """Call an ``OptimizerCallable`` on a module's parameters, so that AdaBelief's warmup may be a fraction of the run.
 
     What a config says is built as it says: the parameters are one group, biases and norms with it. They
@@ -39,7 +41,7 @@ def build_optimizer(
             together step a batch.
 
     Returns:
-        The optimizer.
+        The optimizer; of a :class:`ConfiguredAdaBelief` with a schedule, Lightning's dictionary of both.
 
     Raises:
         ValueError: If AdaBelief's warmup is a fraction and the length of the run can't be known.
@@ -56,16 +58,27 @@ def build_optimizer(
     trained, frozen = named_parameters(module)
     params = [param for _, param in trained] if frozen else trained
     built = optimizer(params)
+    if isinstance(built, ConfiguredAdaBelief):
+        counting = {"steps_per_batch": steps_per_batch, "trainer_steps_per_batch": trainer_steps_per_batch}
+        return built.configure(module, trainer, **counting)
     if isinstance(built, AdaBelief):
-        _set_total_steps(built, trainer, steps_per_batch, trainer_steps_per_batch)
+        counted = _set_total_steps(built, trainer, steps_per_batch, trainer_steps_per_batch)
         warn_of_clipping_by_value(trainer)
+        if trainer is not None:
+            RunFollower(
+                built,
+                trainer,
+                counts_steps=counted,
+                steps_per_batch=steps_per_batch,
+                trainer_steps_per_batch=trainer_steps_per_batch,
+            )
     return built
 
 
 def _set_total_steps(
     optimizer: AdaBelief, trainer: Any, steps_per_batch: float | None, trainer_steps_per_batch: float | None
-) -> None:
-    """Give the run's length to the groups whose warmup is a fraction of it, and to those added later."""
+) -> bool:
+    """Give the run's length to the groups that wait for it, and to those added later; True if there were any."""
     waiting = [
         options
         for options in (optimizer.defaults, *optimizer.param_groups)
@@ -76,3 +89,4 @@ def _set_total_steps(
         total_steps = steps_needed(needed_for, trainer, steps_per_batch, trainer_steps_per_batch)
         for options in waiting:
             options["total_steps"] = total_steps
+    return bool(waiting)
