@@ -209,8 +209,9 @@ class AdaBelief(Optimizer):
 
         Args:
             state_dict: From :meth:`state_dict`, from the AdaBelief of ``adabelief-pytorch``, timm or
-                pytorch-optimizer, or from ``torch.optim.Adam`` or ``AdamW``; a warning then says
-                what was done to it (see :mod:`lightning_adabelief.optim.migrate`).
+                pytorch-optimizer, or from ``torch.optim.Adam``, ``AdamW`` or ``RAdam``; a warning then
+                says how it was converted (see :mod:`lightning_adabelief.optim.migrate`). To go on
+                from a running one with all its options, call :meth:`like`.
 
         Raises:
             ValueError: If the groups do not match this optimizer's (it names both), an option is not
@@ -222,8 +223,8 @@ class AdaBelief(Optimizer):
 
         def adapt(_: Optimizer, loaded: dict[str, Any]) -> dict[str, Any]:
             nonlocal saved, change
+            check_group_sizes(loaded["param_groups"], self.param_groups)
             saved, change = to_adabelief(loaded, self.param_groups)
-            check_group_sizes(saved["param_groups"], self.param_groups)
             for group in saved["param_groups"]:
                 check_options(group)
             return saved
