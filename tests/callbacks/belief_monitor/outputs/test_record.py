@@ -63,7 +63,7 @@ def test_a_resumed_run_continues_the_table_without_duplicates(fit, tmp_path):
     trainer = fit(Net(), BeliefMonitor())
     trainer.save_checkpoint(tmp_path / "half.ckpt")
     saved = torch.load(tmp_path / "half.ckpt", weights_only=True)
-    assert saved["callbacks"][trainer.callbacks[0].state_key]["record"]["AdaBelief"]["steps"] == [4, 9]
+    assert saved["callbacks"][key_of_the_monitor(trainer)]["record"]["AdaBelief"]["steps"] == [4, 9]
 
     resumed = read(fit(Net(), BeliefMonitor(), max_epochs=2, ckpt_path=tmp_path / "half.ckpt"))
     assert [(row["step"], row["layer"]) for row in resumed[: len(LAYERS) * 2]] == [
