@@ -7,6 +7,7 @@ from pytorch_lightning.plugins import MixedPrecision
 
 from lightning_adabelief import AdaBelief, BeliefMonitor
 from lightning_adabelief.beliefs.statistic import STATE_STATISTICS
+from lightning_adabelief.optim.migrate import estimate_exp_avg_var
 from tests.callbacks.belief_monitor.conftest import Net
 
 
@@ -31,7 +32,7 @@ def test_adams_own_step_and_adabeliefs_gain_are_read_from_adam(fit, csv_rows, ki
     rows = {tag.split("/")[1]: values[11] for tag, values in csv_rows().items() if tag.endswith("head.weight")}
     state = trainer.optimizers[0].state[module.head.weight]
     m, v = state["exp_avg"] / (1 - 0.8**12), state["exp_avg_sq"] / (1 - 0.9**12)
-    s = torch.maximum(v - m**2, 0.1 / (1 - 0.9**12) * v)
+    s = estimate_exp_avg_var(state["exp_avg"], state["exp_avg_sq"], 12, (0.8, 0.9), "updated") / (1 - 0.9**12)
     largest = state["max_exp_avg_sq"] / (1 - 0.9**12) if options.get("amsgrad") else v
     size = 1e-2 / (largest.sqrt() + 1e-3)
     assert rows.keys() == {row.name for row in STATE_STATISTICS if row.adam_has_it}
