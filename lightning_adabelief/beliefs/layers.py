@@ -24,6 +24,7 @@ from lightning_adabelief.beliefs.elementwise import (
     moments,
     step_denominators,
 )
+from lightning_adabelief.optim.options import as_number
 
 Layer = tuple[Tensor, dict[str, Any], dict[str, Any]]
 """A parameter, its state in the optimizer and its param group."""
@@ -39,6 +40,10 @@ BATCH_WEIGHTS = 1 << 24
 
 CACHED_WEIGHTS = 1 << 19
 """The number of weights worked on at a time on a CPU, so that intermediate results stay in its cache."""
+
+
+MOMENTUM_ROUNDING = 1e-6
+"""A sum of squares below this fraction of that of m_t is rounding: of float32, whose squares have 1e-7."""
 
 
 class LayerBatch:
@@ -151,6 +156,57 @@ def sum_beliefs(batch: LayerBatch) -> Columns:
     mean = root_norm.square() / root_norm.new_tensor(sizes)
     lrs = root_norm.new_tensor([scale.lr / scale.bias_correction1 for scale in batch.scales])
     return {"s_t": mean.double() * sum_sizes(batch)["size"], "update_square": _square(update_norm * lrs)}
+
+
+def sum_grads_and_momentum(batch: LayerBatch) -> Columns:
+    """Return the sums that the cosine of the gradient g_t and the momentum before it, m_{t-1}, is made from.
+
+    ``grad_momentum`` is their inner product, ``momentum_square`` and ``used_grad_square`` are their sums of
+    squares. m_{t-1} is (m_t - (1 - beta1) g_t) / beta1, so its sums follow from those of m_t. g_t is the gradient
+    as the optimizer uses it: negated under ``maximize``, with a coupled weight decay added.
+
+    All are 0 where there is no momentum: in the first step, with beta1 = 0, and where all gradients before were
+    0, which is where the sum is no larger than the rounding of m_t; they are NaN once a gradient is gone.
+    """
+    count = len(batch.params)
+    if batch.grads is None:
+        nan = torch.full((count,), torch.nan, dtype=torch.float64)
+        return {"grad_momentum": nan, "momentum_square": nan, "used_grad_square": nan}
+    grads = [_used_grad(*layer) for layer in zip(batch.params, batch.grads, batch.exp_avgs, batch.groups, strict=True)]
+    products: list[Tensor] = []
+    indices: list[int] = []
+    for pieces in _split_for_cache(grads, batch.exp_avgs):
+        indices += [index for index, *_ in pieces]
+        products += [torch.dot(grad, exp_avg) for _, grad, exp_avg in pieces]
+    product = torch.zeros(count, dtype=torch.float64)
+    product.index_add_(0, torch.tensor(indices), torch.stack(products).cpu().double())
+    grad_square, exp_avg_square = _square(norms(grads)), _square(norms(batch.exp_avgs))
+    beta1 = torch.tensor([float(as_number(group["betas"][0])) for group in batch.groups], dtype=torch.float64)
+    weight = 1 - beta1
+    grad_momentum = (product - weight * grad_square) / beta1
+    momentum_square = (exp_avg_square - 2 * weight * product + weight.square() * grad_square) / beta1.square()
+    has_momentum = (
+        (torch.tensor(batch.steps) > 1) & (beta1 > 0) & (momentum_square > MOMENTUM_ROUNDING * exp_avg_square)
+    )
+    return {
+        "grad_momentum": grad_momentum.where(has_momentum, 0.0),
+        "momentum_square": momentum_square.where(has_momentum, 0.0),
+        "used_grad_square": grad_square.where(has_momentum, 0.0),
+    }
+
+
+def _used_grad(param: Tensor, grad: Tensor, exp_avg: Tensor, group: dict[str, Any]) -> Tensor:
+    """Return the gradient as the optimizer's momentum has taken it up, in the momentum's dtype and form."""
+    grad, param = full_tensor(grad.detach()), full_tensor(param.detach())
+    if torch.is_complex(grad):
+        grad, param = torch.view_as_real(grad), torch.view_as_real(param)
+    grad = grad.to(exp_avg.dtype)
+    if group.get("maximize"):
+        grad = -grad
+    if group.get("weight_decay") and not group.get("weight_decouple", True):
+        # The weight before the step would be exact; the step is small beside it, and the decay beside the gradient.
+        grad = grad.add(param.to(grad.dtype), alpha=as_number(group["weight_decay"]))
+    return grad
 
 
 def norms(tensors: Sequence[Tensor]) -> Tensor:

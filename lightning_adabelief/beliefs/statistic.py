@@ -20,6 +20,7 @@ from lightning_adabelief.beliefs.layers import (
     LayerBatch,
     sum_beliefs,
     sum_grads,
+    sum_grads_and_momentum,
     sum_weights,
 )
 from lightning_adabelief.optim.options import as_number
@@ -156,6 +157,20 @@ STATISTICS = (
         sums=(sum_beliefs,),
         of_sums=lambda sums: _root(sums["update_square"]),
         chart=("steps", "update_norm"),
+    ),
+    Statistic(
+        name="grad_momentum_cosine",
+        scope="layer",
+        definition="cosine of the gradient and the momentum before it, m_(t-1)",
+        meaning="whether the gradient still points where it has been going: 0 on noise, 1 where it is constant",
+        condensed="cosine",
+        unit="of gradient and momentum",
+        sums=(sum_grads_and_momentum,),
+        of_sums=lambda sums: sums["grad_momentum"] / (sums["momentum_square"] * sums["used_grad_square"]).sqrt(),
+        chart=("belief", "grad_momentum_cosine"),
+        color_range=(-1, 1),
+        column="cosine",
+        format="{:.2f}",
     ),
     Statistic(
         name="unclipped_grad_norm",
