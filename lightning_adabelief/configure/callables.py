@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lightning_adabelief.configure.build import warn_of_clipping_by_value
+from lightning_adabelief.configure.configured import ConfiguredAdaBelief
 from lightning_adabelief.configure.groups import named_parameters
 from lightning_adabelief.configure.run_follower import RunFollower
 from lightning_adabelief.configure.run_length import steps_needed, trainer_of
@@ -23,7 +24,7 @@ def build_optimizer(
     trainer: Any = None,
     steps_per_batch: float | None = None,
     trainer_steps_per_batch: float | None = None,
-) -> Optimizer:
+) -> Any:
     """Call an ``OptimizerCallable`` on a module's parameters, so that AdaBelief's warmup may be a fraction of the run.
 
     What a config says is built as it says: the parameters are one group, biases and norms with it. They
@@ -40,7 +41,7 @@ def build_optimizer(
             together step a batch.
 
     Returns:
-        The optimizer.
+        The optimizer; of a :class:`ConfiguredAdaBelief` with a schedule, Lightning's dictionary of both.
 
     Raises:
         ValueError: If AdaBelief's warmup is a fraction and the length of the run can't be known.
@@ -65,6 +66,9 @@ def build_optimizer(
 
     with run_length(count_steps):
         built = optimizer(params)
+    if isinstance(built, ConfiguredAdaBelief):
+        counting = {"steps_per_batch": steps_per_batch, "trainer_steps_per_batch": trainer_steps_per_batch}
+        return built.configure(module, trainer, **counting)
     if isinstance(built, AdaBelief):
         warn_of_clipping_by_value(trainer)
         if trainer is not None:

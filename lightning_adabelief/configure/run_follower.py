@@ -54,8 +54,11 @@ class RunFollower:
         self._finds_batch_size = any(is_a(callback, "BatchSizeFinder") for callback in trainer.callbacks)
         self._checked_epoch: int | None = None
         self._configured: list[dict[str, Any]] = []
+        previous = getattr(optimizer, "run_follower", None)
+        if previous is not None:  # an optimizer that another Trainer had before
+            previous.hook.remove()
+        self.hook = optimizer.register_step_pre_hook(self)
         optimizer.run_follower = self  # type: ignore[attr-defined]
-        optimizer.register_step_pre_hook(self)
 
     def __call__(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """Look at the Trainer, before the optimizer takes a step."""

@@ -1,6 +1,6 @@
 """Generative adversarial networks."""
 
-from lightning_adabelief.recipes.gan.data import CIFAR10Images
+from lightning_adabelief.recipes.gan.cifar import CIFAR10Images
 from lightning_adabelief.recipes.gan.losses import Hinge, Wasserstein, WassersteinGP
 from lightning_adabelief.recipes.gan.module import GAN
 from lightning_adabelief.recipes.gan.networks import (

@@ -1,4 +1,4 @@
-"""Validation and test of a generator: real images taken in, as many generated as asked for, both compared."""
+"""Validation and test of a GAN: generated images compared with real ones."""
 
 from __future__ import annotations
 
@@ -12,17 +12,22 @@ from torch.utils.data import DataLoader
 from lightning_adabelief.lightning_tree import LightningDataModule, Trainer
 from lightning_adabelief.recipes.gan.scores import Batch, Comparison, Scores
 
+GENERATED_BATCH_SIZE = 500
+"""Images generated at a time: a larger network than the recipes' still fits into memory."""
+
+FAST_DEV_RUN_SAMPLES = 8
+
 
 class Evaluation:
-    """Scores a GAN, against the untrained generator's distance and that of real images.
+    """The scores of a GAN, with two distances to judge them by: the untrained generator's and that of real images.
 
     Args:
-        scores: What to measure.
+        scores: The scores to compute.
 
     Attributes:
-        untrained: The untrained generator's Fréchet distance to the validation images.
-        floor: The Fréchet distance between training and validation images, as many as are generated, or as
-            there are: what a perfect generator would reach.
+        untrained: The Fréchet distance between the untrained generator's images and the validation images.
+        floor: The Fréchet distance between training and validation images, as a perfect generator would
+            reach it. As many training images are taken as are generated, or all if there are fewer.
     """
 
     def __init__(self, scores: Scores) -> None:
@@ -32,24 +37,25 @@ class Evaluation:
         self._comparison: Comparison | None = None
 
     def begin(self, gan: Any) -> None:
-        """Begin to take in real images."""
-        self._prepare(gan)
+        """Begin a comparison, to be given real images."""
+        self._prepare_scores(gan)
         self._comparison = Comparison(self.scores, gan.device)
 
     def add_real(self, images: Tensor) -> None:
-        """Take in real images (N, C, H, W) in [-1, 1]."""
+        """Add real images (N, C, H, W) in [-1, 1] to the comparison."""
         assert self._comparison is not None
         self._comparison.update(images, real=True)
 
     def finish(self, gan: Any) -> dict[str, float]:
-        """Add generated images and compare.
+        """Add generated images to the comparison and return the scores.
 
         Returns:
-            From the scores' names to their values, the Fréchet distance's first; where they are known, with
-            ``<distance>_untrained``, ``<distance>_floor`` and ``<distance>_share``, of the untrained generator's.
+            The scores by name, the Fréchet distance first; during and after training also
+            ``<distance>_untrained``, ``<distance>_floor`` and ``<distance>_share``, the distance as a
+            fraction of the untrained generator's.
         """
         assert self._comparison is not None
-        for images in self._generate(gan):
+        for images in self._generate_images(gan):
             self._comparison.update(images, real=False)
         values = self._comparison.compute()
         self._comparison = None
@@ -63,61 +69,70 @@ class Evaluation:
         return values
 
     def measure_references(self, gan: Any) -> None:
-        """Measure what an untrained generator and a perfect one reach, where a DataModule has the images."""
+        """Measure :attr:`untrained` and :attr:`floor`, once, if the Trainer has a DataModule to take images from."""
         data = gan.trainer.datamodule
-        known = self.untrained is not None or gan.global_step > 0  # a resumed run has no untrained generator
-        if data is None or known or not gan.trainer.enable_validation:
+        already_measured = self.untrained is not None
+        already_trained = gan.global_step > 0  # a checkpoint without the references: it is too late for them
+        if data is None or already_measured or already_trained or not gan.trainer.enable_validation:
             return
-        self._prepare(gan)
-        distance = self.scores.names[0]
+        self._prepare_scores(gan)
         untrained, perfect = (Comparison(self.scores, gan.device) for _ in range(2))
         for images, _ in _Batches(data, data.val_dataloader(), gan.trainer):
             untrained.update(images, real=True)
             perfect.update(images, real=True)
-        for images in self._generate(gan):
+        for images in self._generate_images(gan):
             untrained.update(images, real=False)
-        left = self._num_samples(gan)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # of the images that are taken
-            for images, _ in _Batches(data, data.train_dataloader(), gan.trainer):
-                perfect.update(images[:left], real=False)
-                left -= len(images)
-                if left <= 0:
-                    break
+        for images in self._draw_training_images(gan, data):
+            perfect.update(images, real=False)
+        distance = self.scores.names[0]
         self.untrained, self.floor = untrained.compute()[distance], perfect.compute()[distance]
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run and a test can't measure again."""
+        """Return the references, which neither a resumed run nor a test can measure again."""
         return {"untrained": self.untrained, "floor": self.floor}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take it up."""
+        """Restore the references."""
         self.untrained, self.floor = state["untrained"], state["floor"]
 
-    def _prepare(self, gan: Any) -> None:
+    def _prepare_scores(self, gan: Any) -> None:
         data = gan.trainer.datamodule
         batches: Iterable[Batch] = [] if data is None else _Batches(data, data.train_dataloader(), gan.trainer)
         self.scores.prepare(batches, gan.device, quickly=bool(gan.trainer.fast_dev_run))
 
     @torch.no_grad()
-    def _generate(self, gan: Any, at_once: int = 500) -> Iterator[Tensor]:
-        """Images from the same noise each time, of all classes in turn if they can be chosen."""
-        size = self._num_samples(gan)
+    def _generate_images(self, gan: Any) -> Iterator[Tensor]:
+        """Yield batches of images from the same noise each time; of all classes in turn if they can be chosen."""
+        size = self._count_samples(gan)
         source = torch.Generator().manual_seed(gan.seed + gan.global_rank)
         labels = gan.labels_in_turn(size)
         was_training = gan.sampler.training
         gan.sampler.eval()
-        for start in range(0, size, at_once):
-            stop = min(start + at_once, size)
+        for start in range(0, size, GENERATED_BATCH_SIZE):
+            stop = min(start + GENERATED_BATCH_SIZE, size)
             yield gan(gan.draw_noise(stop - start, source), None if labels is None else labels[start:stop])
         gan.sampler.train(was_training)
 
-    def _num_samples(self, gan: Any) -> int:
-        return 8 if gan.trainer.fast_dev_run else self.scores.num_samples
+    def _draw_training_images(self, gan: Any, data: LightningDataModule) -> Iterator[Tensor]:
+        """Yield batches of as many training images as are generated, in the same order each time."""
+        missing = self._count_samples(gan)
+        with torch.random.fork_rng(devices=[]):  # the order of the training's own batches must not change
+            torch.manual_seed(0)
+            for images, _ in _Batches(data, data.train_dataloader(), gan.trainer):
+                yield images[:missing]
+                missing -= len(images)
+                if missing <= 0:
+                    break
+
+    def _count_samples(self, gan: Any) -> int:
+        return FAST_DEV_RUN_SAMPLES if gan.trainer.fast_dev_run else self.scores.num_samples
 
 
 class _Batches:
-    """A loader's batches where the Trainer computes, images in [-1, 1]; under ``fast_dev_run``, one of them."""
+    """A loader's batches on the Trainer's device, images in [-1, 1]; under ``fast_dev_run``, one batch.
+
+    It can be iterated repeatedly, as the training of a classifier does.
+    """
 
     def __init__(self, data: LightningDataModule, loader: DataLoader, trainer: Trainer) -> None:
         self.data = data

@@ -21,35 +21,37 @@ Batch = tuple[Tensor, Tensor]
 
 
 class GAN(LightningModule):
-    """Train a generator against a critic: the critic with each batch, the generator with every ``n_critic``-th.
+    """Train a generator against a critic: the critic steps with each batch, the generator with every ``n_critic``-th.
 
-    Logs ``train/critic_loss``, ``train/generator_loss`` and, by what ``scores`` calls them,
-    ``val/<score>`` and ``test/<score>``. ``<distance>_untrained`` is the untrained generator's Fréchet
-    distance to the validation images, ``<distance>_share`` how much of it is left, and
-    ``<distance>_floor`` that of as many training images: what a perfect generator would reach.
-    ``val/distance``, for callbacks only, is the Fréchet distance by whatever name: a checkpoint's
-    ``monitor``.
+    Logs ``train/critic_loss`` and ``train/generator_loss``, and each of ``scores`` as ``val/<score>`` and
+    ``test/<score>``. Three figures go with the Fréchet distance: ``<distance>_untrained``, the untrained
+    generator's distance to the validation images; ``<distance>_share``, the distance as a fraction of
+    that; and ``<distance>_floor``, the distance of as many training images, which a perfect generator
+    would reach. The callback metric ``val/distance``, to be monitored by a checkpoint, is the Fréchet
+    distance under a name that does not depend on ``scores``; no logger is given it.
 
-    All that training draws at random it draws from one generator of random numbers on the CPU. Its state
-    is in the checkpoint with that of torch's own, which orders the data, so that a run resumed from the
-    end of an epoch goes on as if it had not been interrupted.
+    Everything random in training is drawn from one generator of random numbers on the CPU. Its state is
+    saved in the checkpoint, and so is torch's own, which orders the data: a run resumed from the end of
+    an epoch continues as if it had not been interrupted.
 
-    Images in batches are in [0, 1], (N, C, H, W); in here they are in [-1, 1].
+    Images in batches are (N, C, H, W) in [0, 1]; generator, critic and scores see them in [-1, 1].
 
     Args:
-        generator: From noise to images.
-        critic: From images to scores.
-        loss: What both minimize.
-        scores: What validation measures; None for nothing.
-        generator_optimizer: From the generator's named parameters to an optimizer.
-        critic_optimizer: From the critic's.
-        n_critic: Steps of the critic to one of the generator.
-        ema_decay: Score, draw and predict with an average of the generator's weights, of which this share is
-            kept at each of its steps; None for the weights themselves.
-        seed: Of the noise.
+        generator: The network from noise to images.
+        critic: The network from images to scores.
+        loss: The loss of both (default: :class:`WassersteinGP`).
+        scores: The scores to validate and test by; None for none.
+        generator_optimizer: A function from the generator's named parameters to an optimizer.
+        critic_optimizer: A function from the critic's named parameters to an optimizer; None for
+            ``generator_optimizer``, which then makes an optimizer for each.
+        n_critic: Steps of the critic per step of the generator.
+        ema_decay: Decay per generator step, in [0, 1), of an exponential moving average of the generator's
+            weights, by which images are scored, drawn and predicted; None for the weights themselves.
+        seed: Seed of the noise.
 
     Raises:
-        ValueError: If one network looks at classes and the other does not, or an option is not of its kind.
+        ValueError: If ``num_classes`` differs between the networks, ``n_critic`` is less than 1, or
+            ``ema_decay`` is not in [0, 1).
 
     Example:
         >>> from lightning_adabelief.recipes.gan import DCGANCritic, DCGANGenerator, GAN
@@ -63,7 +65,7 @@ class GAN(LightningModule):
         loss: Loss | None = None,
         scores: Scores | None = None,
         generator_optimizer: OptimizerCallable = AdaBelief,
-        critic_optimizer: OptimizerCallable = AdaBelief,
+        critic_optimizer: OptimizerCallable | None = None,
         n_critic: int = 5,
         ema_decay: float | None = None,
         seed: int = 0,
@@ -72,12 +74,12 @@ class GAN(LightningModule):
         if generator.num_classes != critic.num_classes:
             raise ValueError(
                 f"The generator's num_classes is {generator.num_classes} and the critic's {critic.num_classes}. Give "
-                "both the number of classes, or neither"
+                "the same number to both, or to neither"
             )
         if n_critic < 1:
             raise ValueError(f"Invalid n_critic: {n_critic}. Give 1 or more")
         if ema_decay is not None and not 0 <= ema_decay < 1:
-            raise ValueError(f"Invalid ema_decay: {ema_decay}. Give a share in [0, 1), such as 0.999, or None")
+            raise ValueError(f"Invalid ema_decay: {ema_decay}. Give a decay in [0, 1), such as 0.999, or None")
         self.automatic_optimization = False
         self.generator = generator
         self.critic = critic
@@ -93,30 +95,30 @@ class GAN(LightningModule):
         self.seed = seed
         self._noise = torch.Generator().manual_seed(seed)
         self._critic_steps = 0
-        self._order: Tensor | None = None
+        self._data_order_state: Tensor | None = None  # torch's random state, from a checkpoint to be resumed
 
     @property
     def sampler(self) -> nn.Module:
-        """The generator to look at: the average of its weights, if there is one."""
+        """The network that images are drawn with: the averaged generator, if an average is kept."""
         return self.generator if self.ema is None else self.ema
 
     def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Turn noise (N, noise_size), and labels (N,) if it looks at classes, into images in [-1, 1]."""
+        """Turn noise (N, noise_size), and labels (N,) if the generator is conditional, into images in [-1, 1]."""
         return self.sampler(noise, labels)
 
     def draw_noise(self, size: int, source: torch.Generator | None = None) -> Tensor:
-        """Draw noise (size, noise_size) from a source on the CPU, by default the training's own."""
+        """Draw noise (size, noise_size) from a source on the CPU (default: the source used in training)."""
         noise = torch.randn(size, self.generator.noise_size, generator=source or self._noise)
         return noise.to(next(self.generator.parameters()))
 
     def labels_in_turn(self, size: int) -> Tensor | None:
-        """Labels 0, 1, ... of all classes in turn, (size,); None where classes are left to chance."""
+        """Return the labels (size,) 0, 1, ... of all classes in turn; None if the generator is unconditional."""
         classes = self.generator.num_classes
         return None if classes is None else torch.arange(size, device=self.device) % classes
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Step the critic and, every ``n_critic``-th time, the generator; return the losses."""
-        real, labels = self._take(batch)
+        real, labels = self._prepare_batch(batch)
         generator_optimizer, critic_optimizer = self.optimizers()  # type: ignore[attr-defined]
         losses = {"critic_loss": self._step_critic(critic_optimizer, real, labels)}
         self._critic_steps += 1
@@ -127,30 +129,30 @@ class GAN(LightningModule):
         return losses
 
     def on_fit_start(self) -> None:
-        """Take up the order of the data where the checkpoint left it: before the data are first gone through."""
-        if self._order is not None:
-            torch.set_rng_state(self._order)
-            self._order = None
-        if self.global_rank > 0:  # a checkpoint has the noise of the first process
+        """Restore the order of the data from the checkpoint, before any loader is iterated."""
+        if self._data_order_state is not None:
+            torch.set_rng_state(self._data_order_state)
+            self._data_order_state = None
+        if self.global_rank > 0:  # the checkpoint holds the state of the first process's noise only
             self._noise.manual_seed(self.seed + self.global_rank + self.trainer.world_size * self._critic_steps)
 
     def on_train_start(self) -> None:
-        """Measure what scores are to be compared with."""
+        """Measure the distances that the scores are compared with."""
         if self.evaluation is not None:
             self.evaluation.measure_references(self)
 
     def on_validation_epoch_start(self) -> None:
-        """Begin to compare."""
+        """Begin a comparison of generated with real images."""
         if self.evaluation is not None:
             self.evaluation.begin(self)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Take in real images."""
+        """Add the batch's real images to the comparison."""
         if self.evaluation is not None:
             self.evaluation.add_real(batch[0] * 2 - 1)
 
     def on_validation_epoch_end(self) -> None:
-        """Generate as many images as ``scores`` asks for, and compare."""
+        """Generate the number of images that ``scores`` asks for, and log the scores."""
         if self.evaluation is not None and not self.trainer.sanity_checking:
             values = self._log_scores(self.evaluation, "val")
             self.log(
@@ -158,33 +160,34 @@ class GAN(LightningModule):
             )
 
     def on_test_epoch_start(self) -> None:
-        """Begin to compare."""
+        """Begin a comparison of generated with real images."""
         self.on_validation_epoch_start()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Take in real images."""
+        """Add the batch's real images to the comparison."""
         self.validation_step(batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
-        """Generate as many images as ``scores`` asks for, and compare."""
+        """Generate the number of images that ``scores`` asks for, and log the scores."""
         if self.evaluation is not None:
             self._log_scores(self.evaluation, "test")
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
-        """Generate as many images as the batch has, in [0, 1]."""
+        """Generate as many images as the batch has, (N, C, H, W) in [0, 1]."""
         size = len(batch if isinstance(batch, Tensor) else batch[0])
         source = torch.Generator().manual_seed(self.seed + batch_idx)
         return self(self.draw_noise(size, source), self.labels_in_turn(size)) / 2 + 0.5
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """Make the two optimizers, the generator's first, each over its named parameters and with its own steps."""
+        """Make the two optimizers, the generator's first; each has named parameters and counts its own steps."""
+        critic_optimizer = self.critic_optimizer or self.generator_optimizer
         return [
             self._make_optimizer("generator", self.generator_optimizer, self.generator, 1 / self.n_critic),
-            self._make_optimizer("critic", self.critic_optimizer, self.critic, 1),
+            self._make_optimizer("critic", critic_optimizer, self.critic, 1),
         ]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the state of modules and optimizers does not tell."""
+        """Add the random states, the count of steps and the reference distances."""
         checkpoint["gan"] = {
             "noise": self._noise.get_state(),
             "order": torch.get_rng_state(),
@@ -193,16 +196,16 @@ class GAN(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it up."""
+        """Restore what :meth:`on_save_checkpoint` added."""
         saved = checkpoint["gan"]
         self._noise.set_state(saved["noise"].cpu())
-        self._order = saved["order"].cpu()
+        self._data_order_state = saved["order"].cpu()
         self._critic_steps = saved["critic_steps"]
         if self.evaluation is not None and saved["evaluation"] is not None:
             self.evaluation.load_state_dict(saved["evaluation"])
 
     def _step_critic(self, optimizer: Any, real: Tensor, labels: Tensor | None) -> Tensor:
-        with torch.no_grad():
+        with torch.no_grad():  # the generator is not trained here
             fake = self.generator(self.draw_noise(len(real)), labels)
         loss = self.loss.critic(self.critic(real, labels), self.critic(fake, labels))
         penalty = self.loss.penalty(lambda images: self.critic(images, labels), real, fake, self._noise)
@@ -213,7 +216,7 @@ class GAN(LightningModule):
         return loss.detach()
 
     def _step_generator(self, optimizer: Any, size: int, labels: Tensor | None) -> Tensor:
-        self.toggle_optimizer(optimizer)  # the critic's weights need no gradient
+        self.toggle_optimizer(optimizer)  # spares the gradients of the critic's weights
         loss = self.loss.generator(self.critic(self.generator(self.draw_noise(size), labels), labels))
         optimizer.zero_grad()
         self.manual_backward(loss)
@@ -223,8 +226,8 @@ class GAN(LightningModule):
             self.ema.update_parameters(self.generator)
         return loss.detach()
 
-    def _take(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """A batch's images in [-1, 1], and its labels if they are looked at."""
+    def _prepare_batch(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Return the batch's images in [-1, 1], and its labels if the networks are conditional."""
         images, labels = batch
         return images * 2 - 1, None if self.generator.num_classes is None else labels
 
@@ -238,7 +241,7 @@ class GAN(LightningModule):
             steps_per_batch=steps_per_batch,
             trainer_steps_per_batch=1 + 1 / self.n_critic,
         )
-        made.param_groups[0]["name"] = name  # what BeliefMonitor calls it
+        made.param_groups[0]["name"] = name  # BeliefMonitor tags the optimizer's statistics with it
         return made
 
     def _log_scores(self, evaluation: Evaluation, stage: str) -> dict[str, float]:

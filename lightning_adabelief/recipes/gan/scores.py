@@ -1,4 +1,4 @@
-"""How far generated images are from real ones, measured on the features of a network that knows such images."""
+"""Scores of generated images against real ones, on the features of a network that knows such images."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Scores(ABC):
-    """A network whose features real and generated images are compared on, and the names of the scores.
+    """A network on whose features real and generated images are compared, and the names of the scores.
 
     Args:
-        num_samples: Generated images to score. Distances depend on it: compare only those of one number.
+        num_samples: Number of generated images to score. Distances depend on it: compare only distances of
+            the same number.
 
     Attributes:
-        names: What the Fréchet distance, the kernel distance and the inception score are called.
+        names: The names of the Fréchet distance, the kernel distance and the inception score.
         num_features: Number of features.
+
+    Raises:
+        ValueError: If ``num_samples`` is less than 2.
     """
 
     names: tuple[str, str, str]
@@ -37,48 +41,53 @@ class Scores(ABC):
 
     @abstractmethod
     def prepare(self, batches: Iterable[Batch], device: torch.device, quickly: bool = False) -> None:
-        """Make the network, once.
+        """Make the network, the first time it is called.
 
         Args:
-            batches: Training images (N, C, H, W) in [-1, 1] and their labels; may be gone through repeatedly.
-            device: Where the images are.
-            quickly: Make one that runs, and tells nothing.
+            batches: Training images (N, C, H, W) in [-1, 1] and their labels (N,); iterable repeatedly.
+            device: The device of the images.
+            quickly: Skip training and loading, for a run that only checks that all works.
         """
 
     @abstractmethod
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn images in [-1, 1] into features (N, num_features) and logits (N, classes)."""
+        """Turn images (N, C, H, W) in [-1, 1] into features (N, num_features) and logits (N, num_classes)."""
 
     def count_classes(self, logits: Tensor) -> dict[str, float]:
-        """Scores of the generated images that their logits alone tell."""
+        """Return further scores by name, computed from the logits (N, num_classes) of the generated images alone."""
         return {}
 
 
 class Comparison:
-    """Takes in real and generated images, and tells their scores.
+    """A comparison of real and generated images, batch by batch.
 
     Args:
-        scores: What they are compared on.
-        device: Where the images are.
+        scores: The network to compare them with.
+        device: The device of the images.
     """
 
-    KERNEL_SUBSET = 100
-    """Images a subset of the kernel distance, where there are as many."""
+    KERNEL_SUBSET_SIZE = 100
+    """Images per subset of the kernel distance, if there are that many."""
 
     def __init__(self, scores: Scores, device: torch.device) -> None:
         self.scores = scores
         self.device = device
-        given = _Given(scores.num_features)
+        features = _ExtractedFeatures(scores.num_features)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Metric .* will save all extracted features")
-            self.frechet = FrechetInceptionDistance(feature=given).to(device)
-            self.kernel = KernelInceptionDistance(feature=given, subset_size=self.KERNEL_SUBSET).to(device)
-            self.inception = InceptionScore(feature=given).to(device)
-        self.counts = {True: 0, False: 0}
+            self.frechet = FrechetInceptionDistance(feature=features).to(device)
+            self.kernel = KernelInceptionDistance(feature=features, subset_size=self.KERNEL_SUBSET_SIZE).to(device)
+            self.inception = InceptionScore(feature=features).to(device)
+        self.counts = {True: 0, False: 0}  # real and generated images
 
     @torch.no_grad()
     def update(self, images: Tensor, real: bool) -> None:
-        """Take in images (N, C, H, W) in [-1, 1]."""
+        """Add a batch.
+
+        Args:
+            images: Images (N, C, H, W) in [-1, 1].
+            real: True for real images, False for generated ones.
+        """
         with torch.autocast(images.device.type, enabled=False):
             features, logits = self.scores.extract(images.float())
         self.frechet.update(features, real=real)
@@ -88,41 +97,48 @@ class Comparison:
         self.counts[real] += len(images)
 
     def compute(self) -> dict[str, float]:
-        """From each score's name to its value, NaN where an image is not finite; the Fréchet distance comes first."""
-        self.kernel.subset_size = min(self.KERNEL_SUBSET, *self.counts.values())
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*degrees of freedom")  # of too few images
-            torch.manual_seed(0)  # of the subsets
-            values = (self._frechet(), self.kernel.compute()[0], self.inception.compute()[0])
-        named = {name: float(value) for name, value in zip(self.scores.names, values, strict=True)}
-        return named | self.scores.count_classes(torch.cat(_as_list(self.inception.features)))
+        """Return the scores by name, the Fréchet distance first.
 
-    def _frechet(self) -> Tensor:
-        sums = self.frechet.fake_features_sum
+        The Fréchet distance is NaN if a generated image has values that are not finite.
+        """
+        self.kernel.subset_size = min(self.KERNEL_SUBSET_SIZE, *self.counts.values())
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*degrees of freedom")  # the deviation over a single subset
+            torch.manual_seed(0)  # the kernel distance draws its subsets at random
+            values = (self._compute_frechet(), self.kernel.compute()[0], self.inception.compute()[0])
+        named = {name: float(value) for name, value in zip(self.scores.names, values, strict=True)}
+        return named | self.scores.count_classes(torch.cat(_to_list(self.inception.features)))
+
+    def _compute_frechet(self) -> Tensor:
+        sums = self.frechet.fake_features_sum  # not finite as soon as one image is not
         return self.frechet.compute() if sums.isfinite().all() else sums.new_tensor(torch.nan)
 
 
 class ClassifierScores(Scores):
     """Scores on the features of a classifier of such images: the inputs of its last linear layer.
 
-    They are no FID, KID or Inception score, and are not called so, but ``frechet_<name>``,
-    ``kernel_<name>`` and ``class_score_<name>``; ``classes_<name>`` is the number of classes that at
-    least a fifth of a fair share of the generated images look like.
+    They are computed as FID, KID and the Inception score are, but not on Inception's features, and so go by
+    names of their own: ``frechet_<name>``, ``kernel_<name>`` and ``class_score_<name>``.
+    ``classes_<name>`` is the number of classes that appear: those with at least a fifth of the images they
+    would have if all classes were equally frequent.
 
     Args:
-        name: Of the images, for the names of the scores.
-        checkpoint: Of a trained ImageClassifier; None to train one as ``digits-cnn`` does, on the
+        name: Name of the images, a part of the scores' names.
+        checkpoint: Path of a trained ImageClassifier's checkpoint; None to train a classifier on the
             training images.
-        network: The checkpoint's network (default: ``digits-cnn``'s).
-        training_steps: How long to train, on batches of the data's own size.
-        num_samples: Generated images to score.
+        network: The checkpoint's network (default: that of ``digits-cnn``).
+        training_steps: Steps of that training, on batches of the data's own size.
+        num_samples: Number of generated images to score.
 
     Raises:
-        ValueError: If there is a network and no checkpoint.
+        ValueError: If ``num_samples`` is less than 2, or a network is given without a checkpoint.
     """
 
-    SEED = 0
-    """The classifier's own, so that it is one and the same for every seed of the GAN."""
+    CLASSIFIER_SEED = 0
+    """Fixed, so that the classifier is the same whatever the seed of the GAN."""
+
+    MIN_CLASS_FREQUENCY = 0.2
+    """The frequency from which a class counts as appearing, as a fraction of 1 / num_classes."""
 
     def __init__(
         self,
@@ -143,25 +159,27 @@ class ClassifierScores(Scores):
         self._is_prepared = False
 
     def prepare(self, batches: Iterable[Batch], device: torch.device, quickly: bool = False) -> None:
-        """Load or train the classifier, once."""
+        """Load or train the classifier, the first time it is called."""
         if not self._is_prepared:
             with torch.random.fork_rng():
-                torch.manual_seed(self.SEED)
-                self._make(batches, device, quickly)
+                torch.manual_seed(self.CLASSIFIER_SEED)
+                self._make_classifier(batches, device, quickly)
             self._is_prepared = True
         self.classifier.to(device)
 
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The inputs of the last linear layer, and its outputs."""
+        """Return the inputs (N, num_features) of the last linear layer, and its outputs (N, num_classes)."""
         logits = self.classifier(images / 2 + 0.5)
         return self._features, logits
 
     def count_classes(self, logits: Tensor) -> dict[str, float]:
-        """How many classes are generated."""
-        shares = torch.bincount(logits.argmax(dim=1), minlength=logits.shape[1]) / len(logits)
-        return {f"classes_{self.name}": float((shares >= 0.2 / logits.shape[1]).sum())}
+        """Return the number of classes that appear among the generated images, as ``classes_<name>``."""
+        num_classes = logits.shape[1]
+        frequencies = torch.bincount(logits.argmax(dim=1), minlength=num_classes) / len(logits)
+        appears = frequencies >= self.MIN_CLASS_FREQUENCY / num_classes
+        return {f"classes_{self.name}": float(appears.sum())}
 
-    def _make(self, batches: Iterable[Batch], device: torch.device, quickly: bool) -> None:
+    def _make_classifier(self, batches: Iterable[Batch], device: torch.device, quickly: bool) -> None:
         from lightning_adabelief.recipes.image_classification.networks import SmallCNN
 
         if self.network is None:
@@ -170,39 +188,39 @@ class ClassifierScores(Scores):
             self.network = SmallCNN(in_channels=images.shape[1], num_classes=classes)
         self.classifier = self.network.to(device)
         if self.checkpoint is not None:
-            self._load(self.checkpoint)
+            self._load_weights(self.checkpoint)
         elif not quickly:
-            _train(self.classifier, batches, self.training_steps)
+            _train_classifier(self.classifier, batches, self.training_steps)
         self.classifier.eval().requires_grad_(False)
         last = [layer for layer in self.classifier.modules() if isinstance(layer, nn.Linear)][-1]
-        last.register_forward_pre_hook(self._keep)
+        last.register_forward_pre_hook(self._keep_features)
         self.num_features = last.in_features
 
-    def _keep(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def _keep_features(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._features = inputs[0]
 
-    def _load(self, path: str) -> None:
+    def _load_weights(self, path: str) -> None:
         state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
         weights = {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
         self.classifier.load_state_dict(weights)
 
 
 class InceptionScores(Scores):
-    """FID, KID and the Inception score, on the network that is usual for them.
+    """FID, KID and the Inception score, on the Inception network that they are defined by.
 
     Args:
         weights: Path of ``pt_inception-2015-12-05-6726825d.pth``; None to download it (91 MB).
-        num_samples: Generated images to score.
+        num_samples: Number of generated images to score.
 
     Raises:
-        ValueError: If torch-fidelity is not installed.
+        ValueError: If torch-fidelity is not installed, or ``num_samples`` is less than 2.
     """
 
     names = ("fid", "kid", "inception_score")
     num_features = 2048
 
-    AT_ONCE = 64
-    """Images, which the network enlarges to 299x299."""
+    BATCH_SIZE = 64
+    """Images at a time: the network enlarges them to 299x299."""
 
     def __init__(self, weights: str | None = None, num_samples: int = 10_000) -> None:
         super().__init__(num_samples)
@@ -210,13 +228,13 @@ class InceptionScores(Scores):
             import torch_fidelity  # noqa: F401
         except ImportError as error:
             raise ValueError(
-                "FID needs the package torch-fidelity: pip install torch-fidelity. Without it, take ClassifierScores"
+                "FID needs the package torch-fidelity: pip install torch-fidelity. Without it, use ClassifierScores"
             ) from error
         self.weights = weights
         self._network: Any = None
 
     def prepare(self, batches: Iterable[Batch], device: torch.device, quickly: bool = False) -> None:
-        """Load the network, once."""
+        """Load the network, the first time it is called."""
         if self._network is None:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -226,15 +244,15 @@ class InceptionScores(Scores):
         self._network.to(device)
 
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The last pooling layer, and the logits without their bias."""
+        """Return the last pooling layer (N, 2048), and the logits (N, 1008) without their bias."""
         pixels = ((images + 1) * 127.5).round().clamp(0, 255).byte().expand(-1, 3, -1, -1)
-        parts = [self._network(part) for part in pixels.split(self.AT_ONCE)]
-        features, logits = (torch.cat(of_part) for of_part in zip(*parts, strict=True))
+        parts = [self._network(part) for part in pixels.split(self.BATCH_SIZE)]
+        features, logits = (torch.cat(outputs) for outputs in zip(*parts, strict=True))
         return features, logits
 
 
-class _Given(nn.Module):
-    """Stands for a network where features are given: extracted once for all three scores."""
+class _ExtractedFeatures(nn.Module):
+    """A stand-in for torchmetrics' network: features are extracted once, for all three scores."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -244,26 +262,26 @@ class _Given(nn.Module):
         return features
 
 
-def _train(network: nn.Module, batches: Iterable[Batch], steps: int) -> None:
-    """Train a classifier with the settings of ``digits-cnn``."""
+def _train_classifier(network: nn.Module, batches: Iterable[Batch], steps: int) -> None:
+    """Train a classifier in place. Other settings would be another classifier, whose scores can't be compared."""
     from lightning_adabelief.optim import AdaBelief
 
     optimizer = AdaBelief(network.parameters(), lr=3e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+    lr_scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     network.train()
     with torch.enable_grad():
-        for _, (images, labels) in zip(range(steps), _repeated(batches), strict=False):
+        for _, (images, labels) in zip(range(steps), _repeat_batches(batches), strict=False):
             loss = nn.functional.cross_entropy(network(images / 2 + 0.5), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            schedule.step()
+            lr_scheduler.step()
 
 
-def _repeated(batches: Iterable[Batch]) -> Iterator[Batch]:
+def _repeat_batches(batches: Iterable[Batch]) -> Iterator[Batch]:
     while True:
         yield from batches
 
 
-def _as_list(features: Tensor | list[Tensor]) -> list[Tensor]:
+def _to_list(features: Tensor | list[Tensor]) -> list[Tensor]:
     return features if isinstance(features, list) else [features]

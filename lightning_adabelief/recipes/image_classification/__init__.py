@@ -2,7 +2,8 @@
 
 from lightning_adabelief.recipes.image_classification.cifar import CIFAR10DataModule, CIFAR100DataModule
 from lightning_adabelief.recipes.image_classification.digits import DigitsDataModule
-from lightning_adabelief.recipes.image_classification.imagenet import ImageFolderDataModule, ImageNetDataModule
+from lightning_adabelief.recipes.image_classification.image_folder import ImageFolderDataModule
+from lightning_adabelief.recipes.image_classification.imagenet import ImageNetDataModule
 from lightning_adabelief.recipes.image_classification.module import ImageClassifier
 from lightning_adabelief.recipes.image_classification.networks import NetworkFromData, SmallCNN, TorchvisionNetwork
 

@@ -1,4 +1,4 @@
-"""Digits: real data that need no download."""
+"""scikit-learn's digits: real images that need no download."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from lightning_adabelief.recipes.image_classification.image_data import ImageDat
 
 
 class DigitsDataModule(ImageDataModule):
-    """scikit-learn's handwritten digits: 1,797 real images of 8x8, in 10 classes; no download.
+    """scikit-learn's handwritten digits: 1,797 real images of 8x8 pixels in 10 classes, without a download.
 
     The split is fixed and stratified by class: 1,077 images to train, 360 to validate, 360 to test.
     Images are float32 of shape (1, 8, 8) in [0, 1]; labels are int64.
 
     Args:
-        batch_size: Images a batch.
+        batch_size: Images per batch.
         num_workers: Processes that load data; 0 is fastest for data this small.
+
+    Raises:
+        ValueError: If ``batch_size`` is less than 1 or ``num_workers`` less than 0.
     """
 
     SPLIT_SEED = 0
@@ -36,17 +39,17 @@ class DigitsDataModule(ImageDataModule):
     def setup(self, stage: str) -> None:
         """Load the images and split them, the same way each time."""
         digits = load_digits()
-        images = torch.from_numpy(digits.images).float().unsqueeze(1) / 16
+        images = torch.from_numpy(digits.images).float().unsqueeze(1) / 16  # pixels are counts from 0 to 16
         labels = torch.from_numpy(digits.target).long()
         dataset = TensorDataset(images, labels)
 
         def split(indices: list[int], size: float) -> tuple[list[int], list[int]]:
             return train_test_split(indices, test_size=size, random_state=self.SPLIT_SEED, stratify=labels[indices])
 
-        rest, test = split(list(range(len(labels))), 0.2)
-        train, val = split(rest, 0.25)
+        train_and_val, test = split(list(range(len(labels))), 0.2)
+        train, val = split(train_and_val, 0.25)
         self.train_set, self.val_set, self.test_set = (Subset(dataset, indices) for indices in (train, val, test))
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled batches of the training set; a last, smaller one is left out."""
-        return self._loader(self.train_set, shuffle=True, drop_last=len(self.train_set) > self.batch_size)
+        """Return shuffled batches of the training set, without the last one if it is smaller."""
+        return self._make_loader(self.train_set, shuffle=True, drop_last=len(self.train_set) > self.batch_size)

@@ -1,4 +1,4 @@
-"""What the DataModules here share: loaders over three sets, and normalization on the device."""
+"""The base of the DataModules: loaders of three sets, and normalization on the device."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from torchvision.transforms import v2
 
 from lightning_adabelief.lightning_tree import LightningDataModule
 
+MAX_WORKERS = 16
+"""More processes than this seldom load faster, and each takes memory."""
+
 
 class ImageDataModule(LightningDataModule):
     """Batches of images and labels from ``train_set``, ``val_set`` and ``test_set``, which ``setup`` makes.
 
-    Images that are uint8 reach the device as uint8, a quarter of the bytes, and are normalized there.
+    Images that are uint8 are moved to the device as uint8, a quarter of float32's bytes, and normalized there.
 
     Args:
-        batch_size: Images a batch.
-        num_workers: Processes that load data; None for one a CPU core, at most 16.
+        batch_size: Images per batch.
+        num_workers: Processes that load data; None for one per CPU core, at most 16.
 
     Raises:
         ValueError: If ``batch_size`` is less than 1 or ``num_workers`` less than 0.
@@ -27,12 +30,15 @@ class ImageDataModule(LightningDataModule):
     Attributes:
         in_channels: Channels of the images.
         num_classes: Number of classes.
-        class_names: Their names, for the confusion matrix; None for their numbers.
-        mean: The mean of each channel in [0, 1].
-        std: The standard deviation of each channel.
-        train_set: What to train on.
-        val_set: What to validate on; None for nothing.
-        test_set: What to test on and to predict.
+        class_names: Names of the classes, for the confusion matrix; None for their numbers.
+        mean: Mean of each channel, of images in [0, 1].
+        std: Standard deviation of each channel.
+        train_set: The images to train on.
+        val_set: The images to validate on; None for no validation.
+        test_set: The images to test on and to predict.
+
+    Shape:
+        Images (N, in_channels, H, W), labels (N,).
     """
 
     in_channels: int
@@ -50,46 +56,46 @@ class ImageDataModule(LightningDataModule):
         if batch_size < 1:
             raise ValueError(f"Invalid batch_size: {batch_size}. Give 1 or more")
         if num_workers is not None and num_workers < 0:
-            raise ValueError(f"Invalid num_workers: {num_workers}. Give 0 or more, or null for one a CPU core")
+            raise ValueError(f"Invalid num_workers: {num_workers}. Give 0 or more, or null for one per CPU core")
         self.batch_size = batch_size
-        self.num_workers = min(_cores(), 16) if num_workers is None else num_workers
+        self.num_workers = min(_count_cores(), MAX_WORKERS) if num_workers is None else num_workers
         self._normalize = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(self.mean, self.std)])
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled batches of the training set."""
-        return self._loader(self.train_set, shuffle=True)
+        """Return shuffled batches of the training set."""
+        return self._make_loader(self.train_set, shuffle=True)
 
     def val_dataloader(self) -> DataLoader:
-        """Batches of the validation set."""
-        assert self.val_set is not None, "where there is no validation set, the Trainer is told so"
-        return self._loader(self.val_set)
+        """Return batches of the validation set."""
+        assert self.val_set is not None, "without a validation set, setup turns validation off"
+        return self._make_loader(self.val_set)
 
     def test_dataloader(self) -> DataLoader:
-        """Batches of the test set."""
-        return self._loader(self.test_set)
+        """Return batches of the test set."""
+        return self._make_loader(self.test_set)
 
     def predict_dataloader(self) -> DataLoader:
-        """Batches of the test set."""
-        return self._loader(self.test_set)
+        """Return batches of the test set."""
+        return self._make_loader(self.test_set)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Normalize uint8 images, on the device that they are on now; others stay as they are."""
+        """Normalize images that are uint8, on the device; leave others unchanged."""
         images, labels = batch
         return (self._normalize(images) if images.dtype == torch.uint8 else images), labels
 
-    def _loader(self, dataset: Dataset, shuffle: bool = False, drop_last: bool = False) -> DataLoader:
+    def _make_loader(self, dataset: Dataset, shuffle: bool = False, drop_last: bool = False) -> DataLoader:
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            prefetch_factor=4 if self.num_workers > 0 else None,  # batches: a slow one need not be waited for
-            pin_memory=torch.cuda.is_available(),  # copied to the device while it computes
+            prefetch_factor=4 if self.num_workers > 0 else None,  # batches in reserve bridge a slow one
+            pin_memory=torch.cuda.is_available(),  # so that copies to the device overlap with its work
             shuffle=shuffle,
             drop_last=drop_last,
         )
 
 
-def _cores() -> int:
-    """The CPU cores that this process may use."""
+def _count_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

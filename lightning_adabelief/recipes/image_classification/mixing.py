@@ -6,12 +6,17 @@ from torchvision.transforms import v2
 
 
 def make_mixing(mixup: float, cutmix: float, num_classes: int) -> v2.Transform | None:
-    """Make what mixes a batch's images and labels, from (N,) numbers to (N, num_classes) shares; None for nothing.
+    """Make the transform that mixes the images of a batch, and their labels alike.
 
     Args:
-        mixup: Images are mixed with shares from Beta(mixup, mixup); 0 for no mixing.
-        cutmix: A part of another image is pasted, of a share from Beta(cutmix, cutmix); 0 for no pasting.
+        mixup: Pairs of images are blended with weights drawn from Beta(mixup, mixup); 0 for none.
+        cutmix: A rectangle of another image is pasted, which covers a fraction of the area drawn from
+            Beta(cutmix, cutmix); 0 for none.
         num_classes: Number of classes.
+
+    Returns:
+        A transform from images (N, C, H, W) and labels (N,) to images and probabilities (N, num_classes),
+        which draws one of the two for each batch if both are on; None if neither is.
     """
     choices: list[v2.Transform] = []
     if mixup:

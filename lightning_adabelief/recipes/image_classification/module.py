@@ -18,25 +18,25 @@ from lightning_adabelief.lightning_tree import (
     TensorBoardLogger,
 )
 from lightning_adabelief.optim import AdaBelief
-from lightning_adabelief.recipes.image_classification.confusion import MOST_CLASSES, draw_confusion
-from lightning_adabelief.recipes.image_classification.metrics import make_metrics
-from lightning_adabelief.recipes.image_classification.mixing import make_mixing
-from lightning_adabelief.recipes.image_classification.networks import NetworkFromData
-from lightning_adabelief.recipes.image_classification.shapes import (
-    agreed,
-    channels_taken,
+from lightning_adabelief.recipes.image_classification.channels_and_classes import (
+    agree_on,
     check_batch,
     check_logits,
     find_channels,
     find_classes,
+    get_input_channels,
 )
+from lightning_adabelief.recipes.image_classification.confusion_matrix import MAX_CLASSES, draw_confusion_matrix
+from lightning_adabelief.recipes.image_classification.metrics import make_metrics
+from lightning_adabelief.recipes.image_classification.mixing import make_mixing
+from lightning_adabelief.recipes.image_classification.networks import NetworkFromData
 
 Batch = tuple[Tensor, Tensor]
 
-SHAPE = "image_classifier"
-"""The key of a checkpoint under which the channels and classes are."""
+CHECKPOINT_KEY = "image_classifier"
+"""The checkpoint's key of the numbers of channels and classes."""
 
-UNKNOWN = (
+UNKNOWN_NUMBERS = (
     "The number of classes, or the network's channels and classes, are not known. Train with a DataModule, load a "
     "checkpoint, or give ImageClassifier num_classes and the network in_channels and num_classes"
 )
@@ -45,31 +45,33 @@ UNKNOWN = (
 class ImageClassifier(LightningModule):
     """Train a network on images and class labels by cross-entropy.
 
-    Logs ``<stage>/loss`` and ``<stage>/accuracy`` (top-1, over all images) for the stages train, val
-    and test, once an epoch, and ``train/loss_step``. For val and test also ``<stage>/calibration_error``
-    (expected, 15 bins), with more than 5 classes ``<stage>/accuracy_top5``, and with up to 100, to
-    TensorBoard, the figure ``<stage>/confusion_matrix``: at the first, second, fourth, eighth, ...
-    validation and at each test.
+    Logs ``<stage>/loss`` and ``<stage>/accuracy`` (top-1, over all images) once an epoch for the stages
+    train, val and test, and ``train/loss_step``. For val and test it also logs
+    ``<stage>/calibration_error`` (expected, 15 bins), with more than 5 classes ``<stage>/accuracy_top5``,
+    and with up to 100 classes, to TensorBoard, the figure ``<stage>/confusion_matrix``: after the first,
+    second, fourth, eighth, ... validation and after each test.
 
-    Channels and classes that the network or ``num_classes`` leave open are the data's: the
-    DataModule's attributes ``in_channels`` and ``num_classes``, or what its training data show.
+    Numbers of channels and classes that neither the network nor ``num_classes`` gives come from the data:
+    from the DataModule's attributes ``in_channels`` and ``num_classes``, or else from its training set.
 
     Args:
-        network: From images (N, C, H, W) to logits (N, num_classes).
+        network: A network from images (N, C, H, W) to logits (N, num_classes).
         num_classes: Number of classes; None for the network's or the data's.
-        optimizer: From named parameters to an optimizer; AdaBelief's warmup may be a share of the run.
-        lr_scheduler: From an optimizer to a schedule of its learning rate; None for none.
-        lr_scheduler_interval: Whether the schedule counts epochs or steps.
-        label_smoothing: In training, the share of a label that is spread over all classes.
-        mixup: In training, mix pairs of images with shares from Beta(mixup, mixup); 0 for no mixing.
-            Training accuracy is then by the label of the larger share.
-        cutmix: In training, paste a part of another image, as large as Beta(cutmix, cutmix) says; 0 for
-            no pasting. With both, each batch has one of the two.
-        channels_last: Lay out weights and images with the channels last, which tensor cores prefer.
+        optimizer: A function from named parameters to an optimizer. AdaBelief's warmup may be a fraction
+            of the run.
+        lr_scheduler: A function from the optimizer to a learning-rate scheduler; None for none.
+        lr_scheduler_interval: ``"epoch"`` or ``"step"``: how often the scheduler steps.
+        label_smoothing: Fraction of a label, in [0, 1), that is spread over all classes in training.
+        mixup: In training, blend pairs of images with weights drawn from Beta(mixup, mixup); 0 for none.
+            Training accuracy then counts the label of the larger weight.
+        cutmix: In training, paste a rectangle of another image that covers a fraction of the area drawn from
+            Beta(cutmix, cutmix); 0 for none. If both are on, each batch has one of the two.
+        channels_last: Store weights and images with the channels last, which is faster on tensor cores.
         compile: Compile the network with ``torch.compile``.
 
     Raises:
-        ValueError: If the data, the network and ``num_classes`` disagree; it names both numbers.
+        ValueError: If an option is out of its range. Later, at training or testing: if the data, the
+            network and ``num_classes`` have different numbers, or none of them has one.
 
     Example:
         >>> from torch import nn
@@ -93,10 +95,10 @@ class ImageClassifier(LightningModule):
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"Invalid label_smoothing: {label_smoothing}. Give a share in [0, 1), such as 0.1")
+            raise ValueError(f"Invalid label_smoothing: {label_smoothing}. Give a fraction in [0, 1), such as 0.1")
         for name, value in {"mixup": mixup, "cutmix": cutmix}.items():
             if value < 0:
-                raise ValueError(f"Invalid {name}: {value}. Give 0 for none, or more, such as 0.2")
+                raise ValueError(f"Invalid {name}: {value}. Give a positive number, such as 0.2, or 0 for none")
         self.network = network
         self.num_classes = num_classes
         self.optimizer = optimizer
@@ -108,60 +110,65 @@ class ImageClassifier(LightningModule):
         self.channels_last = channels_last
         self.compile_network = compile
         self.confusion: MulticlassConfusionMatrix | None = None
-        self._mixing: v2.Transform | None = None
+        self._mix_batch: v2.Transform | None = None
         self._is_complete = False
         self._validations = 0
 
     def configure_model(self) -> None:
-        """Make what depends on the data's channels and classes, once they are known.
+        """Make the network's layers and the metrics, once the numbers of channels and classes are known.
 
         Raises:
-            ValueError: If they are not known when the training begins.
+            ValueError: If the data, the network and ``num_classes`` have different numbers, or training
+                begins and none of them has one.
         """
         if self._is_complete:
             return
         trainer = self._trainer
         data = getattr(trainer, "datamodule", None)
-        classes = agreed("num_classes", self.network, data, self.num_classes)
-        channels = agreed("in_channels", self.network, data)
+        classes = agree_on("num_classes", self.network, data, self.num_classes)
+        channels = agree_on("in_channels", self.network, data)
         fitting = trainer is not None and trainer.state.fn == "fit"
-        if fitting and data is not None:  # a test is of a checkpoint, which tells
+        if fitting and data is not None:  # a test has a checkpoint, which holds both numbers
             classes = classes or find_classes(data)
             channels = channels or (None if self._has_layers else find_channels(data))
         if classes is not None and (channels is not None or self._has_layers):
-            self._complete(classes, channels)
+            self._make_parts(classes, channels)
         elif fitting:
-            raise ValueError(UNKNOWN)
+            raise ValueError(UNKNOWN_NUMBERS)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Turn images (N, C, H, W) into logits (N, num_classes)."""
+        """Turn images (N, C, H, W) into logits (N, num_classes).
+
+        Raises:
+            ValueError: If the network has no layers yet, as its numbers of channels and classes are unknown.
+        """
         if not self._has_layers:
-            raise ValueError(UNKNOWN)
+            raise ValueError(UNKNOWN_NUMBERS)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         return self.network(images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the batch's mean loss."""
+        """Return the batch's mean loss, a scalar."""
         images, labels = batch
-        self._check(images, labels, batch_idx)
+        self._check_batch(images, labels, batch_idx)
         targets = labels
-        if self._mixing is not None:
-            images, targets = self._mixing(images, labels)
+        if self._mix_batch is not None:
+            images, targets = self._mix_batch(images, labels)
             labels = targets.argmax(dim=1)
-        logits = self._logits(images)
+        logits = self._compute_logits(images)
         loss = nn.functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
-        self._measure(self.train_metrics, logits, labels, loss)
+        self._log_metrics(self.train_metrics, logits, labels, loss)
         self.log("train/loss_step", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Take a batch into the validation metrics."""
-        self._evaluate(batch, batch_idx, "val")
+        """Update the validation metrics."""
+        self._evaluate_batch(batch, batch_idx, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Take a batch into the test metrics."""
-        self._evaluate(batch, batch_idx, "test")
+        """Update the test metrics."""
+        self._evaluate_batch(batch, batch_idx, "test")
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
         """Return the probabilities (N, num_classes) of a batch of images, with labels or without."""
@@ -169,23 +176,24 @@ class ImageClassifier(LightningModule):
         return self(images).softmax(dim=-1)
 
     def on_validation_epoch_end(self) -> None:
-        """Draw the confusion matrix: ever more seldom, for a figure takes longer than a small validation."""
+        """Draw the confusion matrix after validations 1, 2, 4, 8, ...: a figure may take longer than a validation."""
         if self.confusion is None:
             return
         if not self.trainer.sanity_checking:
             self._validations += 1
-            if self._validations & (self._validations - 1) == 0:
-                self._log_confusion(self.confusion, "val")
+            is_power_of_2 = self._validations & (self._validations - 1) == 0
+            if is_power_of_2:
+                self._log_confusion_matrix(self.confusion, "val")
         self.confusion.reset()
 
     def on_test_epoch_end(self) -> None:
         """Draw the confusion matrix."""
         if self.confusion is not None:
-            self._log_confusion(self.confusion, "test")
+            self._log_confusion_matrix(self.confusion, "test")
             self.confusion.reset()
 
     def configure_optimizers(self) -> Any:
-        """Make the optimizer over the trained parameters, and its schedule."""
+        """Make the optimizer of the trainable parameters, and its learning-rate scheduler if there is one."""
         optimizer = build_optimizer(self.optimizer, self)
         if self.lr_scheduler is None:
             return optimizer
@@ -196,32 +204,32 @@ class ImageClassifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": config}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the channels and classes, so that the checkpoint can be loaded without the data."""
-        checkpoint[SHAPE] = {"num_classes": self.num_classes, "in_channels": channels_taken(self.network)}
+        """Add the numbers of channels and classes, so that the checkpoint can be loaded without the data."""
+        checkpoint[CHECKPOINT_KEY] = {"num_classes": self.num_classes, "in_channels": get_input_channels(self.network)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Make the network for the checkpoint's channels and classes, if the data have not told them.
+        """Make the network for the checkpoint's numbers of channels and classes, if it is not made yet.
 
         Raises:
-            ValueError: If the checkpoint is of another number of classes.
+            ValueError: If the checkpoint has another number of classes.
         """
-        shape = checkpoint.get(SHAPE)
-        if shape is None:
+        numbers = checkpoint.get(CHECKPOINT_KEY)
+        if numbers is None:
             return
         if not self._is_complete:
-            self._complete(**shape)
-        elif shape["num_classes"] != self.num_classes:
+            self._make_parts(**numbers)
+        elif numbers["num_classes"] != self.num_classes:
             raise ValueError(
-                f"The checkpoint is of {shape['num_classes']} classes, and the data or the config have "
-                f"{self.num_classes}"
+                f"The checkpoint is of {numbers['num_classes']} classes, and the data or the config have "
+                f"{self.num_classes}. Give the data that it was trained on, or train anew"
             )
 
     @property
     def _has_layers(self) -> bool:
         return not isinstance(self.network, NetworkFromData) or self.network.is_complete
 
-    def _complete(self, num_classes: int, in_channels: int | None) -> None:
-        """Make the network's layers and the metrics; from one seed come the same weights on every device."""
+    def _make_parts(self, num_classes: int, in_channels: int | None) -> None:
+        """Make the network's layers and the metrics, on the CPU: a seed gives the same weights on every device."""
         self.num_classes = num_classes
         with torch.device("cpu"):
             if isinstance(self.network, NetworkFromData):
@@ -229,44 +237,47 @@ class ImageClassifier(LightningModule):
             self.train_metrics, self.val_metrics, self.test_metrics = (
                 make_metrics(num_classes, stage) for stage in ("train", "val", "test")
             )
-            if num_classes <= MOST_CLASSES:
+            if num_classes <= MAX_CLASSES:
                 self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
-        self._mixing = make_mixing(self.mixup, self.cutmix, num_classes)
+        self._mix_batch = make_mixing(self.mixup, self.cutmix, num_classes)
         if self.channels_last:
             self.network.to(memory_format=torch.channels_last)
         if self.compile_network:
             self.network.compile()
         self._is_complete = True
 
-    def _check(self, images: Tensor, labels: Tensor, batch_idx: int) -> None:
+    def _check_batch(self, images: Tensor, labels: Tensor, batch_idx: int) -> None:
         if self.num_classes is None:
-            raise ValueError(UNKNOWN)
-        waits = batch_idx > 0 and labels.device.type != "cpu"
-        check_batch(images, None if waits else labels, channels_taken(self.network), self.num_classes)
+            raise ValueError(UNKNOWN_NUMBERS)
+        would_wait = batch_idx > 0 and labels.device.type != "cpu"  # labels on a GPU are checked once, in batch 0
+        check_batch(images, None if would_wait else labels, get_input_channels(self.network), self.num_classes)
 
-    def _logits(self, images: Tensor) -> Tensor:
+    def _compute_logits(self, images: Tensor) -> Tensor:
         logits = self(images)
         check_logits(logits, self.num_classes)
         return logits
 
-    def _evaluate(self, batch: Batch, batch_idx: int, stage: str) -> None:
+    def _evaluate_batch(self, batch: Batch, batch_idx: int, stage: str) -> None:
         images, labels = batch
-        self._check(images, labels, batch_idx)
-        logits = self._logits(images)
-        self._measure(getattr(self, f"{stage}_metrics"), logits, labels, nn.functional.cross_entropy(logits, labels))
+        self._check_batch(images, labels, batch_idx)
+        logits = self._compute_logits(images)
+        self._log_metrics(
+            getattr(self, f"{stage}_metrics"), logits, labels, nn.functional.cross_entropy(logits, labels)
+        )
         if self.confusion is not None:
             self.confusion.update(logits, labels)
 
-    def _measure(self, metrics: MetricCollection, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
+    def _log_metrics(self, metrics: MetricCollection, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
         size = len(labels)
         metrics.update(preds=logits.float().softmax(dim=-1), target=labels, value=loss.detach(), weight=size)
         for name, metric in metrics.items(copy_state=False):
             on_bar = name in ("val/accuracy", "val/loss")
             self.log(name, metric, on_step=False, on_epoch=True, prog_bar=on_bar, batch_size=size)
 
-    def _log_confusion(self, confusion: MulticlassConfusionMatrix, stage: str) -> None:
-        counts = confusion.compute()  # in every process, for each has a part of it
+    def _log_confusion_matrix(self, confusion: MulticlassConfusionMatrix, stage: str) -> None:
+        counts = confusion.compute()  # a sum over all processes, so each of them must call it
+        class_names = getattr(getattr(self.trainer, "datamodule", None), "class_names", None)
         for logger in self.loggers if self.trainer.is_global_zero else []:
             if isinstance(logger, TensorBoardLogger):
-                figure = draw_confusion(counts, getattr(getattr(self.trainer, "datamodule", None), "class_names", None))
+                figure = draw_confusion_matrix(counts, class_names)
                 logger.experiment.add_figure(f"{stage}/confusion_matrix", figure, self.global_step)

@@ -6,6 +6,11 @@ import torch
 from lightning_adabelief.recipes.image_classification import SmallCNN, TorchvisionNetwork
 
 
+@pytest.mark.parametrize("size", [8, 28, 33])
+def test_the_small_cnn_takes_images_of_any_size(size):
+    assert SmallCNN(in_channels=3, num_classes=7)(torch.rand(2, 3, size, size)).shape == (2, 7)
+
+
 @pytest.mark.parametrize("name", ["vgg11", "resnet34", "densenet121"])
 def test_the_papers_networks_keep_the_resolution_of_small_images(name):
     network = TorchvisionNetwork(name, small_images=True, in_channels=3, num_classes=7)
@@ -40,7 +45,7 @@ def test_completed_twice_it_stays_as_it_is():
 
 
 def test_a_name_that_torchvision_does_not_have_is_an_error_with_near_names():
-    with pytest.raises(ValueError, match="Unknown network: 'resnet43'. torchvision has resnet"):
+    with pytest.raises(ValueError, match="Unknown network of torchvision: 'resnet43'. Did you mean 'resnet34'"):
         TorchvisionNetwork("resnet43")
     with pytest.raises(ValueError, match="vit_b_16 with small_images"):
         TorchvisionNetwork("vit_b_16", small_images=True)

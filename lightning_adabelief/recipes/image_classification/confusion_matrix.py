@@ -1,0 +1,42 @@
+"""The confusion matrix as a figure."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+MAX_CLASSES = 100
+"""The most classes of which a figure can still be read."""
+
+MAX_NAMED_CLASSES = 20
+"""The most classes whose names and numbers fit into a figure."""
+
+
+def draw_confusion_matrix(counts: Tensor, names: list[str] | None = None) -> Figure:
+    """Draw the confusion matrix, each row divided by the number of images of its class.
+
+    Up to 20 classes are named, and cells of 0.01 or more have their value written in.
+
+    Args:
+        counts: Numbers of images (num_classes, num_classes): row, the true class; column, the predicted one.
+        names: Names of the classes; None for their numbers.
+
+    Returns:
+        The figure.
+    """
+    fractions = (counts / counts.sum(dim=1, keepdim=True).clamp(min=1)).cpu().numpy()  # a class may have no images
+    num_classes = len(fractions)
+    figure = Figure(figsize=(8, 7), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, label="fraction of the true class", shrink=0.8)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    if num_classes <= MAX_NAMED_CLASSES:
+        labels = names or [str(number) for number in range(num_classes)]
+        axes.set_xticks(range(num_classes), labels, rotation=45, ha="right")
+        axes.set_yticks(range(num_classes), labels)
+        for true, predicted in zip(*(fractions >= 0.01).nonzero(), strict=True):
+            fraction = fractions[true, predicted]
+            colour = "white" if fraction > 0.5 else "black"  # legible on dark and on light blue
+            axes.text(predicted, true, f"{fraction:.2f}", ha="center", va="center", color=colour)
+    return figure

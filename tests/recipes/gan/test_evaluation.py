@@ -1,0 +1,25 @@
+"""Validation and test of a GAN."""
+
+import pytest
+
+from lightning_adabelief.recipes.gan import (
+    ClassifierScores,
+)
+from lightning_adabelief.recipes.image_classification import DigitsDataModule
+from tests.recipes.gan.small_gan import LastMetrics, make_gan, make_trainer
+
+
+def test_validation_logs_the_distance_with_what_it_is_to_be_compared_with(tmp_path):
+    logger = LastMetrics()
+    trainer = make_trainer(tmp_path, limit_train_batches=2, logger=logger, log_every_n_steps=1)
+    gan = make_gan(scores=ClassifierScores(training_steps=60, num_samples=200))
+    trainer.fit(gan, DigitsDataModule())
+    logged = logger.metrics
+    distance = logged["val/frechet_digits"]
+    assert {"train/critic_loss", "train/generator_loss", "val/kernel_digits"} <= logged.keys()
+    assert 0 < logged["val/frechet_digits_floor"] < 0.2 * logged["val/frechet_digits_untrained"]
+    assert logged["val/frechet_digits_share"] == pytest.approx(distance / logged["val/frechet_digits_untrained"])
+    assert trainer.callback_metrics["val/distance"] == pytest.approx(distance)
+    assert not any("fid" in tag or "distance" in tag for tag in logged)
+    (tested,) = trainer.test(gan, DigitsDataModule(), verbose=False)
+    assert tested["test/frechet_digits"] > 0

@@ -1,0 +1,36 @@
+"""Generators and critics: their shapes and their classes."""
+
+import pytest
+import torch
+
+from lightning_adabelief.recipes.gan import (
+    DCGANCritic,
+    DCGANGenerator,
+    ResNetCritic,
+    ResNetGenerator,
+)
+
+
+@pytest.mark.parametrize(
+    ("generator", "critic"),
+    [
+        (DCGANGenerator(16, 4, 3, 8, 4, num_classes=10), DCGANCritic(16, 4, 3, 4, num_classes=10)),
+        (ResNetGenerator(16, 4, 3, 8, 4, num_classes=10), ResNetCritic(3, 4, num_classes=10)),
+    ],
+    ids=["DCGAN", "ResNet"],
+)
+def test_conditional_networks_look_at_the_class(generator, critic):
+    noise = torch.randn(10, 8)
+    labels = torch.arange(10)
+    generator.eval(), critic.eval()
+    images = generator(noise, labels)
+    assert images.shape == (10, 3, 16, 16) and images.abs().max() <= 1
+    assert not torch.equal(images, generator(noise, labels.flip(0)))
+    scores = critic(images, labels)
+    assert scores.shape == (10,) and not torch.equal(scores, critic(images, labels.flip(0)))
+
+
+def test_an_image_size_that_doubling_cannot_reach_is_an_error():
+    with pytest.raises(ValueError, match=r"image_size: 28. With a base_size of 4 give one of \[8, 16"):
+        DCGANGenerator(image_size=28)
+    assert DCGANGenerator(28, base_size=7, width=4)(torch.randn(2, 128)).shape == (2, 3, 28, 28)
