@@ -13,7 +13,7 @@ import lightning_adabelief
 PACKAGE = Path(lightning_adabelief.__file__).parent
 
 WITHOUT_IMPORT = {"tensorboard", "pytorch-lightning"}
-"""Lightning's TensorBoardLogger imports the first; lightning_tree.py imports the other by the name of its class tree."""
+"""Lightning's TensorBoardLogger imports the first; lightning_tree.py imports the other by a name it works out."""
 
 ONLY_WHERE_INSTALLED = {"triton", "wandb"}
 """Triton comes with torch for CUDA; wandb is imported for a user's WandbLogger, which needs it itself."""
