@@ -1,106 +1,87 @@
-"""What the benchmarks of the optimizer share: models as lists of shapes, optimizers by name."""
+"""Helpers of all benchmarks: the command line, Markdown tables, and the record of where figures come from.
+
+A benchmark prints its document. Only with ``--write`` does the document take the place of the committed
+one in ``benchmarks/results/``, which the READMEs quote.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Callable
+import argparse
+import os
+import platform
+import re
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
-import torchvision
-from torch import Tensor
-
-from lightning_adabelief import AdaBelief
-
-Shapes = list[tuple[int, ...]]
-Optimizer = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
 
 RESULTS = Path(__file__).with_name("results")
 
 
-def _torchvision(name: str) -> Shapes:
-    with torch.device("meta"):
-        return [tuple(param.shape) for param in torchvision.models.get_model(name).parameters()]
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """Make a command line with the option ``--write``.
+
+    Args:
+        description: The benchmark's docstring, shown by ``--help`` line by line.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="also replace the committed file in benchmarks/results/")
+    return parser
 
 
-def _gpt(layers: int, width: int, vocabulary: int = 50257, context: int = 1024) -> Shapes:
-    """Parameters of a GPT-2: tied embedding, and in a block two norms, attention and a wide layer."""
-    norm: Shapes = [(width,), (width,)]
-    attention: Shapes = [(3 * width, width), (3 * width,), (width, width), (width,)]
-    wide: Shapes = [(4 * width, width), (4 * width,), (width, 4 * width), (width,)]
-    return [(vocabulary, width), (context, width), *(layers * (norm + attention + norm + wide)), *norm]
+def publish(document: str, filename: str, write: bool) -> None:
+    """Print a document, and replace the committed one if ``--write`` was given.
+
+    Args:
+        document: Markdown.
+        filename: Its file in ``benchmarks/results/``.
+        write: The value of ``--write``.
+    """
+    print(document, end="")
+    if write:
+        (RESULTS / filename).write_text(document, encoding="utf-8")
+        print(f"\nwritten to benchmarks/results/{filename}")
 
 
-PROFILES: dict[str, Callable[[], Shapes]] = {
-    "400 tensors of 32": lambda: [(32,)] * 400,
-    "ResNet-18": lambda: _torchvision("resnet18"),
-    "4 tensors of 4096x2048": lambda: [(4096, 2048)] * 4,
-    "ResNet-50": lambda: _torchvision("resnet50"),
-    "GPT-2 medium": lambda: _gpt(layers=24, width=1024),
-    "GPT, 1.3 B": lambda: _gpt(layers=24, width=2048),
-}
-
-CPU_PROFILES = list(PROFILES)[:3]
-
-
-def _adabelief_pytorch(params: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    from adabelief_pytorch import AdaBelief as Original
-
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints in any case
-        return Original(params, lr=1e-3, weight_decay=1e-2, print_change_log=False)
-
-
-def _timm(params: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    from timm.optim.adabelief import AdaBelief as Timm
-
-    return Timm(params, lr=1e-3, weight_decay=1e-2)
-
-
-def _pytorch_optimizer(params: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    from pytorch_optimizer import AdaBelief as PytorchOptimizer
-
-    return PytorchOptimizer(params, lr=1e-3, weight_decay=1e-2, weight_decouple=True, rectify=True)
-
-
-PEERS = ("torch", "adabelief-pytorch", "timm", "pytorch-optimizer")
-"""Packages whose versions matter to what is measured."""
-
-
-def _path(cls: type, **path: bool) -> Optimizer:
-    return lambda params: cls(params, lr=1e-3, weight_decay=1e-2, **path)
-
-
-BASELINE = "AdamW fused"
-
-OPTIMIZERS: dict[str, Optimizer] = {
-    BASELINE: _path(torch.optim.AdamW, fused=True),
-    "AdamW foreach": _path(torch.optim.AdamW, foreach=True),
-    "AdamW forloop": _path(torch.optim.AdamW, foreach=False),
-    "AdaBelief fused": _path(AdaBelief, fused=True),
-    "AdaBelief foreach": _path(AdaBelief, foreach=True),
-    "AdaBelief forloop": _path(AdaBelief, foreach=False),
-    "adabelief-pytorch": _adabelief_pytorch,
-    "timm": _timm,
-    "pytorch-optimizer": _pytorch_optimizer,
-}
-"""All with decoupled weight decay, and every AdaBelief rectified."""
-
-
-def parameters(shapes: Shapes, device: torch.device) -> list[torch.nn.Parameter]:
-    """Make float32 parameters with gradients."""
-    params = [torch.nn.Parameter(torch.randn(shape, device=device)) for shape in shapes]
-    for param in params:
-        param.grad = torch.randn_like(param)
-    return params
-
-
-def moved_bytes(params: list[Tensor]) -> int:
-    """What one step must move: p, g, m and s are read, p, m and s written."""
-    return sum(7 * param.numel() * param.element_size() for param in params)
-
-
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown."""
+def markdown_table(header: list[str], rows: list[list[str]]) -> str:
+    """Lay out a table in Markdown; the first column is left-aligned, the others are right-aligned."""
     lines = [header, ["---", *(["---:"] * (len(header) - 1))], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def provenance(*packages: str, device: torch.device | None = None) -> str:
+    """List where figures come from: the running command, the machine with its load, and the versions.
+
+    Args:
+        *packages: Names of the distributions whose versions matter.
+        device: The device that was measured; None for the CPU.
+    """
+    words = ["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]
+    versions = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in packages)]
+    return (
+        f"- command: `{' '.join(words)}`\n"
+        f"- machine: {device_name(device)}, load average {os.getloadavg()[1]:.1f}\n"
+        f"- versions: {', '.join(versions)}\n"
+    )
+
+
+def device_name(device: torch.device | None = None) -> str:
+    """Name the GPU, or the CPU (the default) with the number of threads in use."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{_find_cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def device_slug(device: torch.device) -> str:
+    """Name a device in a file's name: ``cpu``, or ``cuda-`` and the GPU."""
+    return "cpu" if device.type == "cpu" else "cuda-" + re.sub(r"\W+", "-", device_name(device)).lower()
+
+
+def _find_cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):  # not Linux, or a CPU that it does not name
+        return platform.processor() or platform.machine()

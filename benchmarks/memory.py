@@ -1,37 +1,32 @@
-"""Memory that one ``step()`` allocates for a while, in copies of the parameters.
+"""Memory that one ``step()`` allocates and gives back, in copies of the parameters.
 
     python benchmarks/memory.py
     python benchmarks/memory.py --device cuda
 
-1.00 is one list of tensors as large as the parameters. The state is made before. On the CPU every
-allocation of torch's is recorded by its profiler; on CUDA it is the allocator's own peak. The
-table is written to ``benchmarks/results/``.
+1.00 is one list of tensors as large as the parameters. The optimizer's state is not counted: it is
+made before. On the CPU, torch's profiler records every allocation; on CUDA, the figure is the peak that
+the allocator itself reports.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import re
-from pathlib import Path
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own messages, read when torch is imported
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences the profiler; read when torch is imported
 
 import torch
-from common import OPTIMIZERS, PEERS, PROFILES, RESULTS, markdown, parameters
-from machine import command, machine, versions
-from rich.console import Console
-from rich.table import Table
+from common import device_slug, make_parser, markdown_table, provenance, publish
+from contenders import MODELS, OPTIMIZERS, PEERS, make_parameters
 from torch.profiler import ProfilerActivity, profile
 
 UNMEASURED_STEPS = 8
-"""RAdam's first five steps are SGD, and the first one makes the state."""
+"""The first step makes the state, and rectification starts at the sixth."""
 
-MEASURED = ["400 tensors of 32", "ResNet-18", "4 tensors of 4096x2048"]
+MEASURED_MODELS = ["400 tensors of 32", "ResNet-18", "4 tensors of 4096x2048"]
 
 
-def peak_bytes(optimizer: torch.optim.Optimizer, device: torch.device) -> int:
-    """The most that one step holds at a time beyond what was there before it."""
+def measure_peak_bytes(optimizer: torch.optim.Optimizer, device: torch.device) -> int:
+    """Measure the most that one step holds at a time, beyond what was held before it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
@@ -50,35 +45,27 @@ def peak_bytes(optimizer: torch.optim.Optimizer, device: torch.device) -> int:
 
 
 def main() -> None:
-    """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Measure every optimizer on every model."""
+    parser = make_parser(__doc__)
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument("--out", type=Path, help="file to write (default: benchmarks/results/memory-<device>.md)")
     args = parser.parse_args()
     device = torch.device(args.device)
 
     rows = []
-    for name, make in OPTIMIZERS.items():
+    for name, make_optimizer in OPTIMIZERS.items():
         row = [name]
-        for profile_name in MEASURED:
-            params = parameters(PROFILES[profile_name](), device)
-            optimizer = make(params)
+        for model in MEASURED_MODELS:
+            params = make_parameters(MODELS[model](), device)
+            optimizer = make_optimizer(params)
             for _ in range(UNMEASURED_STEPS):
                 optimizer.step()
             size = sum(param.numel() * param.element_size() for param in params)
-            row.append(f"{peak_bytes(optimizer, device) / size:.3f}")
+            row.append(f"{measure_peak_bytes(optimizer, device) / size:.3f}")
         rows.append(row)
 
-    header = ["copies of the parameters", *MEASURED]
-    notes = f"{machine(device)}. {versions(*PEERS)}.\n\n`{command()}`\n"
-    table = Table(*header, title=f"Memory of one step() on {machine(device)}")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=140).print(table, notes, markup=False)
-    kind = "cpu" if device.type == "cpu" else "cuda-" + re.sub(r"\W+", "-", machine(device)).lower()
-    out = args.out or RESULTS / f"memory-{kind}.md"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(f"# Memory that one step() allocates\n\n{notes}\n{markdown(header, rows)}", encoding="utf-8")
+    table = markdown_table(["copies of the parameters", *MEASURED_MODELS], rows)
+    document = f"# Memory that one step() allocates\n\n{table}\n{provenance(*PEERS, device=device)}"
+    publish(document, f"memory-{device_slug(device)}.md", args.write)
 
 
 if __name__ == "__main__":

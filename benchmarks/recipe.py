@@ -1,15 +1,14 @@
-"""Measure a recipe: run it as a user does, once a seed, and write down its test scores, time and memory.
+"""A recipe's test scores, time and memory: it is run as a user runs it, once for each seed.
 
-    python benchmarks/recipe.py digits-cnn
+    python benchmarks/recipe.py digits-cnn --write
     python benchmarks/recipe.py digits-wgan --metrics test/frechet_digits test/frechet_digits_share
 
-The table goes to ``benchmarks/results/<recipe>.md``; its first line, on the first metric, is what the
-recipe's config and ``adabelief list`` quote.
+The first line of ``benchmarks/results/<recipe>.md``, on the first metric, is what the recipe's config and
+``adabelief list`` quote.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -18,49 +17,52 @@ import tempfile
 import time
 from pathlib import Path
 
-from machine import command, machine, versions
+from common import make_parser, markdown_table, provenance, publish
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
-    """Run the recipe for each seed and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run the recipe with each seed."""
+    parser = make_parser(__doc__)
     parser.add_argument("recipe")
-    parser.add_argument("--metrics", nargs="+", default=["test/accuracy"], help="what the table is about, chief first")
+    parser.add_argument(
+        "--metrics", nargs="+", default=["test/accuracy"], help="the table's columns; the first is quoted"
+    )
     parser.add_argument("--seeds", type=int, default=5, help="run seeds 0 to SEEDS - 1")
     arguments = parser.parse_args()
 
-    header = ["seed", *arguments.metrics, "seconds", "peak memory, MiB"]
-    rows: list[list[float]] = []
+    runs: list[list[float]] = []
     for seed in range(arguments.seeds):
-        rows.append(run(arguments.recipe, seed, arguments.metrics))
-        print(f"seed {seed}: {dict(zip(header[1:], rows[-1], strict=True))}", flush=True)
+        runs.append(run(arguments.recipe, seed, arguments.metrics))
+        print(f"seed {seed}: {runs[-1]}", file=sys.stderr, flush=True)
 
-    scores, seconds = [row[0] for row in rows], [row[-2] for row in rows]
+    scores, seconds = [values[0] for values in runs], [values[-2] for values in runs]
     spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
     mean = f"{statistics.mean(scores):.4f} ± {spread:.4f}"
     summary = f"{arguments.metrics[0]} {mean} in {statistics.mean(seconds):.0f} s"
-    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
-    for seed, (*values, taken, memory) in enumerate(rows):
-        lines.append(f"| {' | '.join([str(seed), *(f'{v:.4f}' for v in values), f'{taken:.0f}', f'{memory:.0f}'])} |")
-    path = RESULTS / f"{arguments.recipe}.md"
-    path.write_text(
+    rows = [
+        [str(seed), *(f"{value:.4f}" for value in values), f"{taken:.0f}", f"{memory:.0f}"]
+        for seed, (*values, taken, memory) in enumerate(runs)
+    ]
+    document = (
         f"{summary}\n\n"
-        f"Mean and standard deviation over seeds 0 to {arguments.seeds - 1} of the best checkpoint; "
-        f"seconds of the whole command, imports and test included, with a load average of "
-        f"{os.getloadavg()[1]:.1f} at the end; the process's own peak memory.\n\n" + "\n".join(lines) + "\n\n"
-        f"- command: `{command()}`\n"
-        f"- machine: {machine()}\n"
-        f"- versions: {versions('torch', 'pytorch-lightning', 'lightning-adabelief')}\n",
-        encoding="utf-8",
+        f"Mean and standard deviation, over seeds 0 to {arguments.seeds - 1}, of the best checkpoint's score; mean "
+        "seconds of the whole command, imports and test included. Peak memory is the process's own.\n\n"
+        f"{markdown_table(['seed', *arguments.metrics, 'seconds', 'peak memory, MiB'], rows)}\n"
+        f"{provenance('torch', 'pytorch-lightning', 'lightning-adabelief')}"
     )
-    print(f"{summary}\nwritten to {path}")
+    publish(document, f"{arguments.recipe}.md", arguments.write)
 
 
 def run(recipe: str, seed: int, metrics: list[str]) -> list[float]:
-    """Run ``adabelief fit`` and read its scores from TensorBoard's file; return them, seconds and MiB."""
+    """Run ``adabelief fit`` and read its scores from TensorBoard's file.
+
+    Returns:
+        The metrics' values, the seconds it took, and its peak memory in MiB.
+
+    Raises:
+        RuntimeError: If the run fails; it quotes the run's errors.
+    """
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as errors:
         start = time.perf_counter()
         words = [

@@ -1,10 +1,10 @@
-"""Measure a training step of the recipes of image classification, where the data can't be had.
+"""Time and memory of a training step of the image classification recipes, without their data.
 
     python benchmarks/recipe_step.py cifar10-vgg11 cifar10-resnet34 cifar10-densenet121 imagenet-resnet18
 
-Each runs in a process of its own, by its own config, on random images of the data's shape: batch size,
-network and optimizer are the recipe's; no data are read and nothing is logged. Times say how long an
-epoch would take, not how well the network would learn.
+Each recipe runs in a process of its own, from its own config, on random images of the data's shape: batch
+size, network and optimizer are the recipe's; no data are read and nothing is logged. The figures tell how
+long an epoch would take, not how well the network would learn.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ import sys
 import time
 
 import torch
-from common import RESULTS, markdown
-from machine import command, machine, versions
+from common import make_parser, markdown_table, provenance, publish
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_adabelief.lightning_tree import (
@@ -31,12 +30,17 @@ from lightning_adabelief.lightning_tree import (
 )
 from lightning_adabelief.recipes.catalog import find
 
-IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167}
-"""Training images of the data that a recipe's name begins with."""
+TRAINING_IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167}
+"""From the data's name, with which a recipe's name begins, to the number of its training images."""
 
 
 class RandomImages(LightningDataModule):
-    """Batches of random images, of the shape of another DataModule's."""
+    """Batches of random images.
+
+    Args:
+        like: The DataModule whose batch size, image shape and number of classes they have.
+        batches: The number of batches.
+    """
 
     def __init__(self, like: LightningDataModule, batches: int) -> None:
         super().__init__()
@@ -48,29 +52,33 @@ class RandomImages(LightningDataModule):
         self.images = TensorDataset(torch.randn(1, self.in_channels, size, size).expand(number, -1, -1, -1), labels)
 
     def train_dataloader(self) -> DataLoader:
-        """The batches."""
+        """Return the batches."""
         return DataLoader(self.images, self.batch_size)
 
 
 class Stopwatch(Callback):
-    """Times the steps."""
+    """Time the training steps."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
     def on_train_batch_start(self, *_: object) -> None:
-        """Start."""
+        """Start the clock."""
         self.start = time.perf_counter()
 
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
-        """Stop, when the device is done."""
+        """Stop the clock when the device has finished."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.seconds.append(time.perf_counter() - self.start)
 
 
 def measure(recipe: str, steps: int) -> dict[str, float]:
-    """Take some steps of a recipe: its batch size, the median seconds, and the peak memory in GiB."""
+    """Train a recipe for some steps.
+
+    Returns:
+        Its batch size, the median seconds of a step, and the peak memory in GiB.
+    """
     quiet = ["--trainer.logger=false", "--trainer.callbacks=null", "--trainer.enable_checkpointing=false"]
     cli = LightningCLI(
         LightningModule,
@@ -93,36 +101,33 @@ def measure(recipe: str, steps: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure each recipe and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Measure each recipe in a process of its own."""
+    parser = make_parser(__doc__)
     parser.add_argument("recipes", nargs="+")
-    parser.add_argument("--steps", type=int, default=3, help="steps that are timed, after a first that is not")
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--steps", type=int, default=3, help="timed steps, after a first that is not timed")
+    parser.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one:
+    if arguments.in_this_process:
         print(json.dumps(measure(arguments.recipes[0], arguments.steps)))
         return
     rows = []
     for recipe in arguments.recipes:
-        words = [sys.executable, __file__, recipe, f"--steps={arguments.steps}", "--one"]
+        words = [sys.executable, __file__, recipe, f"--steps={arguments.steps}", "--in-this-process"]
         done = subprocess.run(words, check=True, capture_output=True, text=True)
-        of = json.loads(done.stdout.splitlines()[-1])
-        hours = IMAGES[recipe.partition("-")[0]] / of["batch"] * of["seconds"] / 3600
-        rows.append([recipe, str(of["batch"]), f"{of['seconds']:.2f}", f"{hours:.2f}", f"{of['memory']:.1f}"])
-        print(rows[-1], flush=True)
+        step = json.loads(done.stdout.splitlines()[-1])
+        steps_per_epoch = TRAINING_IMAGES[recipe.partition("-")[0]] / step["batch"]
+        hours = steps_per_epoch * step["seconds"] / 3600
+        rows.append([recipe, str(step["batch"]), f"{step['seconds']:.2f}", f"{hours:.2f}", f"{step['memory']:.1f}"])
+        print(rows[-1], file=sys.stderr, flush=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     header = ["recipe", "batch size", "seconds a step", "hours an epoch", "peak memory, GiB"]
-    path = RESULTS / f"recipe_step-{device.type}.md"
-    path.write_text(
-        f"{markdown(header, rows)}\nMedian of {arguments.steps} steps on random images, after a first; an epoch is "
-        "reckoned from the step. Memory is the process's on a CPU, and the allocator's on a GPU. The machine had "
-        "other work to do at the time.\n\n"
-        f"- command: `{command()}`\n"
-        f"- machine: {machine(device)}\n"
-        f"- versions: {versions('torch', 'torchvision', 'pytorch-lightning', 'lightning-adabelief')}\n",
-        encoding="utf-8",
+    packages = ("torch", "torchvision", "pytorch-lightning", "lightning-adabelief")
+    document = (
+        f"{markdown_table(header, rows)}\nMedian of {arguments.steps} steps on random images, after a first that is "
+        "not timed. Hours an epoch are computed from the seconds a step. Memory is the process's on a CPU, and the "
+        f"allocator's on a GPU.\n\n{provenance(*packages, device=device)}"
     )
-    print(f"written to {path}")
+    publish(document, f"recipe_step-{device.type}.md", arguments.write)
 
 
 if __name__ == "__main__":

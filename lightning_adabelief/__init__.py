@@ -8,14 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_adabelief.callbacks.belief_monitor import BeliefMonitor
-    from lightning_adabelief.configure import build_optimizer, configure_adabelief, optimizer_steps
+    from lightning_adabelief.configure import ConfiguredAdaBelief, build_optimizer, configure_adabelief, optimizer_steps
     from lightning_adabelief.optim.adabelief import AdaBelief
 
-__all__ = ["AdaBelief", "BeliefMonitor", "build_optimizer", "configure_adabelief", "optimizer_steps"]
+__all__ = [
+    "AdaBelief",
+    "BeliefMonitor",
+    "ConfiguredAdaBelief",
+    "build_optimizer",
+    "configure_adabelief",
+    "optimizer_steps",
+]
 
 _MODULES = {
     "AdaBelief": "lightning_adabelief.optim.adabelief",
     "BeliefMonitor": "lightning_adabelief.callbacks.belief_monitor",
+    "ConfiguredAdaBelief": "lightning_adabelief.configure",
     "build_optimizer": "lightning_adabelief.configure",
     "configure_adabelief": "lightning_adabelief.configure",
     "optimizer_steps": "lightning_adabelief.configure",

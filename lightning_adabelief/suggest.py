@@ -26,7 +26,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
         "There are 'learning_rate' and 'eps'."
     """
     names = list(dict.fromkeys(known))
-    similar = difflib.get_close_matches(name, names, n=3)
+    similar = find_similar(name, names)
     if similar:
         return f"Did you mean {join_names(similar, 'or')}?"
     if not names:
@@ -34,6 +34,20 @@ def suggest(name: str, known: Iterable[str]) -> str:
     if len(names) > MAX_LISTED:
         return f"There are {len(names)}, such as {join_names(names[:3], 'and')}."
     return f"There {'is' if len(names) == 1 else 'are'} {join_names(names, 'and')}."
+
+
+def find_similar(name: str, known: Iterable[str], max_count: int = 3, cutoff: float = 0.6) -> list[str]:
+    """Return the known names that are most similar to a name, whether in capitals or not, best first.
+
+    Args:
+        name: The name that is not known.
+        known: The names that are.
+        max_count: Number of names to return at most.
+        cutoff: Least similarity, from 0 to 1, as :mod:`difflib` measures it.
+    """
+    by_lower_case = {other.lower(): other for other in known}
+    similar = difflib.get_close_matches(name.lower(), by_lower_case, n=max_count, cutoff=cutoff)
+    return [by_lower_case[lower] for lower in similar]
 
 
 def join_names(names: Iterable[str], conjunction: str) -> str:

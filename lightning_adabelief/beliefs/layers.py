@@ -1,16 +1,16 @@
-"""The beliefs about layers in a few numbers each: many layers at once, at a small part of a step's cost.
+"""Sums and samples of many layers at once, at a small part of a step's cost: what statistics are made from.
 
-Sums and norms are over all weights. Medians, and the mean of the eps share, are over at most
-:data:`SAMPLE` weights of a layer, drawn once and for all by its size: a median so found has a rank
-within 2.2 points of 50 in 95 of 100 cases (twice 0.5 / sqrt(2048)), and the share's mean is within
+Sums are over all weights, so they add up over layers. Medians, and the mean of ``eps_share``, are over at
+most :data:`SAMPLE` weights of a layer, drawn once and for all by its size: the rank of such a median is
+within 2.2 points of 50 in 95 of 100 cases (twice 0.5 / sqrt(2048)), and the mean of a fraction is within
 0.022 of the layer's.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,106 +18,202 @@ from torch import Tensor
 
 from lightning_adabelief.beliefs.elementwise import (
     BeliefScale,
+    WeightBeliefs,
     belief_scale,
-    effective_step_size,
-    eps_share,
+    full_tensor,
     moments,
-    step_gain_over_adam,
-    whole,
+    step_denominators,
 )
+from lightning_adabelief.optim.options import as_number
 
 Layer = tuple[Tensor, dict[str, Any], dict[str, Any]]
 """A parameter, its state in the optimizer and its param group."""
 
-LAYER_STATISTICS = (
-    "s_t",
-    "effective_step_size",
-    "step_gain_over_adam",
-    "eps_share",
-    "update_to_weight",
-    "grad_norm",
-    "update_norm",
-)
-"""Names of what :func:`layer_statistics` can tell."""
+Columns = dict[str, Tensor]
+"""Float64 tensors on the CPU, by name, of one number a layer."""
 
 SAMPLE = 2048
-"""Weights of a layer that medians look at; of smaller layers, all."""
+"""The number of weights of a layer that medians look at; in smaller layers, all."""
 
-BATCH = 1 << 24
-"""Weights of the layers that are worked on together, which bounds the memory used."""
+BATCH_WEIGHTS = 1 << 24
+"""The number of weights of layers that are worked on together, which bounds the memory used."""
 
-PART = 1 << 19
-"""Weights that are worked on at a time on a CPU, whose cache should hold what comes in between."""
+CACHED_WEIGHTS = 1 << 19
+"""The number of weights worked on at a time on a CPU, so that intermediate results stay in its cache."""
 
 
-def layer_statistics(layers: Sequence[Layer]) -> dict[str, Tensor]:
-    """Condense the beliefs about parameters to numbers.
+MOMENTUM_ROUNDING = 1e-6
+"""A sum of squares below this fraction of that of m_t is rounding: of float32, whose squares have 1e-7."""
+
+
+class LayerBatch:
+    """Layers of one device and dtype, with their averages gathered and their samples drawn once.
 
     Args:
         layers: Parameters after the step, with their gradients still in place, not empty, each with
-            its state, at least one step old, and its param group. DTensors are gathered, a batch of
-            layers at a time, and then every rank must call.
-
-    Returns:
-        Float64 tensors on the CPU of one number a layer, for each of :data:`LAYER_STATISTICS`: means
-        of ``s_t`` and ``eps_share``; medians, as :func:`torch.median` defines them, of
-        ``effective_step_size`` and ``step_gain_over_adam``; Euclidean norms ``update_norm``,
-        ``grad_norm`` (NaN once the gradient is gone) and ``update_to_weight``, the first over that of
-        the weight (inf for a weight of 0, NaN if the update is 0 too); and what summaries and
-        warnings need: ``weight_norm``, and ``silent_share``, the share of weights that have had no
-        gradient at all.
+            its state, at least one step old, and its param group. DTensors are gathered, and then
+            every rank must call.
     """
-    parts = [_batch_statistics(batch) for batch in _batches(layers)]
-    table = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    table["update_to_weight"] = table["update_norm"] / table["weight_norm"]
-    return table
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self.params = [param for param, _, _ in layers]
+        self.groups = [group for _, _, group in layers]
+        self.steps = [float(state["step"]) for _, state, _ in layers]
+        self.scales = [belief_scale(state, group) for _, state, group in layers]
+        averages = zip(*(moments(*layer) for layer in layers), strict=True)
+        self.exp_avgs, self.exp_avg_vars, self.denominator_vars = map(list, averages)
+
+    @property
+    def is_amsgrad(self) -> bool:
+        """True if some layer's step is divided by something else than its s_t."""
+        pairs = zip(self.denominator_vars, self.exp_avg_vars, strict=True)
+        return any(largest is not own for largest, own in pairs)
+
+    @cached_property
+    def grads(self) -> list[Tensor] | None:
+        """The gradients, or None once one is gone."""
+        grads = [param.grad for param in self.params if param.grad is not None]
+        return grads if len(grads) == len(self.params) else None
+
+    @cached_property
+    def sample(self) -> WeightBeliefs:
+        """The averages of up to :data:`SAMPLE` weights of each layer, a row each, padded with NaN."""
+        like = self.exp_avgs[0]
+        scale = BeliefScale(*torch.tensor(self.scales, dtype=like.dtype, device=like.device).T.unsqueeze(-1))
+        trend = _draw_sample(self.exp_avgs) / scale.bias_correction1
+        var = _draw_sample(self.exp_avg_vars)
+        denominator_var = _draw_sample(self.denominator_vars) if self.is_amsgrad else var
+        return WeightBeliefs(trend, var / scale.bias_correction2, denominator_var, scale)
 
 
-def model_statistics(layers: dict[str, Tensor], sizes: Tensor) -> dict[str, float]:
-    """Summarise the layers of a model, or of a part of it.
+def split_into_batches(layers: Sequence[Layer]) -> Iterator[LayerBatch]:
+    """Split layers into batches: neighbours of one device and dtype, up to :data:`BATCH_WEIGHTS` weights together.
 
     Args:
-        layers: For each statistic of :func:`layer_statistics` a tensor of one number a layer.
-        sizes: The layers' numbers of weights, of the same length.
-
-    Returns:
-        For each of :data:`LAYER_STATISTICS` one number: the mean over all weights of ``s_t`` and
-        ``eps_share``; the median layer's ``effective_step_size`` and ``step_gain_over_adam``, layers
-        weighted by their size; the whole model's ``grad_norm``, ``update_norm`` and
-        ``update_to_weight``; and its ``weight_norm`` and ``silent_share``.
+        layers: As :class:`LayerBatch` takes them; the order is kept.
     """
-    weights = sizes.double() / sizes.sum()
+    batch: list[Layer] = []
+    weights = 0
+    kind = None
+    for layer in layers:
+        param, state, _ = layer
+        own_kind = (param.device, state["exp_avg"].dtype)
+        if batch and (own_kind != kind or weights + param.numel() > BATCH_WEIGHTS):
+            yield LayerBatch(batch)
+            batch, weights = [], 0
+        batch.append(layer)
+        weights, kind = weights + param.numel(), own_kind
+    if batch:
+        yield LayerBatch(batch)
 
-    def mean(name: str) -> float:
-        return float(weights @ layers[name].double())
 
-    def median(name: str) -> float:
-        values, order = layers[name].double().sort()
-        half = torch.searchsorted(weights[order].cumsum(0), 0.5)
-        return float(values[half.clamp(max=len(values) - 1)])
+def sum_sizes(batch: LayerBatch) -> Columns:
+    """Return ``size``, the number of weights."""
+    return {"size": torch.tensor([param.numel() for param in batch.params], dtype=torch.float64)}
 
-    def norm(name: str) -> float:
-        return float(torch.linalg.vector_norm(layers[name].double()))
 
-    weight_norm = norm("weight_norm")
+def sum_grads(batch: LayerBatch) -> Columns:
+    """Return ``grad_square``, the sum of squared gradients; NaN once a gradient is gone."""
+    if batch.grads is None:
+        return {"grad_square": torch.full((len(batch.params),), torch.nan, dtype=torch.float64)}
+    return {"grad_square": _square(norms(batch.grads))}
+
+
+def sum_weights(batch: LayerBatch) -> Columns:
+    """Return ``weight_square``, the sum of squared weights."""
+    return {"weight_square": _square(norms(batch.params))}
+
+
+def sum_silent(batch: LayerBatch) -> Columns:
+    """Return ``silent``, the number of weights that have had no gradient at all, by the sample."""
+    trend = batch.sample.trend
+    fraction = (trend == 0).where(~trend.isnan(), torch.nan).nanmean(dim=1)
+    return {"silent": fraction.cpu().double() * sum_sizes(batch)["size"]}
+
+
+def sum_beliefs(batch: LayerBatch) -> Columns:
+    """Return ``s_t``, the sum of the corrected s_t, and ``update_square``, that of squared updates.
+
+    Both come from one pass: the sum of s_t is the squared norm of the root, which the update divides by.
+    """
+    columns = [batch.exp_avgs, batch.denominator_vars]
+    if batch.is_amsgrad:
+        columns.append(batch.exp_avg_vars)
+    root_norms: list[Tensor] = []
+    update_norms: list[Tensor] = []
+    indices: list[int] = []
+    for pieces in _split_for_cache(*columns):
+        layer_indices, exp_avgs, denominator_vars, *exp_avg_vars = map(list, zip(*pieces, strict=True))
+        indices += layer_indices
+        roots = list(torch._foreach_sqrt(denominator_vars))
+        # under amsgrad the step is divided by the largest s_t, and s_t itself needs its own root
+        root_norms += torch._foreach_norm(torch._foreach_sqrt(exp_avg_vars[0]) if batch.is_amsgrad else roots)
+        denominators = step_denominators(roots, [batch.scales[index] for index in layer_indices])
+        update_norms += torch._foreach_norm(torch._foreach_div(exp_avgs, denominators))
+    count = len(batch.scales)
+    root_norm, update_norm = (_add_up_norms(found, indices, count) for found in (root_norms, update_norms))
+    sizes = [var.numel() * scale.bias_correction2 for var, scale in zip(batch.exp_avg_vars, batch.scales, strict=True)]
+    mean = root_norm.square() / root_norm.new_tensor(sizes)
+    lrs = root_norm.new_tensor([scale.lr / scale.bias_correction1 for scale in batch.scales])
+    return {"s_t": mean.double() * sum_sizes(batch)["size"], "update_square": _square(update_norm * lrs)}
+
+
+def sum_grads_and_momentum(batch: LayerBatch) -> Columns:
+    """Return the sums that the cosine of the gradient g_t and the momentum before it, m_{t-1}, is made from.
+
+    ``grad_momentum`` is their inner product, ``momentum_square`` and ``used_grad_square`` are their sums of
+    squares. m_{t-1} is (m_t - (1 - beta1) g_t) / beta1, so its sums follow from those of m_t. g_t is the gradient
+    as the optimizer uses it: negated under ``maximize``, with a coupled weight decay added.
+
+    All are 0 where there is no momentum: in the first step, with beta1 = 0, and where all gradients before were
+    0, which is where the sum is no larger than the rounding of m_t; they are NaN once a gradient is gone.
+    """
+    count = len(batch.params)
+    if batch.grads is None:
+        nan = torch.full((count,), torch.nan, dtype=torch.float64)
+        return {"grad_momentum": nan, "momentum_square": nan, "used_grad_square": nan}
+    grads = [_used_grad(*layer) for layer in zip(batch.params, batch.grads, batch.exp_avgs, batch.groups, strict=True)]
+    products: list[Tensor] = []
+    indices: list[int] = []
+    for pieces in _split_for_cache(grads, batch.exp_avgs):
+        indices += [index for index, *_ in pieces]
+        products += [torch.dot(grad, exp_avg) for _, grad, exp_avg in pieces]
+    product = torch.zeros(count, dtype=torch.float64)
+    product.index_add_(0, torch.tensor(indices), torch.stack(products).cpu().double())
+    grad_square, exp_avg_square = _square(norms(grads)), _square(norms(batch.exp_avgs))
+    beta1 = torch.tensor([float(as_number(group["betas"][0])) for group in batch.groups], dtype=torch.float64)
+    weight = 1 - beta1
+    grad_momentum = (product - weight * grad_square) / beta1
+    momentum_square = (exp_avg_square - 2 * weight * product + weight.square() * grad_square) / beta1.square()
+    has_momentum = (
+        (torch.tensor(batch.steps) > 1) & (beta1 > 0) & (momentum_square > MOMENTUM_ROUNDING * exp_avg_square)
+    )
     return {
-        "s_t": mean("s_t"),
-        "effective_step_size": median("effective_step_size"),
-        "step_gain_over_adam": median("step_gain_over_adam"),
-        "eps_share": mean("eps_share"),
-        "update_to_weight": norm("update_norm") / weight_norm if weight_norm else math.inf,
-        "grad_norm": norm("grad_norm"),
-        "update_norm": norm("update_norm"),
-        "weight_norm": weight_norm,
-        "silent_share": mean("silent_share"),
+        "grad_momentum": grad_momentum.where(has_momentum, 0.0),
+        "momentum_square": momentum_square.where(has_momentum, 0.0),
+        "used_grad_square": grad_square.where(has_momentum, 0.0),
     }
 
 
+def _used_grad(param: Tensor, grad: Tensor, exp_avg: Tensor, group: dict[str, Any]) -> Tensor:
+    """Return the gradient as the optimizer's momentum has taken it up, in the momentum's dtype and form."""
+    grad, param = full_tensor(grad.detach()), full_tensor(param.detach())
+    if torch.is_complex(grad):
+        grad, param = torch.view_as_real(grad), torch.view_as_real(param)
+    grad = grad.to(exp_avg.dtype)
+    if group.get("maximize"):
+        grad = -grad
+    if group.get("weight_decay") and not group.get("weight_decouple", True):
+        # The weight before the step would be exact; the step is small beside it, and the decay beside the gradient.
+        grad = grad.add(param.to(grad.dtype), alpha=as_number(group["weight_decay"]))
+    return grad
+
+
 def norms(tensors: Sequence[Tensor]) -> Tensor:
-    """The Euclidean norms of tensors of one device.
+    """Return the Euclidean norms of tensors of one device.
 
     Args:
-        tensors: Of any shape and dtype; not empty. Of DTensors the whole one's norm is taken, and
+        tensors: Of any shape and dtype; not empty. A DTensor's norm is that of the full tensor, and
             every rank must call.
 
     Returns:
@@ -126,128 +222,64 @@ def norms(tensors: Sequence[Tensor]) -> Tensor:
     tensors = [torch.view_as_real(t.detach()) if torch.is_complex(t) else t.detach() for t in tensors]
     dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32)
     if any(hasattr(tensor, "full_tensor") for tensor in tensors):
-        return torch.stack([whole(torch.linalg.vector_norm(tensor, dtype=dtype)) for tensor in tensors])
-    return torch.stack(torch._foreach_norm(tensors, 2, dtype))  # wide, for the squares of float16 overflow
+        return torch.stack([full_tensor(torch.linalg.vector_norm(tensor, dtype=dtype)) for tensor in tensors])
+    return torch.stack(torch._foreach_norm(tensors, 2, dtype))  # float32 at least: squares of float16 overflow
 
 
-def _batches(layers: Sequence[Layer]) -> Iterator[list[Layer]]:
-    """Neighbouring layers of one device and dtype, of up to :data:`BATCH` weights together."""
-    batch: list[Layer] = []
-    for layer in layers:
-        param = layer[0]
-        if batch and (
-            (batch[0][0].device, batch[0][1]["exp_avg"].dtype) != (param.device, layer[1]["exp_avg"].dtype)
-            or sum(member[0].numel() for member in batch) + param.numel() > BATCH
-        ):
-            yield batch
-            batch = []
-        batch.append(layer)
-    if batch:
-        yield batch
+def _square(norm: Tensor) -> Tensor:
+    """Return the squares in float64, on the CPU, as not every device has float64; exact for a float32."""
+    return norm.cpu().double().square()
 
 
-def _batch_statistics(layers: list[Layer]) -> dict[str, Tensor]:
-    scales = [belief_scale(state, group) for _, state, group in layers]
-    exp_avgs, exp_avg_vars, denominator_vars = map(list, zip(*(moments(*layer) for layer in layers), strict=True))
-    grads = [layer[0].grad for layer in layers if layer[0].grad is not None]
-    rows = {
-        **_norms_of_belief(exp_avgs, exp_avg_vars, denominator_vars, scales),
-        **_sampled_statistics(exp_avgs, exp_avg_vars, denominator_vars, scales),
-        "grad_norm": norms(grads) if len(grads) == len(layers) else torch.full((len(layers),), torch.nan),
-        "weight_norm": norms([layer[0] for layer in layers]),
-    }
-    return {name: row.cpu().double() for name, row in rows.items()}
-
-
-def _norms_of_belief(
-    exp_avgs: list[Tensor], exp_avg_vars: list[Tensor], denominator_vars: list[Tensor], scales: list[BeliefScale]
-) -> dict[str, Tensor]:
-    """The means of the corrected s_t, which are mean squares of its root, and the norms of the updates."""
-    amsgrad = any(largest is not own for largest, own in zip(denominator_vars, exp_avg_vars, strict=True))
-    columns = [exp_avgs, denominator_vars, exp_avg_vars] if amsgrad else [exp_avgs, denominator_vars]
-    roots: list[Tensor] = []
-    updates: list[Tensor] = []
-    places: list[int] = []
-    for part in _parts(*columns):
-        of_part = [scales[place] for place, *_ in part]
-        places += [place for place, *_ in part]
-        denominators = torch._foreach_sqrt([piece[1] for _, *piece in part])
-        roots += torch._foreach_norm(torch._foreach_sqrt([piece[2] for _, *piece in part]) if amsgrad else denominators)
-        if any(scale.root_scale != 1 for scale in of_part):
-            torch._foreach_mul_(denominators, [float(scale.root_scale) for scale in of_part])
-        torch._foreach_add_(denominators, [float(scale.denominator_eps) for scale in of_part])
-        updates += torch._foreach_norm(torch._foreach_div([piece[0] for _, *piece in part], denominators))
-    sizes = [var.numel() * scale.bias_correction2 for var, scale in zip(exp_avg_vars, scales, strict=True)]
-    lrs = [scale.lr / scale.bias_correction1 for scale in scales]
-    root_norms, update_norms = (_together(found, places, len(scales)) for found in (roots, updates))
-    return {
-        "s_t": root_norms.square() / root_norms.new_tensor(sizes),
-        "update_norm": update_norms * update_norms.new_tensor(lrs),
-    }
-
-
-def _parts(*columns: Sequence[Tensor]) -> Iterator[list[tuple[Any, ...]]]:
-    """Cut tensors into flat pieces, the columns' alike, and yield as many at a time as a cache holds.
+def _split_for_cache(*columns: Sequence[Tensor]) -> Iterator[list[tuple[Any, ...]]]:
+    """Cut tensors into flat pieces, all columns alike, and yield as many at a time as a cache holds.
 
     Yields:
-        Lists of a tensor's place in its column and its piece in each column.
+        Lists of a layer's index and its piece in each column.
     """
-    limit = PART if columns[0][0].device.type == "cpu" else BATCH
-    part: list[tuple[Any, ...]] = []
+    limit = CACHED_WEIGHTS if columns[0][0].device.type == "cpu" else BATCH_WEIGHTS
+    pieces: list[tuple[Any, ...]] = []
     room = limit
-    for place, tensors in enumerate(zip(*columns, strict=True)):
+    for index, tensors in enumerate(zip(*columns, strict=True)):
+        # In the order of memory, flattening copies nothing, whatever the layout (channels last, say).
         strides = tensors[0].stride()
-        in_memory = sorted(range(len(strides)), key=lambda axis, strides=strides: -strides[axis])  # type: ignore[misc]
-        for pieces in zip(*(tensor.permute(in_memory).reshape(-1).split(limit) for tensor in tensors), strict=True):
-            if pieces[0].numel() > room:
-                yield part
-                part, room = [], limit
-            part.append((place, *pieces))
-            room -= pieces[0].numel()
-    yield part
+        memory_order = sorted(range(len(strides)), key=lambda axis, strides=strides: -strides[axis])  # type: ignore[misc]
+        flat = [tensor.permute(memory_order).reshape(-1).split(limit) for tensor in tensors]
+        for cut in zip(*flat, strict=True):
+            if cut[0].numel() > room:
+                yield pieces
+                pieces, room = [], limit
+            pieces.append((index, *cut))
+            room -= cut[0].numel()
+    yield pieces
 
 
-def _together(norms_of_pieces: list[Tensor], places: list[int], count: int) -> Tensor:
-    """The norms of tensors from those of their pieces, on the CPU."""
-    squares = torch.stack(norms_of_pieces).cpu().double().square()  # not every device has float64
-    sums = squares.new_zeros(count).index_add_(0, torch.tensor(places), squares)
+def _add_up_norms(norms_of_pieces: list[Tensor], indices: list[int], count: int) -> Tensor:
+    """Return the norms of ``count`` tensors from those of their pieces, on the CPU."""
+    squares = _square(torch.stack(norms_of_pieces))
+    sums = squares.new_zeros(count).index_add_(0, torch.tensor(indices), squares)
     return sums.sqrt().to(norms_of_pieces[0].dtype)
 
 
-def _sampled_statistics(
-    exp_avgs: list[Tensor], exp_avg_vars: list[Tensor], denominator_vars: list[Tensor], scales: list[BeliefScale]
-) -> dict[str, Tensor]:
-    """What is not a sum: by a sample of each layer, a row each, padded with NaN."""
-    like = exp_avgs[0]
-    columns = BeliefScale(*torch.tensor(scales, dtype=like.dtype, device=like.device).T.unsqueeze(-1))
-    trend = _sample(exp_avgs) / columns.bias_correction1
-    var = _sample(exp_avg_vars)
-    belief = var / columns.bias_correction2
-    amsgrad = any(largest is not own for largest, own in zip(denominator_vars, exp_avg_vars, strict=True))
-    size = effective_step_size(_sample(denominator_vars) if amsgrad else var, columns)
-    return {
-        "effective_step_size": size.nanmedian(dim=1).values,
-        "step_gain_over_adam": step_gain_over_adam(trend, belief).nanmedian(dim=1).values,
-        "eps_share": eps_share(belief, columns).nanmean(dim=1),
-        "silent_share": (trend == 0).where(~trend.isnan(), torch.nan).nanmean(dim=1),
-    }
-
-
-def _sample(tensors: list[Tensor]) -> Tensor:
-    """Up to :data:`SAMPLE` entries of each tensor, a row each."""
+def _draw_sample(tensors: list[Tensor]) -> Tensor:
+    """Return up to :data:`SAMPLE` entries of each tensor, a row each."""
     width = min(SAMPLE, max(tensor.numel() for tensor in tensors))
     rows = tensors[0].new_full((len(tensors), width), torch.nan)
     for row, tensor in zip(rows, tensors, strict=True):
         if tensor.numel() <= width:
             row[: tensor.numel()] = tensor.flatten()
         else:
-            torch.take(tensor, _places(tensor.numel(), tensor.device), out=row)
+            torch.take(tensor, _sample_indices(tensor.numel(), tensor.device), out=row)
     return rows
 
 
 @functools.lru_cache(maxsize=1024)
-def _places(size: int, device: torch.device) -> Tensor:
-    """Where the sample of a tensor of that size is: at random, for a stride would meet a kernel's corner each time."""
+def _sample_indices(size: int, device: torch.device) -> Tensor:
+    """Return the indices of the sample of a tensor of that size.
+
+    They are drawn at random, because a fixed stride can meet the same position of each convolution
+    kernel; and in fours, because a cache line brings the neighbours along.
+    """
     generator = torch.Generator().manual_seed(size)
-    fours = torch.randint(size // 4, (SAMPLE // 4, 1), generator=generator).sort(dim=0).values  # neighbours come along
+    fours = torch.randint(size // 4, (SAMPLE // 4, 1), generator=generator).sort(dim=0).values
     return (4 * fours + torch.arange(4)).flatten().to(device)

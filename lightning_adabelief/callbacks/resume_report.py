@@ -1,4 +1,4 @@
-"""A callback that says, when a run is resumed, which options the checkpoint has otherwise than the config."""
+"""A callback that reports, when a run is resumed, the options in which checkpoint and config differ."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_adabelief.callbacks.belief_monitor.tracker import unwrap
+from lightning_adabelief.callbacks.optimizer_names import name_optimizers, unwrap
 from lightning_adabelief.lightning_tree import Callback, LightningModule, Trainer, rank_zero_info
 
 NOT_OPTIONS = {"params", "param_names", "name"}
-RUNNING = {"optimizer", "last_epoch", "verbose"}
-"""Arguments of torch's schedulers that are no options."""
-OF_ANY_SCHEDULE = RUNNING | {"base_lrs"}
+NOT_SCHEDULE_OPTIONS = {"optimizer", "last_epoch", "verbose"}
+"""Arguments of torch's schedulers that are not options."""
+IN_EVERY_SCHEDULE_STATE = NOT_SCHEDULE_OPTIONS | {"base_lrs"}
 
 Options = dict[str, Any]
 
@@ -39,16 +39,16 @@ class ResumeReport(Callback):
         self._saved_schedules: list[set[str]] = []
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep what the states of the checkpoint's schedules hold."""
-        self._saved_schedules = [_held(state) for state in checkpoint.get("lr_schedulers", [])]
+        """Keep the names of the options in the states of the checkpoint's schedules."""
+        self._saved_schedules = [_schedule_option_names(state) for state in checkpoint.get("lr_schedulers", [])]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the options as configured: the optimizers are there, and not yet restored."""
-        self._configured = _options(trainer)
+        self._configured = _collect_options(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare them with the options now, which are the checkpoint's."""
-        now = _options(trainer)
+        now = _collect_options(trainer)
         if trainer.ckpt_path is not None:
             self._compare_kinds(trainer)
         for owner, configured in self._configured.items():
@@ -61,33 +61,35 @@ class ResumeReport(Callback):
         """Say where the checkpoint has schedules of another kind, or another number of them."""
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
         lrs = ", ".join(
-            str(_plain(group["lr"])) for optimizer in trainer.optimizers for group in optimizer.param_groups
+            str(_to_comparable(group["lr"])) for optimizer in trainer.optimizers for group in optimizer.param_groups
         )
         ending = f"the config's is taken, and lr goes on from the checkpoint's, {lrs}"
         for scheduler, saved in zip_longest(schedulers, self._saved_schedules):
             if scheduler is None:
-                what = f"there is a schedule in the checkpoint, of {_listed(saved)}, and none in the config"
+                what = f"there is a schedule in the checkpoint, of {_join_names(saved)}, and none in the config"
             elif saved is None:
                 what = f"there is no schedule in the checkpoint, and {type(scheduler).__name__} in the config"
-            elif saved != (held := _held(scheduler.state_dict())):
-                what = f"the schedule is one of {_listed(saved)} in the checkpoint and {type(scheduler).__name__}, of "
-                what += f"{_listed(held)}, in the config"
+            elif saved != (held := _schedule_option_names(scheduler.state_dict())):
+                what = (
+                    f"the schedule is one of {_join_names(saved)} in the checkpoint and {type(scheduler).__name__}, of "
+                )
+                what += f"{_join_names(held)}, in the config"
             else:
                 continue
             rank_zero_info(f"ckpt_path: {what}; {ending}")
 
 
 def say_difference(what: str, in_checkpoint: Any, in_config: Any) -> str:
-    """One line: what differs, both values, and that the checkpoint's is taken."""
+    """Return one line: what differs, both values, and that the checkpoint's is taken."""
     values = f"{in_checkpoint} in the checkpoint and {in_config} in the config"
     return f"ckpt_path: {what} is {values}; the checkpoint's is taken"
 
 
-def _options(trainer: Any) -> dict[str, Options]:
-    """From the name of a param group or schedule to its options."""
+def _collect_options(trainer: Any) -> dict[str, Options]:
+    """Return the options of each param group and schedule, by its name."""
     found: dict[str, Options] = {}
-    for number, optimizer in enumerate(map(unwrap, trainer.optimizers)):
-        name = _numbered(type(optimizer).__name__, number, len(trainer.optimizers))
+    optimizers = [unwrap(optimizer) for optimizer in trainer.optimizers]
+    for name, optimizer in zip(name_optimizers(optimizers), optimizers, strict=True):
         groups = optimizer.param_groups
         driven = any(config.scheduler.optimizer is optimizer for config in trainer.lr_scheduler_configs)
         for position, group in enumerate(groups, start=1):
@@ -99,41 +101,41 @@ def _options(trainer: Any) -> dict[str, Options]:
 
 
 def _group_options(group: dict[str, Any], driven: bool) -> Options:
-    options = {name: _plain(value) for name, value in group.items() if name not in NOT_OPTIONS}
+    options = {name: _to_comparable(value) for name, value in group.items() if name not in NOT_OPTIONS}
     began_with = options.pop("initial_lr", None)  # there too where the checkpoint's run had a schedule
     if driven and began_with is not None:
         options["lr"] = began_with
     return options
 
 
-def _held(state: dict[str, Any]) -> set[str]:
-    """The names of the options that a schedule's state holds."""
-    return {name for name in state if not name.startswith("_")} - OF_ANY_SCHEDULE
+def _schedule_option_names(state: dict[str, Any]) -> set[str]:
+    """Return the names of the options in a schedule's state."""
+    return {name for name in state if not name.startswith("_")} - IN_EVERY_SCHEDULE_STATE
 
 
-def _listed(names: set[str]) -> str:
+def _join_names(names: set[str]) -> str:
     return ", ".join(sorted(names, key=str.lower)) or "no options"
 
 
 def _schedule_options(scheduler: Any, number: int, of: int) -> dict[str, Options]:
-    """What a scheduler's constructor takes and its state keeps; of one made of others, theirs."""
+    """Return the options that a scheduler's constructor takes and its state keeps, and those of its parts."""
     parts = getattr(scheduler, "_schedulers", [])
     found: dict[str, Options] = {}
     for position, part in enumerate(parts):
         found |= _schedule_options(part, position, len(parts))
-    arguments = set(inspect.signature(type(scheduler)).parameters) - RUNNING
-    state = {name: _plain(value) for name, value in vars(scheduler).items() if name in arguments}
-    return found | {_numbered(type(scheduler).__name__, number, of): state}
+    arguments = set(inspect.signature(type(scheduler)).parameters) - NOT_SCHEDULE_OPTIONS
+    state = {name: _to_comparable(value) for name, value in vars(scheduler).items() if name in arguments}
+    return found | {_number_name(type(scheduler).__name__, number, of): state}
 
 
-def _numbered(name: str, number: int, of: int) -> str:
+def _number_name(name: str, number: int, of: int) -> str:
     return name if of == 1 else f"{name} {number + 1}"
 
 
-def _plain(value: Any) -> Any:
-    """A value that can be compared: a tensor's number, a tuple for a list, a schedule's steps for a counter of them."""
+def _to_comparable(value: Any) -> Any:
+    """Return a value that can be compared: numbers for a tensor, a tuple for a list, a dict for a Counter."""
     if isinstance(value, Tensor):
         return value.tolist()
     if isinstance(value, dict):
         return dict(value)
-    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+    return tuple(map(_to_comparable, value)) if isinstance(value, list | tuple) else value

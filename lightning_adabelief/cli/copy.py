@@ -1,4 +1,4 @@
-"""``adabelief copy NAME [DEST]``: copy a recipe's config, to change it."""
+"""``adabelief copy NAME [DEST]``: copy a recipe's config in order to change it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command to the parser's."""
+    """Add the command to the parser."""
     parser = commands.add_parser("copy", help="copy a recipe's config, to change it")
     parser.add_argument("name", help="a recipe; 'adabelief list' lists them")
     parser.add_argument("dest", nargs="?", default=".", metavar="DEST", help="a file or a folder (default: here)")
@@ -17,11 +17,12 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Copy the config; an existing file is not touched.
+    """Copy the config; never overwrite a file.
 
     Raises:
         FileExistsError: If the destination exists.
-        FileNotFoundError: If its folder does not.
+        FileNotFoundError: If the folder of the destination does not exist.
+        UnknownRecipeError: If there is no such recipe.
     """
     from lightning_adabelief.recipes.catalog import find
 

@@ -1,64 +1,66 @@
-"""The parser's report on a config, made short: which key, what is wrong, what is near."""
+"""The parser's report on a config, shortened to the key, the problem and a suggestion.
+
+:mod:`~lightning_adabelief.cli.check` has caught what source alone tells; the rest comes here.
+"""
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
-from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
-from lightning_adabelief.lightning_tree import Trainer
-from lightning_adabelief.recipes.catalog import recipes
+from lightning_adabelief.suggest import suggest
 
-NOISE = re.compile(r"$|Does not validate|Subtypes:|Errors:|Parser key [^:]+:$|Problem with given class_path|Type .*:$")
-TOP_LEVEL_KEYS = ("model", "data", "trainer", "seed_everything", "ckpt_path", "optimizer", "lr_scheduler")
+# Lines of the report that only lead to the next: headings of lists of alternatives, and keys that hold others.
+HEADINGS = re.compile(
+    r"$|Does not validate|Subtypes:|Errors:|Parser key [^:]+:$|Problem with given class_path|Type .*:$"
+)
 
 
 def explain(report: str) -> str:
-    """Shorten a report of jsonargparse, which tells every alternative it tried.
+    """Shorten a report of jsonargparse, which lists every alternative that it tried.
 
     Args:
         report: The error's text.
 
     Returns:
-        The key, the innermost problem and, for an unknown name, near ones; a text that is no such
-        report, as it is.
+        The key, the innermost problem and, for an unknown name, a suggestion; any other text unchanged.
     """
-    unknown = re.search(r"(does not accept \w+( key)?|unrecognized arguments:) '?-*([^'=\s]+)", report, re.IGNORECASE)
-    if unknown:
-        return f"Unknown option: {unknown[3]!r}. {_near_option(unknown[3])}"
-    missing = re.findall(r"\b\w+\.(data|model)\b", report) if re.search("(are|is) required", report) else []
-    if missing:
-        return f"There is no {' and no '.join(missing)}. Give a config that has both, for example --config digits-cnn"
     branch = _first_branch(report)
-    lines = [line.strip(" -") for line in branch if not NOISE.match(line.strip(" -"))]
+    lines = [line.strip(" -") for line in branch if not HEADINGS.match(line.strip(" -"))]
     if not lines:
         return report
     text = "\n".join(branch)
-    problem = re.sub(r"\.? Got value: Namespace\(.*", "", lines[-1])
-    problem = re.sub(r"^Type .* expects a function or a callable class: ", "", problem)
-    option = re.search(r"(?:Option|Key) '([^']+)' is not (?:accepted|expected)", problem)
-    attribute = re.search(r"module '([^']+)' has no attribute '([^']+)'", problem)
-    classes = re.findall(r"class_path[ =]'([^']+)'", text)
-    if option and classes:
-        near = _close(option[1], inspect.signature(_load(classes[-1])).parameters)
-        problem = f"{classes[-1]} has no option {option[1]!r}. {_did_you_mean(near)}"
-    elif attribute:
-        problem = f"{problem}. {_did_you_mean(_close(attribute[2], dir(import_module(attribute[1]))))}"
-    missing_class = re.match(r"Expected a (?:config )?path but (\S+)", problem)
-    if missing_class:
-        problem = f"There is no class {missing_class[1]}. Give its full path, as package.module.Class"
+    problem = _explain_problem(lines[-1], re.findall(r"class_path[ =]'([^']+)'", text))
     value = re.search(r"Given value: (.{1,80})$", report, re.MULTILINE)
     if problem.startswith("Expected a") and "Got value" not in problem and value:
         problem = f"{problem}. Got value: {value[1]}"
-    key = ".".join(re.findall(r"Parser key \"([^\"]+)\"", text))
+    key = ".".join(re.findall(r"Parser key \"([^\"]+)\"", text))  # the report gives nested keys one by one
     return f"In the config, {key}: {problem}" if key else problem
 
 
+def _explain_problem(problem: str, classes: list[str]) -> str:
+    """Rewrite the innermost problem of a report, about an argument of the last of some classes."""
+    # The parser's own objects mean nothing to its user.
+    problem = re.sub(r"\.? Got value: (Namespace|NestedArg)\(.*", "", problem)
+    problem = re.sub(r"^Type .* expects a function or a callable class: ", "", problem)
+    option = re.search(r"(?:Option|Key) '([^']+)' is not (?:accepted|expected)", problem)
+    if option and classes:
+        parameters = inspect.signature(_load_class(classes[-1])).parameters
+        return f"{classes[-1]} has no option {option[1]!r}. {suggest(option[1], parameters)}"
+    attribute = re.search(r"module '([^']+)' has no attribute '([^']+)'", problem)
+    if attribute:
+        return f"{problem}. {suggest(attribute[2], dir(import_module(attribute[1])))}"
+    # "Expected a config path but abc either not accessible or invalid": text that is no class is tried as a file.
+    no_class = re.match(r"Expected a (?:config )?path but (\S+)", problem)
+    if no_class:
+        return f"There is no class {no_class[1]}. Give its full path, as package.module.Class"
+    return problem
+
+
 def _first_branch(report: str) -> list[str]:
-    """The lines of the report without all but the first of each list of alternatives."""
+    """Return the lines of the report, and of each list of alternatives in it only the first."""
     lines: list[str] = []
     bullets: list[int] = []
     for line in report.splitlines():
@@ -75,25 +77,6 @@ def _first_branch(report: str) -> list[str]:
     return lines
 
 
-def _near_option(key: str) -> str:
-    """Suggest a key of the config's own or of the Trainer, or for a recipe the way to give it."""
-    if key in recipes():
-        return f"Did you mean --config {key}?"
-    head, _, rest = key.partition(".")
-    if head == "trainer":
-        name = rest.partition(".")[0]
-        return _did_you_mean([f"trainer.{near}" for near in _close(name, inspect.signature(Trainer).parameters)])
-    return _did_you_mean(_close(head, TOP_LEVEL_KEYS) or list(TOP_LEVEL_KEYS[:3]))
-
-
-def _load(class_path: str) -> Any:
+def _load_class(class_path: str) -> Any:
     module, _, name = class_path.rpartition(".")
     return getattr(import_module(module), name)
-
-
-def _close(name: str, names: Iterable[str]) -> list[str]:
-    return difflib.get_close_matches(name, list(names), n=2)
-
-
-def _did_you_mean(names: list[str]) -> str:
-    return f"Did you mean {' or '.join(names)}?" if names else "Nothing there has a name like it"

@@ -1,23 +1,23 @@
-"""``adabelief fit``, ``validate``, ``test`` and ``predict``: the Lightning CLI over the recipes."""
+"""The Lightning CLI, which ``adabelief fit``, ``validate``, ``test`` and ``predict`` run."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import pickle
-import re
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jsonargparse import Namespace
 
 from lightning_adabelief.callbacks import BeliefMonitor, ResumeReport
 from lightning_adabelief.callbacks.resume_report import say_difference
 from lightning_adabelief.cli.closing import best_checkpoint, print_closing
+from lightning_adabelief.cli.config_file import UsageError
 from lightning_adabelief.cli.explain import explain
+from lightning_adabelief.cli.settings import strip_wrappers
 from lightning_adabelief.lightning_tree import (
     Callback,
     LightningCLI,
@@ -31,34 +31,62 @@ from lightning_adabelief.lightning_tree import (
     rank_zero_info,
     tree,
 )
-from lightning_adabelief.recipes.catalog import find_config
 
 
 def run(words: list[str]) -> None:
     """Run one of the Lightning CLI's commands.
 
     Args:
-        words: The command, then its options; a recipe's name may stand for a config.
+        words: The command, then its options; configs are files.
 
     Raises:
-        ValueError: If a config or an option is not what it should be.
+        UsageError: If the parser refuses the command line or a config.
+        ValueError: If a class refuses its arguments, or the checkpoint does not fit.
     """
-    _quiet()
-    words = _resolve_configs(words)
+    _run(AdaBeliefCLI, words)
+
+
+def build(words: list[str]) -> None:
+    """Build all that a command line names, and run nothing.
+
+    Args:
+        words: As for :func:`run`.
+
+    Raises:
+        UsageError: As :func:`run` does.
+        ValueError: As :func:`run` does.
+    """
+    _run(_BuildOnly, words)
+
+
+def _run(cli: type[AdaBeliefCLI], words: list[str]) -> None:
+    """Run a CLI, with the errors of its parser and of Lightning in words of ours."""
+    _silence_advice()
     try:
-        AdaBeliefCLI(words)
+        cli(words)
     except argparse.ArgumentError as error:
-        raise ValueError(f"{explain(str(error))}\n'adabelief {words[0]} --help' lists the options") from error
+        raise UsageError(f"{explain(str(error))}\n'adabelief {words[0]} --help' lists the options") from error
     except ValueError as error:
         if "Given value" not in str(error):  # not the parser's report on what an argument's class raised
             raise
         raise ValueError(explain(str(error))) from error
+    except AttributeError as error:
+        if "learning rate finder" not in str(error):
+            raise
+        raise ValueError(NO_RATE_TO_FIND) from error
     except pickle.UnpicklingError as error:
-        raise ValueError("The file given as --ckpt_path is no checkpoint of Lightning") from error
+        raise ValueError("The file given as --ckpt_path is not a checkpoint of Lightning") from error
     except RuntimeError as error:
         if "Error(s) in loading state_dict" not in str(error):
             raise
         raise ValueError(f"The checkpoint is of another network than the config's. {error}") from error
+
+
+NO_RATE_TO_FIND = (
+    "LearningRateFinder sets an attribute lr or learning_rate of the model, and this model has neither: its learning "
+    "rate is its optimizer's. Leave LearningRateFinder out and compare a few, for example "
+    "--model.optimizer.lr=1e-4 and --model.optimizer.lr=1e-2, or give a model of your own that has the attribute"
+)
 
 
 class AdaBeliefCLI(LightningCLI):
@@ -87,11 +115,11 @@ class AdaBeliefCLI(LightningCLI):
             ours.append(_ProgressBar())
         kwargs["callbacks"] = [*ours, *callbacks]
         trainer = super().instantiate_trainer(**kwargs)
-        self._take_tables(trainer.callbacks)  # type: ignore[attr-defined]
+        self._take_over_tables(trainer.callbacks)  # type: ignore[attr-defined]
         return trainer
 
     def _parse_ckpt_path(self) -> None:
-        """Say where the checkpoint's hyperparameters take the place of the config's (Lightning 2.6 and newer)."""
+        """Log each hyperparameter of the config that gives way to the checkpoint's (Lightning 2.6 and newer)."""
         in_config = self._flat_model_config()
         super()._parse_ckpt_path()
         for key, value in self._flat_model_config().items():
@@ -99,13 +127,13 @@ class AdaBeliefCLI(LightningCLI):
                 rank_zero_info(say_difference(key, value, in_config.get(key)))
 
     def _flat_model_config(self) -> dict[str, Any]:
-        """The model's options by their names on the command line, without ``init_args``."""
+        """Return the model's options by their names on the command line."""
         model = self.config[self.config.subcommand].get("model") if self.config.get("subcommand") else None
         flat = Namespace(model=model).as_flat() if model else Namespace()
-        return {re.sub(r"\b(init_args|dict_kwargs)\.", "", key): value for key, value in vars(flat).items()}
+        return {strip_wrappers(key): value for key, value in vars(flat).items()}
 
     def fit(self, **kwargs: Any) -> None:
-        """Train; an interrupted training closes with what there is."""
+        """Train; after an interruption, print the closing table of what has been trained."""
         try:
             self.trainer.fit(**kwargs)
         except SystemExit:
@@ -114,7 +142,7 @@ class AdaBeliefCLI(LightningCLI):
             raise
 
     def after_fit(self) -> None:
-        """Test the best checkpoint, where there is something to test; close with what there is to know."""
+        """Test the best checkpoint if model and data have a test, and print the closing table."""
         scores: dict[str, float] = {}
         data = self.datamodule or self.model
         try:
@@ -126,8 +154,8 @@ class AdaBeliefCLI(LightningCLI):
             if self.trainer.is_global_zero:
                 print_closing(self.trainer, scores, self._monitors)
 
-    def _take_tables(self, callbacks: list[Callback]) -> None:
-        """Let the closing show what the monitors would have printed at the end of the training."""
+    def _take_over_tables(self, callbacks: list[Callback]) -> None:
+        """Leave the monitors' tables to the closing table, which shows them together with the scores."""
         self._monitors = [c for c in callbacks if isinstance(c, BeliefMonitor) and c.closing_table]
         for monitor in self._monitors:
             monitor.closing_table = False
@@ -142,8 +170,18 @@ class AdaBeliefCLI(LightningCLI):
             print(f"Predictions: {folder / 'predictions.pt'} (torch.load gives a list, a tensor a batch)")
 
 
+class _BuildOnly(AdaBeliefCLI):
+    """The same up to the command itself, which does nothing."""
+
+    def fit(self, **kwargs: Any) -> None:
+        """Train nothing."""
+
+    def after_fit(self) -> None:
+        """Test nothing."""
+
+
 class _ProgressBar(RichProgressBar):
-    """Without the number of the run, which the closing table tells."""
+    """A progress bar without the number of the run, which the closing table gives."""
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)
@@ -151,7 +189,7 @@ class _ProgressBar(RichProgressBar):
 
 
 class _SaveConfig(SaveConfigCallback):
-    """Save the config beside the logs; where nothing is logged, nowhere."""
+    """Save the config beside the logs, if there is a logger."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not trainer.loggers:
@@ -165,43 +203,12 @@ class _SaveConfig(SaveConfigCallback):
             ) from error
 
 
-def _resolve_configs(words: list[str]) -> list[str]:
-    """Put files in the place of the recipes that ``--config`` and ``-c`` name."""
-    resolved = list(words)
-    for i, word in enumerate(words):
-        option, equals, value = word.partition("=")
-        if option not in ("--config", "-c"):
-            continue
-        if equals:
-            resolved[i] = f"{option}={_checked(value)}"
-        elif i + 1 < len(words):
-            resolved[i + 1] = str(_checked(words[i + 1]))
-    return resolved
-
-
-def _checked(name_or_path: str) -> Path:
-    path = find_config(name_or_path)
-    compare = "Compare 'adabelief show digits-cnn'"
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"The config {path} is no YAML, for it is no text: {error}. {compare}") from None
-    except yaml.YAMLError as error:
-        where = re.sub(r"\s+", " ", str(error))
-        raise ValueError(f"The config {path} is no YAML: {where}. {compare}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"The config {path} holds {content!r:.80}, not keys such as model and trainer. {compare}")
-    if not isinstance(content.get("trainer", {}), dict):
-        raise ValueError(f"In the config {path}, trainer is {content['trainer']!r:.80}, not keys. {compare}")
-    return path
-
-
-def _quiet() -> None:
-    """Leave out what is not about the user's run."""
+def _silence_advice() -> None:
+    """Silence the log messages and warnings that are not about the user's run."""
     logging.getLogger(f"{tree()}.utilities.rank_zero").addFilter(lambda record: "Tip:" not in str(record.msg))
-    for ours in (
+    for message in (
         ".*LeafSpec.*",  # Lightning 2.6 calls what torch 2.15 deprecates
-        ".*does not have many workers.*",  # the recipe has chosen
-        "LightningCLI's args parameter.*",  # they are the command line, recipes' names resolved
+        ".*does not have many workers.*",  # the recipe has chosen their number
+        "LightningCLI's args parameter.*",  # we pass the command line itself, with recipes' names resolved
     ):
-        warnings.filterwarnings("ignore", message=ours)
+        warnings.filterwarnings("ignore", message=message)

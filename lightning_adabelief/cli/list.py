@@ -1,4 +1,4 @@
-"""``adabelief list``: the recipes, what the paper reached, and what was measured here."""
+"""``adabelief list``: the recipes, with the paper's scores and those measured here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command to the parser's."""
+    """Add the command to the parser."""
     commands.add_parser("list", help="list the recipes").set_defaults(run=run)
 
 

@@ -4,10 +4,33 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import os
+import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from types import ModuleType
+from typing import NoReturn
+
+from lightning_adabelief.cli.check import check
+from lightning_adabelief.cli.checkpoints import require_checkpoint
+from lightning_adabelief.cli.config_file import UsageError
+from lightning_adabelief.cli.settings import Settings, read_settings
+from lightning_adabelief.cli.users_modules import import_users_modules
+from lightning_adabelief.cli.version import list_versions
+from lightning_adabelief.recipes.catalog import UnknownRecipeError
+from lightning_adabelief.suggest import suggest
+
+CHECKING_PACKAGES = (
+    "lightning_adabelief.",
+    "lightning.",
+    "lightning_fabric.",
+    "pytorch_lightning.",
+    "jsonargparse.",
+    "torch.optim.",
+)
+"""Packages whose errors say what to do. Each ends in a dot: ``lightning_own`` is the user's."""
 
 LIGHTNING_COMMANDS = {
     "fit": "train, then test the best checkpoint",
@@ -24,13 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after ``adabelief``; by default those of the process.
 
     Returns:
-        The exit status: 0, or 1 after an error that the user can mend. Where the command itself is
-        wrong, argparse exits with 2.
+        The exit status: 0 for success; 2 if the command line or a config is wrong, before anything has run;
+        1 after any other error that the user can mend. argparse exits with 2 by itself.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    sys.path.insert(0, os.getcwd())  # a config may name classes of modules in this folder
+    importlib.invalidate_caches()
     try:
         if words and words[0] in LIGHTNING_COMMANDS:
-            _lightning_run(words)(words)
+            _run_lightning(words)
         else:
             arguments = _parser().parse_args(words)
             arguments.run(arguments)
@@ -38,53 +63,78 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _is_mendable(error) or os.environ.get("ADABELIEF_TRACEBACK"):
             raise
         _print_error(error)
-        return 1
+        return 2 if isinstance(error, (UsageError, UnknownRecipeError)) else 1
     finally:
         gc.unfreeze()  # for the libraries that look for leaks at exit
     return 0
 
 
 def _is_mendable(error: Exception) -> bool:
-    """Whether an error's message says it all: one about files, or that a checker of arguments raised.
+    """Return True if an error's message says all: it is about files, or raised by a check of arguments.
 
     Any other, such as a ValueError of the user's own module, keeps its traceback.
     """
     if isinstance(error, OSError) or type(error).__name__ == "MisconfigurationException":
         return True
-    raised_in = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
-    checkers = ("lightning", "pytorch_lightning", "jsonargparse", "torch.optim")
-    return isinstance(error, (ValueError, RuntimeError)) and raised_in.startswith(checkers)
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    raised_in = f"{frame.f_globals.get('__name__', '')}."
+    return isinstance(error, (ValueError, RuntimeError)) and raised_in.startswith(CHECKING_PACKAGES)
 
 
-def _lightning_run(words: list[str]) -> Callable[[list[str]], None]:
-    """Import Lightning, and let a config name classes of modules in this folder.
+def _run_lightning(words: list[str]) -> None:
+    """Check what can be checked in a moment, and run the Lightning CLI."""
+    settings = read_settings(words)
+    if not settings.asks_only:
+        check(settings)
+        require_checkpoint(settings)
+    load_lightning(settings).run(settings.words)
+
+
+def load_lightning(settings: Settings) -> ModuleType:
+    """Import Lightning, after the user's own modules: theirs decides which of its two packages is used.
 
     The garbage collector need not go through the many objects that the import makes for good;
     without it ``fit --help`` answers a good deal sooner.
+
+    Returns:
+        The module :mod:`lightning_adabelief.cli.lightning`.
     """
-    sys.path.insert(0, os.getcwd())
     gc.disable()
     try:
-        from lightning_adabelief.cli.users_modules import import_users_modules
-
-        import_users_modules(words)
-        from lightning_adabelief.cli.lightning import run
+        import_users_modules(settings.tree)
+        from lightning_adabelief.cli import lightning
     finally:
         gc.freeze()  # nor while the command runs
         gc.enable()
-    return run
+    return lightning
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that suggests the command that a misspelt one may have meant."""
+
+    def error(self, message: str) -> NoReturn:
+        # "argument COMMAND: invalid choice: 'ft' (choose from 'list', 'show')", in newer Pythons without quotes
+        unknown = re.match(r"argument COMMAND: invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if unknown:
+            commands = re.findall(r"[\w-]+", unknown[2])
+            message = f"Unknown command: {unknown[1]!r}. {suggest(unknown[1], commands)}"
+        super().error(message)
 
 
 def _parser() -> argparse.ArgumentParser:
-    from lightning_adabelief.cli import copy, list, show
+    from lightning_adabelief.cli import copy, list, show, validate_config
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         prog="adabelief",
         description="Train with AdaBelief in PyTorch Lightning, and see what it believes.",
-        epilog="Begin with: adabelief fit --config digits-cnn. After an error, ADABELIEF_TRACEBACK=1 shows where.",
+        epilog="Begin with: adabelief fit --config digits-cnn\n"
+        "After an error, ADABELIEF_TRACEBACK=1 shows where it was raised.\n"
+        "Exit status: 0; 2 for a wrong command line or config; 1 for any other failure.",
     )
+    parser.add_argument("--version", action="version", version=list_versions(), help="print versions and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (list, show, copy):
+    for module in (list, show, copy, validate_config):
         module.add_parser(commands)
     for name, purpose in LIGHTNING_COMMANDS.items():
         commands.add_parser(name, help=f"{purpose}: --config NAME_OR_PATH and any option of the Lightning CLI")

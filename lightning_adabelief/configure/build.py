@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -12,29 +11,31 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_adabelief.configure.groups import OPTIONS, Named, named_parameters, param_groups
 from lightning_adabelief.configure.lr_schedules import check_schedule, make_schedule
-from lightning_adabelief.configure.run_length import steps_needed, trainer_of
+from lightning_adabelief.configure.run_follower import RunFollower
+from lightning_adabelief.configure.run_length import optimizer_steps, steps_needed, trainer_of
+from lightning_adabelief.configure.scaling_choice import choose_scaling, report_scaling
 from lightning_adabelief.lightning_tree import rank_zero_info, rank_zero_warn
 from lightning_adabelief.optim.adabelief import AdaBelief
 from lightning_adabelief.optim.fused import can_fuse, check_fused
-from lightning_adabelief.optim.options import check_values
+from lightning_adabelief.optim.options import as_number, check_values
 from lightning_adabelief.optim.scaling import is_share, warmup_steps
+from lightning_adabelief.suggest import suggest
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 AUTOMATICALLY_FUSED = ("cpu",)
-"""The devices on which the fused path is chosen unasked: those on which it has been run and timed."""
+"""Devices on which the fused implementation is chosen unasked: it has been run and timed there."""
 
 
 class AdaBeliefOptions(TypedDict, total=False):
-    """Those of AdaBelief's options that are passed on as they are."""
+    """Options of AdaBelief that are passed on as they are."""
 
     betas: tuple[float, float] | tuple[Tensor, Tensor]
     eps: float
     amsgrad: bool
     weight_decouple: bool
     fixed_decay: bool
-    rectify: bool
     degenerated_to_sgd: bool
     residual: Literal["updated", "previous"]
     maximize: bool
@@ -50,7 +51,8 @@ def configure_adabelief(
     weight_decay: float = 0.0,
     decay_embeddings: bool = True,
     layers: Mapping[str, Mapping[str, Any]] | None = None,
-    warmup: int | float = 0,
+    warmup: int | float | None = None,
+    rectify: bool | None = None,
     schedule: Literal["cosine", "linear", "step"] | Callable[[AdaBelief], LRScheduler] | None = None,
     schedule_interval: Literal["step", "epoch"] = "epoch",
     total_steps: int | None = None,
@@ -60,39 +62,52 @@ def configure_adabelief(
     fused: bool | None = None,
     **options: Unpack[AdaBeliefOptions],
 ) -> Any:
-    """Make what a ``configure_optimizers`` returns: AdaBelief, and its schedule if one is asked for.
+    """Make what a ``configure_optimizers`` returns: AdaBelief, and a learning-rate schedule if one is asked for.
 
-    - Its parameters are named. Biases and the parameters of normalization layers have no weight
-      decay. The split is logged once, and is there to see as the names of the param groups:
+    - Its parameters are named. Biases, the parameters of normalization layers, all vectors and numbers,
+      tokens and position embeddings have no weight decay (the names: ``configure.weight_decay``), nor
+      does what the module or a part of it names in ``no_weight_decay()``, as timm's do. The split is
+      logged once, and is there to see as the names of the param groups:
       ``decayed``, ``undecayed`` and, where ``layers`` says so, ``encoder/decayed``; LearningRateMonitor
       logs by them.
-    - ``warmup`` may be a share of the run, in this optimizer's own steps.
+    - ``warmup`` may be a fraction of the run, in this optimizer's own steps.
+    - Rectification, which in a short run takes most of lr, or a warmup of 5 % in its place is chosen by
+      the length of the run where neither ``rectify`` nor ``warmup`` is given; one line says which, and
+      how much of lr acts on average. A resumed run has what its checkpoint has.
+    - The length of the run is counted again as each epoch begins. Where it changed, by a larger
+      ``max_epochs`` or other data, the schedule goes on from where lr stands to the new end.
+    - In a search by Lightning's ``lr_find`` or ``LearningRateFinder`` the rate tried is the rate that
+      acts: warmup and rectification are left out.
     - Frozen parameters (``requires_grad=False``) are left out. One that is unfrozen later, as by
       Lightning's BaseFinetuning, comes by ``add_param_group`` and takes part from there: it is its
       own step 1, so that its warmup and rectification begin then and last as long as the others'. Its
       options are those given with it and the optimizer's defaults; it stays one group, for
       ``BackboneFinetuning`` drives just one, and so ``weight_decay`` there is for its biases too.
-    - The fused path is taken where it serves every parameter, on devices where it has been timed (the
-      CPU, where a kernel is compiled once a machine, for some seconds), and neither ``foreach`` nor
-      ``differentiable`` is given, for a layer either. No precision plugin, gradient scaler, clipping or
-      sharding is in its way.
+    - The fused implementation of the step is taken where it serves every parameter, on devices where it
+      has been timed (the CPU, where a kernel is compiled once a machine, for some seconds), and neither
+      ``foreach`` nor ``differentiable`` is given, for a layer either. It works with every precision
+      plugin, gradient scaler, clipping and sharding.
     - A Trainer that clips gradients by value is warned of: it makes AdaBelief's steps explode.
 
     Args:
         module: A LightningModule; or any module, as one of the two networks of a GAN.
         lr: Learning rate (default: 1e-3).
         weight_decay: Of all but biases and norms (default: 0).
-        decay_embeddings: Whether ``nn.Embedding`` has weight decay (default: True).
+        decay_embeddings: Give ``nn.Embedding`` weight decay (default: True).
         layers: Options by layer: from a glob over the names of parameters to any options of AdaBelief,
             ``{"encoder.*": {"lr": 1e-4}}``. Where several globs match a parameter all apply, in order, a
-            later one winning. ``weight_decay`` here is for all but biases and norms, too.
-        warmup: An int is a number of steps; a float in (0, 1) a share of the run (default: 0, none).
+            later one winning; a tied parameter is matched by any of its names. ``weight_decay`` here
+            leaves out the same parameters, except one whose full name stands in the place of a glob.
+        warmup: An int is a number of steps; a float in (0, 1) a fraction of the run (default: None, 5 % of
+            the run where rectification would let through less than 0.9 of lr on average, otherwise none).
+        rectify: Multiply the step by RAdam's r_t, which grows from 0 to 1 (default: None, without a warmup
+            in runs long enough for it, and where the length is unknown).
         schedule: ``"cosine"`` or ``"linear"``: lr is held for the longest warmup, then lowered to 0 at the
             end of the run; ``"step"``: lr falls to a tenth after three quarters of the run; or a function
             from the optimizer to a scheduler, of torch's or Lightning's own ``ReduceLROnPlateau(optimizer,
             monitor=...)`` (``pytorch_lightning.cli``). The warmup multiplies whatever lr the schedule
             sets; resuming continues both exactly (default: None).
-        schedule_interval: Whether a scheduler made by a function counts steps or epochs (default: epochs,
+        schedule_interval: Unit that a scheduler made by a function counts, steps or epochs (default: epochs,
             as Lightning's own); those by name count steps.
         total_steps: Length of the run in this optimizer's steps, where it is not the Trainer's to know.
         steps_per_batch: Under manual optimization, how often this optimizer steps a batch: 1/5 for
@@ -100,7 +115,7 @@ def configure_adabelief(
         trainer_steps_per_batch: Under manual optimization with ``max_steps``, how often all optimizers
             together step a batch.
         trainer: The Trainer, where ``module`` is no LightningModule that knows it.
-        fused: Whether to take the fused path (default: None, where it can go).
+        fused: Take the fused implementation (default: None, where it serves every parameter).
         **options: AdaBelief's others.
 
     Returns:
@@ -120,39 +135,107 @@ def configure_adabelief(
     """
     layers = layers or {}
     _check_names(options)
-    check_values({"lr": lr, "weight_decay": weight_decay, "warmup": warmup, "total_steps": total_steps, **options})
+    given = {"lr": lr, "weight_decay": weight_decay, "total_steps": total_steps, **options}
+    check_values(given if warmup is None else {**given, "warmup": warmup})
     check_schedule(schedule, schedule_interval)
     trainer = trainer or trainer_of(module)
     trained, frozen = named_parameters(module)
     groups = param_groups(module, trained, weight_decay=weight_decay, decay_embeddings=decay_embeddings, layers=layers)
-    warmups = [warmup, *(of["warmup"] for of in layers.values() if "warmup" in of)]
-    shares = [value for value in warmups if is_share(value)]
-    if total_steps is None and (shares or isinstance(schedule, str)):
-        needed_for = f"warmup={shares[0]}" if shares else f"schedule={schedule!r}"
+
+    warmups = [warmup or 0, *(of["warmup"] for of in layers.values() if "warmup" in of)]
+    fractions = [value for value in warmups if is_share(value)]
+    counted_by_trainer = total_steps is None
+    if total_steps is None and (fractions or isinstance(schedule, str)):
+        needed_for = f"warmup={fractions[0]}" if fractions else f"schedule={schedule!r}"
         total_steps = steps_needed(needed_for, trainer, steps_per_batch, trainer_steps_per_batch)
-    if fused is None:
-        asked_for = any(_asks_for_a_path(some) for some in (options, *layers.values()))
-        fused = None if asked_for else _can_go_fused(trained, trainer) or None
-    elif fused:
-        for _, param in trained:
-            check_fused(param)
+    run_steps = total_steps or _count_if_known(trainer, steps_per_batch, trainer_steps_per_batch)
+
+    beta2 = float(as_number(options.get("betas", (0.9, 0.999))[1]))
+    scaling = choose_scaling(rectify, warmup, total_steps=run_steps, beta2=beta2)
+    if run_steps is not None and _scaling_is_of_this_run(trainer):
+        chosen_by_user = rectify is not None or warmup is not None
+        report_scaling(scaling, chosen_by_user=chosen_by_user, total_steps=run_steps, beta2=beta2)
+    warmups[0] = scaling.warmup
+    if is_share(scaling.warmup):
+        total_steps = run_steps
+
     optimizer = AdaBelief(
-        groups, lr=lr, weight_decay=weight_decay, warmup=warmup, total_steps=total_steps, fused=fused, **options
+        groups,
+        lr=lr,
+        weight_decay=weight_decay,
+        warmup=scaling.warmup,
+        rectify=scaling.rectify,
+        total_steps=total_steps,
+        fused=_choose_fused(fused, trained, trainer, [options, *layers.values()]),
+        **options,
     )
     optimizer.late_names = {param: name for name, param in frozen}
     optimizer.register_load_state_dict_post_hook(_unfreeze_late_parameters)
     warn_of_clipping_by_value(trainer)
-    _tell(optimizer, frozen)
-    if schedule is None:
-        return optimizer
-    if isinstance(schedule, str):
-        assert total_steps is not None
+    _log_groups(optimizer, frozen)
+    counts_steps = trainer is not None and counted_by_trainer and total_steps is not None
+    configured: Any = optimizer
+    named_scheduler = None
+    if schedule is not None:
         longest = max(warmup_steps(value, total_steps) for value in warmups)
-        scheduler = make_schedule(schedule, optimizer, longest, total_steps)
-        schedule_interval = "step"
+        configured = _add_schedule(optimizer, schedule, schedule_interval, longest, total_steps, counts_steps)
+        named_scheduler = configured["lr_scheduler"]["scheduler"] if isinstance(schedule, str) else None
+    if trainer is not None:
+        RunFollower(
+            optimizer,
+            trainer,
+            scheduler=named_scheduler,
+            counts_steps=counts_steps,
+            steps_per_batch=steps_per_batch,
+            trainer_steps_per_batch=trainer_steps_per_batch,
+        )
+    return configured
+
+
+def _count_if_known(trainer: Any, steps_per_batch: float | None, trainer_steps_per_batch: float | None) -> int | None:
+    """Count the run's steps; None where their number can't be known, or there is none."""
+    if trainer is None:
+        return None
+    try:
+        return optimizer_steps(trainer, steps_per_batch, trainer_steps_per_batch) or None
+    except ValueError:
+        return None
+
+
+def _scaling_is_of_this_run(trainer: Any) -> bool:
+    """Return False where a checkpoint's options replace those given here, or the run is a trial of a few batches."""
+    return trainer is None or (trainer.ckpt_path is None and not trainer.fast_dev_run)
+
+
+def _choose_fused(fused: bool | None, trained: Named, trainer: Any, options: list[Mapping[str, Any]]) -> bool | None:
+    """Return the option ``fused``: as given, once it is known to serve; else True where it can be taken unasked."""
+    if fused:
+        for _, param in trained:
+            check_fused(param)
+    if fused is not None:
+        return fused
+    if any(_chooses_implementation(some) for some in options):
+        return None
+    return _can_be_fused(trained, trainer) or None
+
+
+def _add_schedule(
+    optimizer: AdaBelief,
+    schedule: str | Callable[[AdaBelief], LRScheduler],
+    interval: str,
+    longest_warmup: float,
+    total_steps: int | None,
+    follows_run: bool,
+) -> dict[str, Any]:
+    """Return Lightning's dictionary of the optimizer and its learning-rate schedule."""
+    scheduler: Any
+    if isinstance(schedule, str):
+        assert total_steps is not None, "counted when the schedule was seen to need it"
+        scheduler = make_schedule(schedule, optimizer, longest_warmup, total_steps, follows_run)
+        interval = "step"
     else:
         scheduler = schedule(optimizer)
-    config = {"scheduler": scheduler, "interval": schedule_interval}
+    config = {"scheduler": scheduler, "interval": interval}
     if hasattr(scheduler, "monitor"):  # Lightning's own ReduceLROnPlateau
         config["monitor"] = scheduler.monitor
     return {"optimizer": optimizer, "lr_scheduler": config}
@@ -162,29 +245,28 @@ def warn_of_clipping_by_value(trainer: Any) -> None:
     """Warn where the Trainer clips gradients by value."""
     if getattr(trainer, "gradient_clip_val", None) and trainer.gradient_clip_algorithm == "value":
         rank_zero_warn(
-            f"gradient_clip_algorithm='value' with AdaBelief: a gradient held at {trainer.gradient_clip_val} agrees "
-            "with itself ever more, its s_t goes to 0, and the step explodes. Clip by norm: "
+            f"gradient_clip_algorithm='value' with AdaBelief: a gradient held at {trainer.gradient_clip_val} no longer "
+            "changes, its s_t goes to 0, and the step explodes. Clip by norm: "
             "Trainer(gradient_clip_algorithm='norm')"
         )
 
 
 def _check_names(options: Mapping[str, Any]) -> None:
     """Check that the remaining options are AdaBelief's."""
-    known = set(inspect.signature(configure_adabelief).parameters) | OPTIONS
+    known = (set(inspect.signature(configure_adabelief).parameters) | OPTIONS) - {"options"}
     for option in options:
         if option not in OPTIONS:
-            near = " or ".join(difflib.get_close_matches(option, known - {"options"}, n=2, cutoff=0))
-            raise TypeError(f"configure_adabelief has no option {option!r}. Did you mean {near}?")
+            raise TypeError(f"configure_adabelief has no option {option!r}. {suggest(option, sorted(known))}")
 
 
-def _asks_for_a_path(options: Mapping[str, Any]) -> bool:
-    """Whether options leave the choice of the path open no more."""
+def _chooses_implementation(options: Mapping[str, Any]) -> bool:
+    """Return True if options choose between the implementations of the step."""
     chosen = options.get("foreach") is not None or options.get("fused") is not None
     return chosen or bool(options.get("differentiable"))
 
 
-def _can_go_fused(named: Named, trainer: Any) -> bool:
-    """Whether to take the fused path unasked: parameters are where they will be trained, and it serves them."""
+def _can_be_fused(named: Named, trainer: Any) -> bool:
+    """Return True if all parameters are where they will be trained, and the fused implementation serves them."""
     devices = {param.device.type for _, param in named}
     if trainer is not None and devices != {trainer.strategy.root_device.type}:  # to be moved, or offloaded
         return False
@@ -192,15 +274,15 @@ def _can_go_fused(named: Named, trainer: Any) -> bool:
 
 
 def _unfreeze_late_parameters(optimizer: Any) -> None:
-    """Unfreeze what a checkpoint's optimizer had taken up: on resuming, BaseFinetuning leaves it frozen."""
+    """Unfreeze the parameters of groups that a checkpoint added: on resuming, BaseFinetuning leaves them frozen."""
     for group in optimizer.param_groups:
         for param in group["params"]:
             if param in optimizer.late_names:
                 param.requires_grad_(True)
 
 
-def _tell(optimizer: AdaBelief, frozen: Named) -> None:
-    """Log the split, in one line, where there is one."""
+def _log_groups(optimizer: AdaBelief, frozen: Named) -> None:
+    """Log the param groups in one line, if there are several or some parameters are frozen."""
     named = {group["name"]: group["params"] for group in optimizer.param_groups if "name" in group}
     if frozen:
         named["frozen, left out"] = [param for _, param in frozen]

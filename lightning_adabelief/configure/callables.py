@@ -1,4 +1,4 @@
-"""Optimizers that a config or a caller describes (``OptimizerCallable``), built with a warmup by share of the run."""
+"""Optimizers that a config or a caller describes (``OptimizerCallable``), built with the run's length at hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lightning_adabelief.configure.build import warn_of_clipping_by_value
+from lightning_adabelief.configure.configured import ConfiguredAdaBelief
 from lightning_adabelief.configure.groups import named_parameters
+from lightning_adabelief.configure.run_follower import RunFollower
 from lightning_adabelief.configure.run_length import steps_needed, trainer_of
 from lightning_adabelief.optim.adabelief import AdaBelief
 from lightning_adabelief.optim.run_length import run_length
@@ -22,8 +24,8 @@ def build_optimizer(
     trainer: Any = None,
     steps_per_batch: float | None = None,
     trainer_steps_per_batch: float | None = None,
-) -> Optimizer:
-    """Call an ``OptimizerCallable`` on a module's parameters, so that AdaBelief's warmup may be a share of the run.
+) -> Any:
+    """Call an ``OptimizerCallable`` on a module's parameters, so that AdaBelief's warmup may be a fraction of the run.
 
     What a config says is built as it says: the parameters are one group, biases and norms with it. They
     are named, except where some are frozen: torch's optimizers then take those unfrozen later, which
@@ -39,10 +41,10 @@ def build_optimizer(
             together step a batch.
 
     Returns:
-        The optimizer.
+        The optimizer; of a :class:`ConfiguredAdaBelief` with a schedule, Lightning's dictionary of both.
 
     Raises:
-        ValueError: If AdaBelief's warmup is a share and the length of the run can't be known.
+        ValueError: If AdaBelief's warmup is a fraction and the length of the run can't be known.
 
     Example::
 
@@ -55,8 +57,26 @@ def build_optimizer(
     trainer = trainer or trainer_of(module)
     trained, frozen = named_parameters(module)
     params = [param for _, param in trained] if frozen else trained
-    with run_length(lambda warmup: steps_needed(f"warmup={warmup}", trainer, steps_per_batch, trainer_steps_per_batch)):
+    counted = False
+
+    def count_steps(warmup: float) -> int:
+        nonlocal counted
+        counted = True
+        return steps_needed(f"warmup={warmup}", trainer, steps_per_batch, trainer_steps_per_batch)
+
+    with run_length(count_steps):
         built = optimizer(params)
+    if isinstance(built, ConfiguredAdaBelief):
+        counting = {"steps_per_batch": steps_per_batch, "trainer_steps_per_batch": trainer_steps_per_batch}
+        return built.configure(module, trainer, **counting)
     if isinstance(built, AdaBelief):
         warn_of_clipping_by_value(trainer)
+        if trainer is not None:
+            RunFollower(
+                built,
+                trainer,
+                counts_steps=counted,
+                steps_per_batch=steps_per_batch,
+                trainer_steps_per_batch=trainer_steps_per_batch,
+            )
     return built

@@ -1,27 +1,35 @@
-"""A module's parameters, named and sorted into param groups: which are decayed, which have options of their own."""
+"""A module's parameters, named and sorted into param groups by weight decay and by options of their own."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from lightning_adabelief.configure.weight_decay import undecayed_parameters
 from lightning_adabelief.optim.adabelief import AdaBelief
-from lightning_adabelief.optim.names import plain_name
+from lightning_adabelief.optim.names import parameter_names, plain_name
 from lightning_adabelief.optim.options import check_values
+from lightning_adabelief.suggest import suggest
 
-NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
-NORM_NAME = re.compile(r"norm(\dd)?$", re.IGNORECASE)  # a norm of the user's own, such as LlamaRMSNorm
-EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 OPTIONS = frozenset(inspect.signature(AdaBelief).parameters) - {"params", "print_change_log"}
+"""The names of AdaBelief's options, each of which a param group may set."""
 
 Named = list[tuple[str, Tensor]]
 Layers = Mapping[str, Mapping[str, Any]]
+
+
+class _GroupKey(NamedTuple):
+    """Properties that a group's parameters share; those that differ in one are in different groups."""
+
+    globs: tuple[str, ...]
+    """The globs of ``layers`` that match."""
+    decay: str
+    """``"decayed"`` or ``"undecayed"``; empty where nothing would be decayed anyway."""
 
 
 def named_parameters(module: nn.Module) -> tuple[Named, Named]:
@@ -31,7 +39,7 @@ def named_parameters(module: nn.Module) -> tuple[Named, Named]:
         module: Any module.
 
     Returns:
-        Those that are trained, and those that are frozen (``requires_grad=False``).
+        The parameters that are trained, and those that are frozen (``requires_grad=False``).
 
     Raises:
         ValueError: If none is trained.
@@ -52,50 +60,47 @@ def param_groups(
     Args:
         module: The module.
         named: Its trained parameters (:func:`named_parameters`).
-        weight_decay: What parameters that ``layers`` says nothing of are decayed with.
+        weight_decay: The weight decay of parameters for which ``layers`` gives none.
         decay_embeddings: Whether embeddings are decayed.
-        layers: From a glob over parameters' names to options; where several match, all apply, later
-            ones winning.
+        layers: Options by glob over the names of parameters, of a tied one over all its names; where
+            several globs match, all apply, a later one winning. ``weight_decay`` is not for parameters
+            that are left undecayed (:func:`undecayed_parameters`), unless one's full name stands in the
+            place of the glob.
 
     Returns:
-        The groups, each with a unique ``name``, those that no glob matches first; where there is just
-        one, without a name.
+        The groups, each with a unique ``name``: first those that no glob matches. A single group has no
+        name.
 
     Raises:
         ValueError: If a glob matches no trained parameter, or an option is none of AdaBelief's.
     """
-    _check_layers(layers, [name for name, _ in named])
-    undecayed = _undecayed(module, decay_embeddings)
-    groups: dict[tuple[tuple[str, ...], str], dict[str, Any]] = {}
+    names_of = parameter_names(module)
+    _check_layers(layers, [name for _, param in named for name in names_of[param]])
+    undecayed = undecayed_parameters(module, decay_embeddings)
+    groups: dict[_GroupKey, dict[str, Any]] = {}
     for name, param in named:
-        globs = tuple(glob for glob in layers if fnmatchcase(name, glob))
+        globs = tuple(glob for glob in layers if any(fnmatchcase(own, glob) for own in names_of[param]))
         options = {option: value for glob in globs for option, value in layers[glob].items()}
-        split = ""
+        asked_for = any(glob in names_of[param] and "weight_decay" in layers[glob] for glob in globs)
+        decay = ""
         if options.get("weight_decay", weight_decay) > 0:
-            split = "undecayed" if id(param) in undecayed else "decayed"
-        if split == "undecayed":
+            decay = "undecayed" if param in undecayed and not asked_for else "decayed"
+        if decay == "undecayed":
             options["weight_decay"] = 0.0
-        groups.setdefault((globs, split), {"params": [], **options})["params"].append((name, param))
-    ordered = [groups[key] for key in sorted(groups, key=lambda key: [list(layers).index(glob) for glob in key[0]])]
-    if len(groups) > 1:
-        keys = {id(group): key for key, group in groups.items()}
-        for name, group in zip(_unique(_label(*keys[id(group)]) for group in ordered), ordered, strict=True):
-            group["name"] = name
-    return ordered
+        group = groups.setdefault(_GroupKey(globs, decay), {"params": [], **options})
+        group["params"].append((name, param))
 
-
-def _undecayed(module: nn.Module, decay_embeddings: bool) -> set[int]:
-    """The ids of biases and of the parameters of norms, and on request of embeddings; a tied one's by any owner."""
-    kinds = NORMS if decay_embeddings else NORMS + EMBEDDINGS
-    return {
-        id(param)
-        for owner in module.modules()
-        for name, param in owner.named_parameters(recurse=False)
-        if "bias" in name.split("_") or isinstance(owner, kinds) or NORM_NAME.search(type(owner).__name__)
-    }
+    glob_order = {glob: place for place, glob in enumerate(layers)}
+    ordered = sorted(groups, key=lambda key: [glob_order[glob] for glob in key.globs])
+    if len(ordered) > 1:
+        names = _make_unique([_name_group(key) for key in ordered])
+        for key, name in zip(ordered, names, strict=True):
+            groups[key]["name"] = name
+    return [groups[key] for key in ordered]
 
 
 def _check_layers(layers: Layers, names: list[str]) -> None:
+    """Raise ValueError unless each glob matches a trained parameter and names options of AdaBelief."""
     if not isinstance(layers, Mapping):
         raise ValueError(
             f"layers is {layers!r:.80}. It goes from globs to options: layers={{'encoder.*': {{'lr': 1e-4}}}}"
@@ -107,37 +112,33 @@ def _check_layers(layers: Layers, names: list[str]) -> None:
                 f"layers={{{glob!r}: {{'lr': 1e-4}}}}"
             )
         if not any(fnmatchcase(name, glob) for name in names):
-            near = difflib.get_close_matches(glob, names, n=3, cutoff=0)
             raise ValueError(
-                f"layers[{glob!r}] matches no parameter that is trained. There are names like {', '.join(near)}; one "
-                "that is frozen gets its options when it is unfrozen (unfreeze_and_add_param_group)"
+                f"layers[{glob!r}] matches no parameter that is trained. {suggest(glob, names)} A parameter that is "
+                "frozen gets its options when it is unfrozen (unfreeze_and_add_param_group)"
             )
         for option in options:
             if option not in OPTIONS:
-                near = difflib.get_close_matches(option, OPTIONS, n=2, cutoff=0)
-                raise ValueError(
-                    f"layers[{glob!r}] has {option!r}, which is no option of AdaBelief. Did you mean "
-                    f"{' or '.join(near)}?"
-                )
+                remedy = suggest(option, sorted(OPTIONS))
+                raise ValueError(f"layers[{glob!r}] has {option!r}, which is no option of AdaBelief. {remedy}")
         try:
             check_values(options)
         except ValueError as error:
             raise ValueError(f"layers[{glob!r}]: {error}") from None
 
 
-def _label(globs: tuple[str, ...], split: str) -> str:
-    """A group's name, of signs that every logger takes: ``encoder/decayed``."""
-    layers = "+".join(re.sub(r"[^\w.]+", "-", glob).strip("-._") or "all" for glob in globs).replace("+", "-and-")
-    return "/".join(part for part in (layers, split) if part) or "other"
+def _name_group(key: _GroupKey) -> str:
+    """Return a group's name in characters that every logger takes: ``encoder/decayed``."""
+    parts = [re.sub(r"[^\w.]+", "-", glob).strip("-._") or "all" for glob in key.globs]
+    return "/".join(part for part in ("-and-".join(parts), key.decay) if part) or "other"
 
 
-def _unique(labels: Iterable[str]) -> list[str]:
-    """The labels, with a number behind one that came before."""
+def _make_unique(names: list[str]) -> list[str]:
+    """Return the names, each that came before with a number behind it."""
     unique: list[str] = []
-    for label in labels:
-        candidate, number = label, 1
+    for name in names:
+        candidate, number = name, 1
         while candidate in unique:
             number += 1
-            candidate = f"{label}-{number}"
+            candidate = f"{name}-{number}"
         unique.append(candidate)
     return unique

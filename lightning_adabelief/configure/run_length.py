@@ -1,4 +1,4 @@
-"""How many steps an optimizer will take in a run of the Trainer."""
+"""Count the steps that an optimizer will take in a run of the Trainer."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ def optimizer_steps(
     trainer: Any, steps_per_batch: float | None = None, trainer_steps_per_batch: float | None = None
 ) -> int:
     """Count the steps that an optimizer will take in the Trainer's whole run, epochs before a resume included.
+
+    Epochs of an earlier ``fit`` of the same Trainer are not: a second one makes a new optimizer.
 
     Under automatic optimization it is the Trainer's own estimate, which knows accumulation, devices,
     ``max_epochs`` and ``max_steps``. Under manual optimization the Trainer does not know when an
@@ -38,33 +40,49 @@ def optimizer_steps(
         # a GAN whose critic steps with each batch, and its generator with every fifth
         optimizer_steps(self.trainer, steps_per_batch=1 / 5, trainer_steps_per_batch=1 + 1 / 5)
     """
-    if trainer.lightning_module.automatic_optimization:
-        if steps_per_batch is not None:
-            raise ValueError(
-                f"steps_per_batch={steps_per_batch} under automatic optimization: there the Trainer knows when the "
-                "optimizer steps. Leave it out"
-            )
-        return math.ceil(_finite(trainer, min(_steps_of_epochs(trainer), _limit(trainer.max_steps))))
-    if steps_per_batch is None:
+    if trainer.lightning_module.automatic_optimization and steps_per_batch is not None:
         raise ValueError(
-            "The length of the run is needed under manual optimization, where the Trainer can't know how often this "
-            "optimizer steps. Give steps_per_batch (1/5 for every fifth batch), or total_steps, or give warmup as a "
-            "number of steps"
+            f"steps_per_batch={steps_per_batch} under automatic optimization: there the Trainer knows when the "
+            "optimizer steps. Leave it out"
         )
-    batches = _steps_of_epochs(trainer)
-    if trainer.max_steps != -1 and not trainer.fast_dev_run:  # which sets it to its number of batches
-        if trainer_steps_per_batch is None:
-            raise ValueError(
-                f"max_steps={trainer.max_steps} counts the steps of all optimizers together under manual "
-                "optimization. Give trainer_steps_per_batch, how many they take a batch, or set max_epochs in its "
-                "place"
-            )
-        batches = min(batches, trainer.max_steps / trainer_steps_per_batch)
-    return math.ceil(round(_finite(trainer, batches) * steps_per_batch, 6))
+    # A second fit of one Trainer goes on from its epochs and steps, but with a new optimizer, which starts at 0;
+    # with a checkpoint the optimizer's steps are loaded too, and those of the whole run count.
+    resumed = trainer.ckpt_path is not None
+    steps = _count_steps(
+        trainer,
+        steps_per_batch,
+        trainer_steps_per_batch,
+        first_epoch=0 if resumed else trainer.current_epoch,
+        steps_before=0 if resumed else trainer.global_step,
+    )
+    return _round_up(_check_finite(trainer, steps))
+
+
+def remaining_steps(trainer: Any, steps_per_batch: float | None, trainer_steps_per_batch: float | None) -> int | None:
+    """Count the steps that an optimizer has yet to take, called while the Trainer trains on a batch.
+
+    Args:
+        trainer: The Trainer.
+        steps_per_batch: See :func:`optimizer_steps`.
+        trainer_steps_per_batch: See :func:`optimizer_steps`.
+
+    Returns:
+        The number of steps, with that of this batch; None where it can't be known.
+    """
+    epoch, batch = trainer.current_epoch, trainer.fit_loop.batch_idx
+    steps = _count_steps(
+        trainer,
+        steps_per_batch,
+        trainer_steps_per_batch,
+        first_epoch=epoch,
+        batches_before=batch,
+        steps_before=trainer.global_step,
+    )
+    return _round_up(steps) if math.isfinite(steps) else None
 
 
 def trainer_of(module: nn.Module) -> Any:
-    """The Trainer of a LightningModule; None for any other module, and outside of a Trainer."""
+    """Return the Trainer of a LightningModule; None for any other module, and outside of a Trainer."""
     try:
         return module.trainer
     except (AttributeError, RuntimeError):
@@ -74,7 +92,7 @@ def trainer_of(module: nn.Module) -> Any:
 def steps_needed(
     needed_for: str, trainer: Any, steps_per_batch: float | None, trainer_steps_per_batch: float | None
 ) -> int:
-    """Count the run's steps, 1 for a run of none, or say what they are needed for."""
+    """Count the run's steps, 1 for a run of none; raise a ValueError that says what they are needed for."""
     if trainer is None:
         raise ValueError(
             f"{needed_for} needs the length of the run, and there is no Trainer to know it. Call this in "
@@ -87,28 +105,67 @@ def steps_needed(
         raise ValueError(f"{needed_for}: {error}") from None
 
 
-def _steps_of_epochs(trainer: Any) -> float:
-    """Steps of all epochs; infinite where their number or that of their batches is not known."""
+def _count_steps(
+    trainer: Any,
+    steps_per_batch: float | None,
+    trainer_steps_per_batch: float | None,
+    *,
+    first_epoch: int,
+    batches_before: int = 0,
+    steps_before: int = 0,
+) -> float:
+    """Count an optimizer's steps from a batch of an epoch on; infinite where the end is not known."""
+    if trainer.lightning_module.automatic_optimization:
+        of_epochs = _steps_of_epochs(trainer, first_epoch, batches_before)
+        return of_epochs if trainer.max_steps == -1 else min(of_epochs, trainer.max_steps - steps_before)
+    if steps_per_batch is None:
+        raise ValueError(
+            "The length of the run is needed under manual optimization, where the Trainer can't know how often this "
+            "optimizer steps. Give steps_per_batch (1/5 for every fifth batch), or total_steps, or give warmup as a "
+            "number of steps"
+        )
+    batches = _steps_of_epochs(trainer, first_epoch, batches_before)
+    if trainer.max_steps != -1 and not trainer.fast_dev_run:  # which sets it to its number of batches
+        if trainer_steps_per_batch is None:
+            raise ValueError(
+                f"max_steps={trainer.max_steps} counts the steps of all optimizers together under manual "
+                "optimization. Give trainer_steps_per_batch, how many they take a batch, or set max_epochs in its "
+                "place"
+            )
+        batches = min(batches, (trainer.max_steps - steps_before) / trainer_steps_per_batch)
+    return batches * steps_per_batch
+
+
+def _steps_of_epochs(trainer: Any, first_epoch: int, batches_before: int) -> float:
+    """Count the steps from a batch of an epoch on; infinite where the number of epochs or batches is not known."""
     if trainer.max_epochs in (None, -1):
         return math.inf
     if trainer.limit_train_batches == 0:  # the Trainer then doesn't look at the data
         return 0
     if trainer.train_dataloader is None:
         trainer.fit_loop.setup_data()
-    batches, epochs = trainer.num_training_batches, max(trainer.max_epochs, 1)
+    batches = trainer.num_training_batches
     if not math.isfinite(batches):
         return math.inf
+    accumulated = [_accumulated_batches(trainer, epoch) for epoch in range(first_epoch, trainer.max_epochs)]
+    steps = sum(math.ceil(batches / of_epoch) for of_epoch in accumulated)
+    return steps - (batches_before // accumulated[0] if accumulated else 0)
+
+
+def _accumulated_batches(trainer: Any, epoch: int) -> int:
+    """Return how many batches make one step in an epoch."""
     for callback in trainer.callbacks:
         if is_a(callback, "GradientAccumulationScheduler"):
-            return sum(math.ceil(batches / callback.get_accumulate_grad_batches(epoch)) for epoch in range(epochs))
-    return math.ceil(batches / trainer.accumulate_grad_batches) * epochs
+            return callback.get_accumulate_grad_batches(epoch)
+    return trainer.accumulate_grad_batches
 
 
-def _limit(max_steps: int) -> float:
-    return math.inf if max_steps == -1 else max_steps
+def _round_up(steps: float) -> int:
+    """Round up, except for what multiplying by a fraction such as 1/3 added."""
+    return math.ceil(round(steps, 6))
 
 
-def _finite(trainer: Any, steps: float) -> float:
+def _check_finite(trainer: Any, steps: float) -> float:
     if math.isfinite(steps):
         return steps
     if trainer.max_epochs not in (None, -1):

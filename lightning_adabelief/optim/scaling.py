@@ -114,6 +114,35 @@ def _sqrt(x: Scalar) -> Scalar:
     return x.sqrt() if isinstance(x, Tensor) else math.sqrt(x)
 
 
+MAX_SAMPLED_STEPS = 100_000
+"""The most steps of a run that :func:`mean_step_factor` looks at; a longer one is sampled evenly."""
+
+
+def mean_step_factor(total_steps: int, *, beta2: float = 0.999, rectify: bool = True, warmup: int | float = 0) -> float:
+    """Return the mean, over a run, of the factor by which warmup and rectification scale the learning rate.
+
+    A step on which r_t is undefined counts as 0, though the optimizer may take one of SGD there.
+
+    Args:
+        total_steps: Length of the run in optimizer steps, 1 or more.
+        beta2: Decay rate of s_t, in [0, 1).
+        rectify: Multiply by r_t (:func:`rectification`).
+        warmup: An int is a number of steps; a float in (0, 1) a fraction of ``total_steps``.
+
+    Returns:
+        A number in [0, 1]: 1.0 where neither scales a step.
+
+    Example:
+        >>> round(mean_step_factor(1000), 2)
+        0.44
+    """
+    steps = torch.linspace(1, total_steps, min(total_steps, MAX_SAMPLED_STEPS), dtype=torch.float64)
+    factor = torch.ones_like(steps) * warmup_factor(steps, warmup, total_steps)
+    if rectify:
+        factor = factor * rectification(steps, beta2)
+    return factor.mean().item()
+
+
 class StepScale(NamedTuple):
     """The scalars of one step: ``param -= step_size * exp_avg / (sqrt(s) * root_scale + eps)``.
 

@@ -1,15 +1,25 @@
 """The statistics against their definitions, computed directly in float64."""
 
+import importlib
 import math
+import sys
 
 import numpy as np
 import pytest
 import torch
 
-from lightning_adabelief import AdaBelief
-from lightning_adabelief.beliefs.elementwise import belief_scale, effective_step_size, elementwise, eps_share
-from lightning_adabelief.beliefs.elementwise import step_gain_over_adam as _step_gain_over_adam
-from lightning_adabelief.beliefs.layers import LAYER_STATISTICS, SAMPLE, layer_statistics, model_statistics
+from lightning_adabelief import AdaBelief, beliefs
+from lightning_adabelief.beliefs.elementwise import (
+    WeightBeliefs,
+    belief_scale,
+    effective_step_size,
+    eps_share,
+    step_gain_over_adam,
+    weight_beliefs,
+)
+from lightning_adabelief.beliefs.layers import SAMPLE
+from lightning_adabelief.beliefs.measure import add_up, measure_columns, to_statistics
+from lightning_adabelief.beliefs.statistic import BY_NAME, STATE_STATISTICS
 from lightning_adabelief.optim.scaling import rectification
 from tests.optim.reference import gradients, run
 
@@ -57,18 +67,26 @@ def directly(param, grad, state, group, steps):
         "update_to_weight": np.linalg.norm(update) / np.linalg.norm(weight),
         "grad_norm": np.linalg.norm(grad.double().numpy()),
         "update_norm": np.linalg.norm(update),
+        "grad_momentum_cosine": cosine(
+            grad.double().numpy(), (m - (1 - b1) * grad.double().numpy()) / b1 if b1 else 0 * m
+        ),
     }
+
+
+def cosine(x, y):
+    norms = np.linalg.norm(x) * np.linalg.norm(y)
+    return (x * y).sum() / norms if norms else math.nan
 
 
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES.keys())
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 def test_layer_statistics_are_their_definitions(options, dtype):
     param, state, group = trained(dtype=dtype, **options)
-    measured = layer_statistics([(param, state, group)])
+    (measured,) = to_statistics(measure_columns([(param, state, group)]))
     expected = directly(param, param.grad, state, group, 60)
-    for name in LAYER_STATISTICS:
-        assert measured[name].dtype == torch.float64 and measured[name].shape == (1,)
-        assert measured[name].item() == pytest.approx(expected[name], rel=1e-5), name
+    assert expected.keys() == {row.name for row in STATE_STATISTICS}
+    for name, value in expected.items():
+        assert measured[name] == pytest.approx(value, rel=1e-5, nan_ok=True), name
 
 
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES.keys())
@@ -76,14 +94,17 @@ def test_the_update_is_what_the_optimizer_did(options):
     options = options | dict(weight_decay=0.0)
     before, _, _ = trained(59, **options)
     after, state, group = trained(60, **options)
-    torch.testing.assert_close(elementwise(after, state, group)["update"], (before - after).detach(), rtol=1e-9, atol=0)
+    weights = weight_beliefs(after, state, group)
+    update = effective_step_size(weights) * weights.trend
+    torch.testing.assert_close(update, (before - after).detach(), rtol=1e-9, atol=0)
 
 
 def test_in_a_step_of_sgd_the_effective_step_size_is_lr_and_in_none_it_is_0():
     _, state, group = trained(3)
     for degenerated_to_sgd, expected in ((True, 0.01), (False, 0.0)):
         scale = belief_scale(state, group | dict(degenerated_to_sgd=degenerated_to_sgd))
-        assert effective_step_size(torch.rand(4), scale).tolist() == pytest.approx([expected] * 4)
+        weights = WeightBeliefs(torch.rand(4), torch.rand(4), torch.rand(4), scale)
+        assert effective_step_size(weights).tolist() == pytest.approx([expected] * 4)
 
 
 def test_gain_over_adam_is_large_where_gradients_agree_and_one_where_they_are_noise():
@@ -93,23 +114,24 @@ def test_gain_over_adam_is_large_where_gradients_agree_and_one_where_they_are_no
     for grads in (noise, agreeing):
         (param,), optimizer = run(lambda p: AdaBelief(p), grads, [torch.zeros(1000).double()])
         layer = (param, optimizer.state[param], optimizer.param_groups[0])
-        gains.append(layer_statistics([layer])["step_gain_over_adam"].item())
+        gains.append(to_statistics(measure_columns([layer]))[0]["step_gain_over_adam"])
     assert gains[0] == pytest.approx(1, abs=0.05)
     assert gains[1] > 10
 
 
 def test_gain_and_eps_share_are_defined_where_state_is_zero():
     zero, one = torch.zeros(1), torch.ones(1)
-    assert _step_gain_over_adam(zero, zero) == 1
-    assert _step_gain_over_adam(one, zero) == math.inf
     _, state, group = trained(1)
-    assert eps_share(zero, belief_scale(state, group | dict(eps=0.0))) == 0
+    scale = belief_scale(state, group | dict(eps=0.0))
+    assert step_gain_over_adam(WeightBeliefs(zero, zero, zero, scale)) == 1
+    assert step_gain_over_adam(WeightBeliefs(one, zero, zero, scale)) == math.inf
+    assert eps_share(WeightBeliefs(one, zero, zero, scale)) == 0
 
 
 def test_eps_share_is_one_for_a_weight_without_gradient_and_small_for_one_with():
     grads = [[torch.tensor([0.0, (-1.0) ** t]).double()] for t in range(200)]
     (param,), optimizer = run(lambda p: AdaBelief(p, eps=1e-8), grads, [torch.ones(2).double()])
-    share = elementwise(param, optimizer.state[param], optimizer.param_groups[0])["eps_share"]
+    share = eps_share(weight_beliefs(param, optimizer.state[param], optimizer.param_groups[0]))
     assert share[0] == pytest.approx(1) and share[1] < 1e-4
 
 
@@ -118,27 +140,37 @@ def test_complex_parameters_are_pairs_of_real_numbers():
     optimizer = AdaBelief([param])
     param.grad = torch.full((3,), 3 + 4j, dtype=torch.complex64)
     optimizer.step()
-    measured = layer_statistics([(param, optimizer.state[param], optimizer.param_groups[0])])
-    assert measured["grad_norm"].item() == pytest.approx(5 * math.sqrt(3))
+    (measured,) = to_statistics(measure_columns([(param, optimizer.state[param], optimizer.param_groups[0])]))
+    assert measured["grad_norm"] == pytest.approx(5 * math.sqrt(3))
 
 
-def test_the_model_is_summed_up_over_weights_not_layers():
-    layers = {name: torch.tensor([1.0, 3.0]) for name in (*LAYER_STATISTICS, "weight_norm", "silent_share")}
-    model = model_statistics(layers, sizes=torch.tensor([30, 10]))
-    assert model["s_t"] == model["eps_share"] == 1.5
-    assert model["effective_step_size"] == model["step_gain_over_adam"] == 1
-    assert model["grad_norm"] == model["update_norm"] == pytest.approx(math.sqrt(10))
-    assert model["update_to_weight"] == pytest.approx(1)
+def test_layers_together_have_the_statistics_of_all_their_weights():
+    layers = [trained(eps=eps) for eps in (1e-4, 1e-16)]
+    columns = measure_columns(layers)
+    (model,) = to_statistics(add_up(columns, [0, 1]))
+    first, second = to_statistics(columns)
+    for name in ("s_t", "eps_share"):
+        assert model[name] == pytest.approx((first[name] + second[name]) / 2)
+    for name in ("grad_norm", "update_norm", "weight_norm"):
+        assert model[name] == pytest.approx(math.hypot(first[name], second[name]))
+    assert model["update_to_weight"] == pytest.approx(model["update_norm"] / model["weight_norm"])
+
+
+def test_the_median_of_layers_counts_each_weight():
+    sizes = {"size": torch.tensor([30.0, 10.0]).double(), "effective_step_size": torch.tensor([1.0, 3.0]).double()}
+    assert add_up(sizes, [0, 1])["effective_step_size"].item() == 1
+    assert add_up(sizes | {"size": torch.tensor([10.0, 30.0]).double()}, [0, 1])["effective_step_size"].item() == 3
 
 
 def test_many_layers_at_once_are_measured_as_each_alone():
     options = [dict(rectify=False), dict(amsgrad=True), dict(eps=1e-4, warmup=50), dict()]
     layers = [trained(steps=3 if not i % 2 else 40, **each) for i, each in enumerate(options)]
     layers += [trained(dtype=torch.float32), trained(dtype=torch.bfloat16)]
-    together = layer_statistics(layers)
+    together = to_statistics(measure_columns(layers))
     for i, layer in enumerate(layers):
-        for name, value in layer_statistics([layer]).items():
-            assert together[name][i].item() == pytest.approx(value.item(), rel=1e-6), (i, name)
+        (alone,) = to_statistics(measure_columns([layer]))
+        assert alone.keys() >= {row.name for row in STATE_STATISTICS}
+        assert together[i] == pytest.approx(alone, rel=1e-5), i
 
 
 def test_of_a_large_layer_sums_are_exact_and_medians_are_close():
@@ -149,10 +181,95 @@ def test_of_a_large_layer_sums_are_exact_and_medians_are_close():
         param.grad = torch.randn_like(param) * torch.tensor([0.01] + [1.0] * 8).reshape(3, 3)
         optimizer.step()
     layer = (param, optimizer.state[param], optimizer.param_groups[0])
-    measured, values = layer_statistics([layer]), elementwise(*layer)
+    (measured,), weights = to_statistics(measure_columns([layer])), weight_beliefs(*layer)
+    update = effective_step_size(weights) * weights.trend
     # to the rounding of a sum of 900,000 float32
-    assert measured["s_t"].item() == pytest.approx(values["s_t"].double().mean().item(), rel=1e-4)
-    assert measured["update_norm"].item() == pytest.approx(values["update"].double().norm().item(), rel=1e-4)
+    assert measured["s_t"] == pytest.approx(weights.belief.double().mean().item(), rel=1e-4)
+    assert measured["update_norm"] == pytest.approx(update.double().norm().item(), rel=1e-4)
     for name in ("effective_step_size", "step_gain_over_adam"):
-        rank = (values[name] <= measured[name].item()).double().mean()
+        rank = (BY_NAME[name].of_weights(weights) <= measured[name]).double().mean()
         assert rank == pytest.approx(0.5, abs=3 * 0.5 / math.sqrt(SAMPLE)), name
+
+
+def test_measure_returns_what_the_layers_have_by_the_models_names():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 1))
+    optimizer = AdaBelief(model.parameters(), warmup=10)
+    for _ in range(5):
+        optimizer.zero_grad()
+        model(torch.randn(8, 4)).square().mean().backward()
+        optimizer.step()
+    measured = beliefs.measure(optimizer, model)
+    assert list(measured.layers) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    group = optimizer.param_groups[0]
+    (weight,) = to_statistics(measure_columns([(model[0].weight, optimizer.state[model[0].weight], group)]))
+    assert measured.layers["0.weight"] == pytest.approx(weight)
+    norms = [values["grad_norm"] for values in measured.layers.values()]
+    assert measured.model["grad_norm"] == pytest.approx(math.hypot(*norms))
+    assert measured.groups == {"pg1": {"rectification": 0.0, "warmup": 0.5}}
+
+
+def test_measure_reads_an_adam_without_what_it_does_not_have():
+    model = torch.nn.Linear(4, 1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.randn(8, 4)).square().mean().backward()
+    optimizer.step()
+    measured = beliefs.measure(optimizer, model)
+    assert measured.model.keys() >= {"s_t", "step_gain_over_adam"} and "eps_share" not in measured.model
+    assert measured.groups == {}
+
+
+def test_measure_before_the_first_step_is_empty_and_refuses_other_optimizers():
+    model = torch.nn.Linear(4, 1)
+    assert beliefs.measure(AdaBelief(model.parameters()), model) == ({}, {}, {})
+    with pytest.raises(ValueError, match="beliefs of a SGD.*AdaBelief, Adam, AdamW"):
+        beliefs.measure(torch.optim.SGD(model.parameters()), model)
+
+
+@pytest.mark.parametrize(("old", "new"), [("belief", "elementwise"), ("statistics", "layers")])
+def test_modules_that_moved_keep_their_old_names_with_a_warning(old, new):
+    sys.modules.pop(f"lightning_adabelief.optim.{old}", None)
+    with pytest.warns(DeprecationWarning, match=f"is now lightning_adabelief.beliefs.{new}"):
+        module = importlib.import_module(f"lightning_adabelief.optim.{old}")
+    moved = vars(importlib.import_module(f"lightning_adabelief.beliefs.{new}"))
+    assert all(vars(module)[name] is moved[name] for name in ("moments", "BeliefScale"))
+
+
+def cosines(grads, **options):
+    """The statistic at each step, and the cosine of each gradient and the momentum before it, which was kept."""
+    param = torch.nn.Parameter(torch.ones_like(grads[0]))
+    optimizer = AdaBelief([param], **options)
+    measured, kept = [], []
+    for grad in grads:
+        before = optimizer.state[param]["exp_avg"].clone() if optimizer.state else torch.zeros_like(grad)
+        used = -grad if options.get("maximize") else grad
+        if not options.get("weight_decouple", True):
+            used = used + options["weight_decay"] * param.detach()
+        kept.append(cosine(used.numpy(), before.numpy()))
+        param.grad = grad.clone()
+        optimizer.step()
+        layer = (param, optimizer.state[param], optimizer.param_groups[0])
+        measured.append(to_statistics(measure_columns([layer]))[0]["grad_momentum_cosine"])
+    return measured, kept
+
+
+@pytest.mark.parametrize(
+    "options", [{}, dict(maximize=True), dict(betas=(0.5, 0.9)), dict(weight_decay=0.3, weight_decouple=False)], ids=str
+)
+def test_the_cosine_is_of_the_momentum_before_the_step(options):
+    measured, kept = cosines([torch.randn(3000) + 0.3 for _ in range(8)], **options)
+    assert math.isnan(measured[0])  # there was no momentum
+    assert measured[1:] == pytest.approx(kept[1:], abs=2e-3)
+
+
+def test_the_cosine_is_one_for_a_constant_gradient_and_near_zero_on_noise():
+    constant, _ = cosines([torch.ones(1000)] * 5)
+    assert constant[1:] == pytest.approx([1] * 4, abs=1e-5)
+    noise, _ = cosines([torch.randn(100_000) for _ in range(20)])
+    assert noise[-1] == pytest.approx(0, abs=0.02)  # m_t, which holds the gradient itself, would have 0.44
+
+
+def test_there_is_no_cosine_without_momentum():
+    without, _ = cosines([torch.randn(100) for _ in range(3)], betas=(0.0, 0.9), residual="previous")
+    assert all(map(math.isnan, without))
+    silent, _ = cosines([torch.zeros(100), torch.zeros(100), torch.randn(100)])
+    assert all(map(math.isnan, silent))

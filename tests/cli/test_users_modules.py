@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lightning_adabelief.cli.settings import read_settings
 from lightning_adabelief.cli.users_modules import import_users_modules
 
 NAMES = ("users_net", "users_other")
@@ -16,14 +17,14 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     for name in NAMES:
-        Path(f"{name}.py").write_text("")
+        Path(f"{name}.py").write_text("class Net: ...")
     yield
     for name in NAMES:
         sys.modules.pop(name, None)
 
 
 def imported(*words):
-    import_users_modules(words)
+    import_users_modules(read_settings(words).tree)
     return [name for name in NAMES if name in sys.modules]
 
 
@@ -49,15 +50,19 @@ def test_a_class_is_found_on_the_command_line_in_a_config_and_in_json(words):
     assert imported("fit", *words) == ["users_net"]
 
 
-@pytest.mark.parametrize(
-    "word", ["--config=users_net.yaml", "--ckpt_path=users_net.ckpt", "users_net.py", "users_net.YML"]
-)
-def test_a_file_that_is_not_there_is_no_class(word):
-    assert imported("fit", word) == []
+def test_the_class_of_an_optimizer_and_of_a_callback_in_a_list_are_found():
+    assert imported("fit", "--config=digits-cnn", "--model.optimizer=users_net.Net") == ["users_net"]
+    assert imported("fit", "--config=digits-cnn", "--trainer.callbacks+=users_other.Net") == [
+        "users_net",
+        "users_other",
+    ]
 
 
-def test_of_files_only_configs_are_read():
+@pytest.mark.parametrize("path", ["users_net.ckpt", "users_net.csv", "./users_net.py", "users_net"])
+def test_a_file_of_the_name_of_a_module_is_no_class(path):
+    assert imported("test", f"--ckpt_path={path}") == []
+
+
+def test_checkpoints_are_not_read():
     Path("last.ckpt").write_text("class_path: users_net.Net")
-    Path("folder.yaml").mkdir()
-    Path("binary.yaml").write_bytes(b"\xff\xfe\x00class_path: users_net.Net")
-    assert imported("fit", "--ckpt_path=last.ckpt", "--config=folder.yaml", "--config=binary.yaml") == []
+    assert imported("fit", "--ckpt_path=last.ckpt") == []

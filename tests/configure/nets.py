@@ -27,6 +27,16 @@ class Net(pl.LightningModule):
         return configure_adabelief(self, **self.options)
 
 
+class Recording(Net):
+    """Keeps the lr of each step, as the schedule set it."""
+
+    def on_train_start(self):
+        self.lrs = []
+
+    def on_before_optimizer_step(self, optimizer):
+        self.lrs.append(optimizer.param_groups[0]["lr"])
+
+
 def make_trainer(**options):
     quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
     return pl.Trainer(**{"accelerator": "cpu", **quiet, **options})

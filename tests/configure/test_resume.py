@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from lightning_adabelief import AdaBelief
 from lightning_adabelief.callbacks import ResumeReport
-from tests.configure.nets import BATCHES, DATA, Net, make_trainer
+from tests.configure.nets import BATCHES, DATA, Net, Recording, make_trainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended"),
@@ -100,11 +100,26 @@ def test_param_groups_that_differ_are_named_with_the_options_they_come_of(second
         run(Net(**second), tmp_path / "step=6.ckpt", max_epochs=2)
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "step"])
+def test_a_run_that_is_made_longer_on_resuming_has_its_schedule_laid_over_the_longer_run(schedule, tmp_path, caplog):
+    run(Net(lr=1.0, schedule=schedule, warmup=0.25), save_every=6, folder=tmp_path, max_epochs=2)
+    saved = torch.load(tmp_path / "step=6.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"][0]["lr"]
+    with caplog.at_level(logging.INFO):
+        resumed = Recording(lr=1.0, schedule=schedule, warmup=0.25)
+        trainer = run(resumed, tmp_path / "step=6.ckpt", max_epochs=4)
+    assert "laid over 24 steps" in caplog.text
+    assert len(resumed.lrs) == 18 and resumed.lrs[0] == saved and resumed.lrs[-1] > 1e-3
+    assert resumed.lrs == sorted(resumed.lrs, reverse=True)
+    end = 0.1 if schedule == "step" else 0.0
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(end, abs=1e-12)
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
-def test_a_run_that_is_made_longer_on_resuming_is_warned_of_once(schedule, tmp_path):
-    run(Net(schedule=schedule, warmup=0.5), save_every=6, folder=tmp_path, max_epochs=2)
+def test_a_longer_total_steps_given_on_resuming_is_warned_of_once(schedule, tmp_path):
+    run(Net(schedule=schedule, warmup=0.5, total_steps=12), save_every=6, folder=tmp_path, max_epochs=2)
     with pytest.warns(UserWarning, match="total_steps") as said:
-        trainer = run(Net(schedule=schedule, warmup=0.5), tmp_path / "step=6.ckpt", max_epochs=4)
+        longer = Net(schedule=schedule, warmup=0.5, total_steps=24)
+        trainer = run(longer, tmp_path / "step=6.ckpt", max_epochs=4)
     (warning,) = [str(warning.message) for warning in said if "total_steps" in str(warning.message)]
     assert "total_steps is 12 in the checkpoint and 24 in this run: lr stays 0 from step 12 on" in warning
     assert "give total_steps=24 to the first run" in warning

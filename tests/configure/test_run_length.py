@@ -42,6 +42,17 @@ def test_a_share_of_the_run_is_a_share_of_the_trainers_steps(options, steps):
     assert optimizer.param_groups[0]["total_steps"] == taken(optimizer) == steps
 
 
+@pytest.mark.parametrize("longer", [dict(max_epochs=5), dict(max_epochs=9, max_steps=25)], ids=str)
+def test_a_second_fit_counts_its_own_steps(longer):
+    trainer, data = make_trainer(max_epochs=3), DataLoader(torch.ones(24, 4).cumsum(0), batch_size=4)
+    trainer.fit(Net(warmup=0.5), data)
+    for option, value in longer.items():
+        setattr(trainer.fit_loop if option == "max_epochs" else trainer.fit_loop.epoch_loop, option, value)
+    trainer.fit(Net(warmup=0.5), data)
+    (optimizer,) = trainer.optimizers
+    assert optimizer.param_groups[0]["total_steps"] == taken(optimizer) == (12 if len(longer) == 1 else 7)
+
+
 def test_a_warmup_in_steps_needs_no_length():
     optimizer = fit(Net(warmup=5), max_epochs=-1, max_time={"seconds": 1})
     assert optimizer.param_groups[0]["total_steps"] is None and taken(optimizer) > 5

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightning_adabelief.optim.scaling import rectification, step_scale, warmup_factor
+from lightning_adabelief.optim.scaling import mean_step_factor, rectification, step_scale, warmup_factor
 
 ADAPTIVE = dict(lr=0.1, betas=(0.9, 0.999), rectify=False, degenerated_to_sgd=True)
 
@@ -56,3 +56,25 @@ def test_a_tensor_of_steps_gives_what_each_number_does(rectify, degenerated_to_s
             assert scales.step_size[i].item() == pytest.approx(expected.step_size, rel=1e-9)
             assert scales.root_scale[i].item() == pytest.approx(expected.root_scale or 0, rel=1e-9)
             assert torch.as_tensor(scales.lr).expand(len(steps))[i].item() == pytest.approx(expected.lr, rel=1e-6)
+
+
+MEAN_RECTIFICATION = [(252, 0.23), (690, 0.37), (1_000, 0.44), (2_000, 0.60), (5_000, 0.80), (10_000, 0.90)]
+
+
+@pytest.mark.parametrize(("total_steps", "mean"), MEAN_RECTIFICATION)
+def test_mean_step_factor_is_the_mean_of_r_t_over_the_run(total_steps, mean):
+    by_step = sum(rectification(step, 0.999) for step in range(1, total_steps + 1)) / total_steps
+    assert mean_step_factor(total_steps) == pytest.approx(by_step, abs=1e-9)
+    assert mean_step_factor(total_steps) == pytest.approx(mean, abs=0.006)
+
+
+def test_mean_step_factor_includes_the_warmup_and_is_1_without_either():
+    assert mean_step_factor(100, rectify=False, warmup=0) == 1.0
+    assert mean_step_factor(100, rectify=False, warmup=0.1) == pytest.approx((5.5 + 90) / 100)
+    both = sum(rectification(t, 0.99) * min(1, t / 10) for t in range(1, 101)) / 100
+    assert mean_step_factor(100, beta2=0.99, warmup=10) == pytest.approx(both, abs=1e-9)
+
+
+def test_mean_step_factor_of_a_long_run_is_sampled():
+    exact = sum(min(1.0, t / 250_000) for t in range(1, 1_000_001)) / 1_000_000
+    assert mean_step_factor(1_000_000, rectify=False, warmup=250_000) == pytest.approx(exact, abs=1e-5)

@@ -1,17 +1,18 @@
-"""Which parameters make up a layer, and which layers are measured and logged."""
+"""The choice of layers: which parameters make one up, and which are measured and logged."""
 
 from __future__ import annotations
 
-import difflib
+from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from lightning_adabelief.callbacks.belief_monitor.tracker import WatchedOptimizer
+from lightning_adabelief.callbacks.belief_monitor.tracker import OptimizerTracker
 from lightning_adabelief.lightning_tree import MisconfigurationException
+from lightning_adabelief.suggest import suggest
 
 
 class LayerChoice:
-    """BeliefMonitor's ``include``, ``exclude``, ``top_k`` and ``depth``; see there.
+    """BeliefMonitor's ``include``, ``exclude``, ``top_k`` and ``depth``.
 
     Raises:
         ValueError: If an argument is not of this form; the message names the value.
@@ -34,53 +35,50 @@ class LayerChoice:
         self.depth = depth
 
     def layer_of(self, parameter: str) -> str:
-        """The layer that a parameter of this name belongs to."""
+        """Return the layer that a parameter of this name belongs to."""
         return parameter if self.depth is None else ".".join(parameter.split(".")[: self.depth])
 
     def measures(self, parameter: str) -> bool:
-        """Whether a parameter of this name is measured: it is not excluded, nor is its layer."""
+        """Return True if neither a parameter of this name nor its layer is excluded."""
         return not (_matches(parameter, self.exclude) or _matches(self.layer_of(parameter), self.exclude))
 
     def includes(self, layer: str) -> bool:
-        """Whether ``include`` has a layer of this name; without it, every layer."""
+        """Return True if ``include`` has a layer of this name, or is not given."""
         return _matches(layer, self.include or ("*",))
 
-    def select(self, watched: WatchedOptimizer) -> list[str]:
-        """The layers of an optimizer to log: all those included, or the most notable."""
+    def select(self, tracker: OptimizerTracker) -> list[str]:
+        """Return the layers of an optimizer to log: all those included, or the most notable."""
         if self.include:
-            return [name for name in watched.layers if self.includes(name)]
-        return sorted(watched.layers, key=lambda name: -watched.notability[name])[: self.top_k]
+            return [name for name in tracker.layers if self.includes(name)]
+        return sorted(tracker.layers, key=lambda name: -tracker.notability[name])[: self.top_k]
 
     def check(self, of_optimizers: Sequence[Sequence[str]], frozen: Sequence[str]) -> None:
         """Check that there is what was chosen.
 
         Args:
             of_optimizers: The names of each optimizer's parameters.
-            frozen: Those of the module's others, which may come later.
+            frozen: The names of the module's other parameters, which may be unfrozen later.
 
         Raises:
             MisconfigurationException: If a glob matches nothing, no layer is left, or ``depth`` puts
                 parameters of several optimizers together.
         """
         parameters = [name for names in of_optimizers for name in names]
-        shared = [set(map(self.layer_of, names)) for names in of_optimizers]
-        for layer in set().union(*shared):
-            if sum(layer in layers for layers in shared) > 1:
+        owners = Counter(layer for names in of_optimizers for layer in set(map(self.layer_of, names)))
+        for layer, count in owners.items():
+            if count > 1:
                 raise MisconfigurationException(
                     f"BeliefMonitor(depth={self.depth}) puts parameters of several optimizers into one layer, "
                     f"{layer!r}. Give a larger depth"
                 )
         layers = list(dict.fromkeys(map(self.layer_of, parameters)))
         later = [*frozen, *map(self.layer_of, frozen)]
-        for option, globs, names in (
-            ("include", self.include, layers),
-            ("exclude", self.exclude, list(dict.fromkeys([*layers, *parameters]))),
-        ):
-            for glob in globs:
+        candidates = {"include": layers, "exclude": list(dict.fromkeys([*layers, *parameters]))}
+        for option, names in candidates.items():
+            for glob in getattr(self, option):
                 if not any(fnmatchcase(name, glob) for name in [*names, *later]):
-                    near = difflib.get_close_matches(glob, names, n=3, cutoff=0)
                     raise MisconfigurationException(
-                        f"BeliefMonitor({option}={glob!r}) matches no layer. Layers have names like {', '.join(near)}"
+                        f"BeliefMonitor({option}={glob!r}) matches no layer. {suggest(glob, names)}"
                     )
         if not frozen and not any(self.includes(self.layer_of(name)) for name in parameters if self.measures(name)):
             raise MisconfigurationException(
@@ -89,7 +87,7 @@ class LayerChoice:
 
 
 def as_tuple(names: str | Sequence[str] | None) -> tuple[str, ...]:
-    """One name, several or none, as several."""
+    """Return one name, several or none as a tuple."""
     if names is None:
         return ()
     return (names,) if isinstance(names, str) else tuple(names)

@@ -173,3 +173,23 @@ def test_the_warning_of_eps_tells_the_layers_own(fit):
 
     with pytest.warns(UserWarning, match="Lower eps \\(it is 0.001\\)"):
         fit(Groups(), BeliefMonitor(1, exclude="head.*"))
+
+
+def test_monitors_that_differ_in_histograms_alone_go_together(fit, tmp_path):
+    trainer = fit(Net(), BeliefMonitor(), BeliefMonitor(histograms=True))
+    trainer.save_checkpoint(tmp_path / "both.ckpt")
+    assert len({callback.state_key for callback in trainer.callbacks if isinstance(callback, BeliefMonitor)}) == 2
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create")
+@pytest.mark.parametrize("before", ["{'include': (), 'exclude': (), 'top_k': 5, 'depth': None}", "{'top_k': 1}"])
+def test_a_monitor_with_other_options_goes_on_with_the_record_of_the_checkpoint(fit, tmp_path, before):
+    trainer = fit(Net(), BeliefMonitor())
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    checkpoint = torch.load(tmp_path / "half.ckpt", weights_only=True)
+    states = checkpoint["callbacks"]
+    states[f"BeliefMonitor{before}"] = states.pop(trainer.callbacks[0].state_key)
+    torch.save(checkpoint, tmp_path / "older.ckpt")
+    monitor = BeliefMonitor()
+    fit(Net(), monitor, max_epochs=2, ckpt_path=tmp_path / "older.ckpt")
+    assert monitor.state_dict()["record"]["AdaBelief"]["steps"] == [4, 9, 14, 19]

@@ -10,7 +10,8 @@ from pytorch_lightning.plugins import MixedPrecision
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_adabelief import AdaBelief, BeliefMonitor
-from lightning_adabelief.beliefs.layers import LAYER_STATISTICS, layer_statistics
+from lightning_adabelief.beliefs.measure import measure_columns, to_statistics
+from lightning_adabelief.callbacks.belief_monitor.outputs.history import NAMES
 from lightning_adabelief.optim.scaling import rectification
 from tests.callbacks.belief_monitor.conftest import Net
 
@@ -29,7 +30,7 @@ class Recorder(pl.Callback):
     def read(optimizer):
         (group,) = optimizer.param_groups
         return {
-            name: {k: v.item() for k, v in layer_statistics([(param, optimizer.state[param], group)]).items()}
+            name: to_statistics(measure_columns([(param, optimizer.state[param], group)]))[0]
             for name, param in zip(LAYERS, group["params"], strict=True)
         }
 
@@ -43,7 +44,7 @@ def test_every_logger_gets_every_layers_statistics_at_the_right_step(fit, tensor
     fit(Net(), recorder, BeliefMonitor(include="*"))
     scalars, _ = tensorboard()
     assert len(recorder.steps) == 12
-    for name in LAYER_STATISTICS:
+    for name in NAMES:
         for layer in LAYERS:
             logged = scalars[f"belief/{name}/{layer}"]
             assert list(logged) == [4, 9]  # as the Trainer's own logging: train/loss
@@ -60,7 +61,7 @@ def test_the_model_and_the_optimizer_are_summed_up(fit, tensorboard):
     fit(Net(rectify=True, warmup=20), BeliefMonitor(top_k=0))
     scalars, _ = tensorboard()
     optimizer_tags = {f"belief/{n}/AdaBelief" for n in ("rectification", "warmup", "skipped_steps", "nonfinite_steps")}
-    assert belief(scalars).keys() == {f"belief/{name}/model" for name in LAYER_STATISTICS} | optimizer_tags
+    assert belief(scalars).keys() == {f"belief/{name}/model" for name in NAMES} | optimizer_tags
     assert scalars["belief/warmup/AdaBelief"] == pytest.approx({4: 0.25, 9: 0.5})
     assert scalars["belief/rectification/AdaBelief"][4] == 0
     assert scalars["belief/rectification/AdaBelief"][9] == pytest.approx(rectification(10, 0.999))
@@ -330,7 +331,7 @@ def test_it_leaves_the_optimizer_when_training_ends_or_fails(fit):
     monitor = BeliefMonitor()
     with pytest.raises(RuntimeError, match="failed"):
         fit(Fails(), monitor)
-    assert not monitor._watched[0].optimizer._optimizer_step_post_hooks
+    assert not monitor._trackers[0].optimizer._optimizer_step_post_hooks
 
 
 def test_a_fast_dev_run_works(fit):
@@ -374,7 +375,7 @@ def test_histograms_without_tensorboard_are_an_error(fit, tmp_path):
     [
         (dict(every_n_steps=0), "every_n_steps: 0"),
         (dict(top_k=-1), "top_k: -1"),
-        (dict(statistics=["s_tt"]), "'s_tt'. Did you mean s_t"),
+        (dict(statistics=["s_tt"]), "'s_tt'. Did you mean 's_t'"),
     ],
 )
 def test_a_bad_argument_is_a_value_error_that_names_it(options, message):

@@ -1,41 +1,54 @@
-"""The table that a run closes with: its most notable layers."""
+"""The table printed at the end of training: the most notable layers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from math import isnan
+from collections.abc import Mapping, Sequence
+from math import isnan, nan
 
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-COLUMNS = {
-    "s_t": ("s_t", "{:.2e}"),
-    "effective_step_size": ("effective\nstep size", "{:.2e}"),
-    "step_gain_over_adam": ("gain over\nAdam", "{:.2f}x"),
-    "eps_share": ("eps\nshare", "{:.1%}"),
-}
+from lightning_adabelief.beliefs.statistic import STATISTICS
+from lightning_adabelief.callbacks.belief_monitor.measurement import Measurement, Values
+
 TITLE = "The most notable layers, when last measured"
 
 
-def layers_table(layers: Mapping[str, Mapping[str, float]]) -> Table:
-    """Make the table.
+class ClosingTable:
+    """Keeps the latest measurement of each optimizer, for the table."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, Measurement] = {}
+
+    @property
+    def layers(self) -> dict[str, Values]:
+        """From a layer's name to its statistics when last measured: the layers logged, the most notable first."""
+        return {name: latest.layers[name] for latest in self._latest.values() for name in latest.shown}
+
+    def write(self, measurements: Sequence[Measurement]) -> None:
+        """Keep the measurements of one step."""
+        self._latest |= {measurement.optimizer: measurement for measurement in measurements if measurement.is_complete}
+
+    def print(self) -> None:
+        """Print the table in a panel of its own; nothing before the first measurement."""
+        if self.layers:
+            panel = Panel(layers_table(self.layers), title=TITLE, title_align="left", padding=(1, 2), expand=False)
+            Console().print(panel)
+
+
+def layers_table(layers: Mapping[str, Values]) -> Table:
+    """Return the table.
 
     Args:
-        layers: From a layer's name to its statistics, as :meth:`BeliefMonitor.notable_layers` gives it.
+        layers: From a layer's name to its statistics, as :meth:`BeliefMonitor.notable_layers` returns them.
     """
+    shown = [row for row in STATISTICS if row.column]
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("layer", overflow="fold")
-    for header, _ in COLUMNS.values():
-        table.add_column(header, justify="right", no_wrap=True)
+    for row in shown:
+        table.add_column(row.column or "", justify="right", no_wrap=True)
     for name, values in layers.items():
-        cells = [(shape, values[statistic]) for statistic, (_, shape) in COLUMNS.items()]
-        table.add_row(name, *("-" if isnan(value) else shape.format(value) for shape, value in cells))
+        cells = [(row.format, values.get(row.name, nan)) for row in shown]
+        table.add_row(name, *("-" if isnan(value) else form.format(value) for form, value in cells))
     return table
-
-
-def print_layers(layers: Mapping[str, Mapping[str, float]]) -> None:
-    """Print the table by itself; nothing where there are no layers."""
-    if layers:
-        panel = Panel(layers_table(layers), title=TITLE, title_align="left", padding=(1, 2), expand=False)
-        Console().print(panel)

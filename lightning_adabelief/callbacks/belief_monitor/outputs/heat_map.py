@@ -11,30 +11,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_adabelief.beliefs.layers import LAYER_STATISTICS
-from lightning_adabelief.callbacks.belief_monitor.outputs.history import LayerHistory
+from lightning_adabelief.beliefs.statistic import BY_NAME, STATE_STATISTICS, Statistic
+from lightning_adabelief.callbacks.belief_monitor.outputs.history import NAMES, LayerHistory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-PANELS = {
-    "s_t": "mean, gradient²",
-    "effective_step_size": "median, per unit of momentum",
-    "step_gain_over_adam": "median, times Adam's step",
-    "update_to_weight": "norm over norm, each step",
-    "eps_share": "mean, share of s_t",
-}
-"""The statistics drawn, and what a title says of how they are condensed and of their unit."""
+PANELS = tuple(row.name for row in STATE_STATISTICS if row.color_range)
+"""The statistics drawn, in the order of the table."""
 
 MAX_ROWS = 40
 MAX_LABEL = 36  # characters
-LOGARITHMIC = 30  # a colour scale is, where the largest value is so many times the smallest
-EMPTY = "0.8"
+LOGARITHMIC_FROM = 30  # the ratio of the largest to the smallest value from which a colour scale has decades
+EMPTY_COLOR = "0.8"
 
 
-def draw(histories: Mapping[str, LayerHistory], statistics: Sequence[str] = tuple(PANELS)) -> Figure:
+def draw(histories: Mapping[str, LayerHistory], statistics: Sequence[str] = PANELS) -> Figure:
     """Draw the heat map.
 
     Args:
@@ -42,8 +36,8 @@ def draw(histories: Mapping[str, LayerHistory], statistics: Sequence[str] = tupl
         statistics: Which of :data:`PANELS` to draw.
 
     Returns:
-        A figure that pyplot does not know of. Optimizers are below each other, and one colour means
-        one value in all of them. More than :data:`MAX_ROWS` layers of an optimizer are grouped by the
+        A figure that pyplot does not keep. Optimizers are below each other, and one colour means
+        the same value in all of them. More than :data:`MAX_ROWS` layers of an optimizer are grouped by the
         module that they are in, and a row is the median of its group.
     """
     from matplotlib.figure import Figure
@@ -68,7 +62,7 @@ def draw(histories: Mapping[str, LayerHistory], statistics: Sequence[str] = tupl
 
 
 def render(figure: Figure) -> np.ndarray:
-    """The figure's pixels: uint8, of shape (height, width, 3)."""
+    """Return the figure's pixels: uint8, of shape (height, width, 3)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
@@ -78,7 +72,7 @@ def render(figure: Figure) -> np.ndarray:
 
 
 def save_png(pixels: np.ndarray, path: Path) -> None:
-    """Save :func:`render`'s pixels, all of them or none."""
+    """Save pixels as a PNG, so that a reader finds the old file or the whole new one."""
     from PIL import Image
 
     part = path.with_name(path.name + ".part")
@@ -100,13 +94,13 @@ def group_layers(names: Sequence[str]) -> dict[str, list[str]]:
         for name in names:
             groups.setdefault(".".join(name.split(".")[:depth]), []).append(name)
         if len(groups) <= MAX_ROWS:
-            return {_label(prefix, layers): layers for prefix, layers in groups.items()}
+            return {_make_label(prefix, layers): layers for prefix, layers in groups.items()}
     size = math.ceil(len(names) / MAX_ROWS)
     chunks = [list(names[i : i + size]) for i in range(0, len(names), size)]
-    return {_label(f"{chunk[0]} … {chunk[-1]}", chunk): chunk for chunk in chunks}
+    return {_make_label(f"{chunk[0]} … {chunk[-1]}", chunk): chunk for chunk in chunks}
 
 
-def _label(prefix: str, layers: Sequence[str]) -> str:
+def _make_label(prefix: str, layers: Sequence[str]) -> str:
     return layers[0] if len(layers) == 1 else f"{prefix} ({len(layers)})"
 
 
@@ -117,28 +111,30 @@ def _draw_statistic(
     groups: Mapping[str, Mapping[str, Sequence[str]]],
     statistic: str,
 ) -> bool:
-    """Draw one statistic of all optimizers, with one colour scale, and tell whether each cell has a colour."""
+    """Draw one statistic of all optimizers on one colour scale, and return True if each cell has a colour."""
     from matplotlib import colormaps
     from matplotlib.colors import LogNorm
     from matplotlib.ticker import MaxNLocator
 
-    tables = [_table(history, groups[name].values(), statistic) for name, history in histories.items()]
+    tables = [_to_table(history, groups[name].values(), statistic) for name, history in histories.items()]
     complete = True
-    norm = _norm(np.concatenate([table.ravel() for table in tables]), statistic)
-    colors = colormaps["viridis"].with_extremes(bad=EMPTY)
+    row = BY_NAME[statistic]
+    norm = _choose_color_scale(np.concatenate([table.ravel() for table in tables]), row)
+    colors = colormaps["viridis"].with_extremes(bad=EMPTY_COLOR)
     for ax, table, history in zip(axes, tables, histories.values(), strict=True):
         empty = ~np.isfinite(table) | (isinstance(norm, LogNorm) & (table <= 0))
         shown = np.ma.masked_where(empty, table)
         complete &= not empty.any()
-        mesh = ax.pcolormesh(_edges(history.steps), np.arange(len(table) + 1), shown, norm=norm, cmap=colors)
-        ax.set_facecolor(EMPTY)
+        mesh = ax.pcolormesh(_column_edges(history.steps), np.arange(len(table) + 1), shown, norm=norm, cmap=colors)
+        ax.set_facecolor(EMPTY_COLOR)
         ax.invert_yaxis()
         ax.set_yticks([])
         ax.tick_params(labelsize=7, length=2)
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         for spine in ax.spines.values():
             spine.set_visible(False)
-    axes[0].set_title(PANELS[statistic] + _remark(tables, statistic), loc="left", fontsize=8, y=1, pad=3)
+    title = f"{row.condensed}, {row.unit}{_note_small_fraction(tables, row)}"
+    axes[0].set_title(title, loc="left", fontsize=8, y=1, pad=3)
     axes[0].annotate(statistic, (0, 1), (0, 15), "axes fraction", "offset points", fontsize=8.5, fontweight="bold")
     bar = figure.colorbar(mesh, ax=list(axes), location="bottom", aspect=30, shrink=0.95, pad=0.02)
     if not isinstance(norm, LogNorm):
@@ -150,44 +146,45 @@ def _draw_statistic(
     return complete
 
 
-def _remark(tables: Sequence[np.ndarray], statistic: str) -> str:
-    """What tells an eps_share of a millionth from one of a hundredth, which have one colour."""
-    shares = np.concatenate([table[np.isfinite(table)] for table in tables])
-    small = statistic == "eps_share" and 0 < shares.max(initial=0) < 0.01
-    return f", up to {shares.max():.0e}" if small else ""
+def _note_small_fraction(tables: Sequence[np.ndarray], row: Statistic) -> str:
+    """Return the largest of fractions that are all small: a millionth and a hundredth have the same colour."""
+    values = np.concatenate([table[np.isfinite(table)] for table in tables])
+    is_small = row.color_range == (0, 1) and 0 < values.max(initial=0) < 0.01
+    return f", up to {values.max():.0e}" if is_small else ""
 
 
-def _table(history: LayerHistory, rows: Iterable[Sequence[str]], statistic: str) -> np.ndarray:
-    """The statistic's values, of shape (rows, columns): medians over the layers of each row."""
-    values = history.values[..., LAYER_STATISTICS.index(statistic)]
+def _to_table(history: LayerHistory, rows: Iterable[Sequence[str]], statistic: str) -> np.ndarray:
+    """Return the statistic's values, of shape (rows, columns): medians over the layers of each row."""
+    values = history.values[..., NAMES.index(statistic)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a cell with nothing in it is NaN
         return np.stack([np.nanmedian(values[[history.layers.index(n) for n in row]], axis=0) for row in rows])
 
 
-def _norm(values: np.ndarray, statistic: str) -> Normalize:
-    """The scale of colours: a share's is 0 to 1; others go from smallest to largest, by decades if many."""
+def _choose_color_scale(values: np.ndarray, row: Statistic) -> Normalize:
+    """Return the statistic's scale of colours; where it leaves an end open, by decades if values are far apart."""
     from matplotlib.colors import LogNorm, Normalize
 
-    if statistic == "eps_share":
-        return Normalize(0, 1)
+    low, high = row.color_range or (None, None)
+    if low is not None and high is not None:
+        return Normalize(low, high)
     positive = values[np.isfinite(values) & (values > 0)]
-    low, high = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 1.0)
-    if statistic == "step_gain_over_adam":
-        low, high = 1.0, max(high, 1.1)
-    if high / low > LOGARITHMIC:
-        return LogNorm(low, high)
-    return Normalize(low, high if high > low else 1.01 * low)
+    smallest, largest = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 1.0)
+    if low is not None:
+        smallest, largest = low, max(largest, 1.1 * low)
+    if largest / smallest > LOGARITHMIC_FROM:
+        return LogNorm(smallest, largest)
+    return Normalize(smallest, largest if largest > smallest else 1.01 * smallest)
 
 
-def _edges(steps: Sequence[int]) -> list[float]:
-    """Where columns begin and end: each ends at its last step."""
+def _column_edges(steps: Sequence[int]) -> list[float]:
+    """Return the borders between columns, each of which ends at its last step."""
     first = steps[0] - (steps[1] - steps[0]) if len(steps) > 1 else steps[0] - 1
     return [max(first, -1), *steps]
 
 
 def _label_rows(ax: Axes, labels: Sequence[str], optimizer: str) -> None:
-    """Name the rows, without what all names begin with, which stands above them."""
+    """Name the rows; the prefix that all names share stands above them."""
     common = os.path.commonprefix([label.split(" ")[0].rpartition(".")[0].split(".") for label in labels])
     prefix = "".join(f"{module}." for module in common if module)
     texts = [_shorten(label.removeprefix(prefix)) for label in labels]
@@ -198,6 +195,6 @@ def _label_rows(ax: Axes, labels: Sequence[str], optimizer: str) -> None:
 
 
 def _shorten(label: str) -> str:
-    """A label with its middle left out where it is too long."""
+    """Return a label, with its middle left out where it is too long."""
     half = MAX_LABEL // 2
     return label if len(label) <= MAX_LABEL else f"{label[: half - 1]}…{label[-half:]}"

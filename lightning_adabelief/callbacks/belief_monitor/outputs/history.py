@@ -1,4 +1,4 @@
-"""What was measured of an optimizer's layers over a run, in bounded memory."""
+"""The history of an optimizer's layers over a run, in bounded memory."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightning_adabelief.beliefs.layers import LAYER_STATISTICS
+from lightning_adabelief.beliefs.statistic import STATE_STATISTICS
 
 MAX_COLUMNS = 200
 
+NAMES = [row.name for row in STATE_STATISTICS]
+
 
 class LayerHistory:
-    """A table of layers down and steps across, for each of LAYER_STATISTICS.
+    """A table of layers down and steps across, for each of the statistics of layers.
 
     It holds at most :data:`MAX_COLUMNS` columns: when they are full, neighbours are merged two by
-    two, and from then on a column takes twice as many measurements. A cell is the mean of what was
-    measured in its column; NaN where nothing was.
+    two, and from then on a column takes twice as many measurements. A cell is the mean of the
+    measurements in its column; NaN where there are none.
 
     Attributes:
         layers: The layers' names, in the order in which they were given.
@@ -29,9 +31,9 @@ class LayerHistory:
     def __init__(self) -> None:
         self.layers: list[str] = []
         self.steps: list[int] = []
-        self.values = np.empty((0, 0, len(LAYER_STATISTICS)), np.float32)
-        self._per_column = 1  # how many measurements a column takes
-        self._in_last = 1  # how many the last one has
+        self.values = np.empty((0, 0, len(NAMES)), np.float32)
+        self._per_column = 1  # measurements that a column takes
+        self._in_last = 1  # measurements in the last column
 
     def add(self, step: int, layers: Mapping[str, Mapping[str, float]]) -> None:
         """Add a measurement.
@@ -51,33 +53,33 @@ class LayerHistory:
         self.steps[-1] = step
         for row, name in enumerate(self.layers):
             if name in layers:
-                new = np.array([layers[name].get(statistic, np.nan) for statistic in LAYER_STATISTICS], np.float32)
+                new = np.array([layers[name].get(statistic, np.nan) for statistic in NAMES], np.float32)
                 self.values[row, -1] = _mean(self.values[row, -1], new, 1 / self._in_last)
 
     def rows(self) -> Iterator[tuple[int, str, dict[str, float]]]:
-        """The cells as step, layer and statistics, step by step, without the empty ones."""
+        """Yield the cells as step, layer and statistics, step by step, without the empty ones."""
         for column, step in enumerate(self.steps):
             for row, layer in enumerate(self.layers):
                 cell = self.values[row, column]
                 if not np.isnan(cell).all():
-                    yield step, layer, dict(zip(LAYER_STATISTICS, cell.tolist(), strict=True))
+                    yield step, layer, dict(zip(NAMES, cell.tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """All there is: at most 4 bytes a layer, column and statistic."""
+        """Return the whole history: 4 bytes a layer, column and statistic."""
         return {
             "layers": list(self.layers),
             "steps": list(self.steps),
             "per_column": self._per_column,
             "in_last": self._in_last,
-            "values": {name: torch.tensor(self.values[..., i]) for i, name in enumerate(LAYER_STATISTICS)},
+            "values": {name: torch.tensor(self.values[..., i]) for i, name in enumerate(NAMES)},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take the place of the history that gave :meth:`state_dict`."""
+        """Replace this history by the one that :meth:`state_dict` returned."""
         self.layers, self.steps = list(state["layers"]), list(state["steps"])
         self._per_column, self._in_last = state["per_column"], state["in_last"]
         empty = torch.full((len(self.layers), len(self.steps)), torch.nan)
-        self.values = np.stack([state["values"].get(name, empty).numpy() for name in LAYER_STATISTICS], axis=-1)
+        self.values = np.stack([state["values"].get(name, empty).numpy() for name in NAMES], axis=-1)
 
     def _make_rows(self, names: Mapping[str, Any]) -> None:
         place = 0
@@ -99,6 +101,6 @@ class LayerHistory:
 
 
 def _mean(old: np.ndarray, new: np.ndarray, weight: float) -> np.ndarray:
-    """The weighted mean; where one is NaN, the other."""
+    """Return the weighted mean; where one is NaN, the other."""
     mean = (1 - weight) * old + weight * new
     return np.where(np.isnan(old), new, np.where(np.isnan(new), old, mean)).astype(np.float32)

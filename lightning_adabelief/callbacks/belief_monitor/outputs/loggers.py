@@ -1,4 +1,4 @@
-"""What some loggers take beside numbers: images, histograms, files."""
+"""Logging of images, histograms and files, to the loggers that take them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_adabelief.lightning_tree import is_a
 
 
 def folder_of(loggers: Iterable[Any]) -> Path | None:
-    """Where the first logger that writes to a local disk keeps its run; None where none does.
+    """Return the folder of the first logger that writes to a local disk; None where none does.
 
     For loggers other than Lightning's own it is ``save_dir/name/version``, where ModelCheckpoint has
     its folder as well.
@@ -31,7 +31,7 @@ def folder_of(loggers: Iterable[Any]) -> Path | None:
 
 
 def takes_images(logger: Any) -> bool:
-    """Whether :func:`log_image` does something for it."""
+    """Return True if :func:`log_image` does something for a logger."""
     return is_a(logger, "TensorBoardLogger", "WandbLogger", "MLFlowLogger")
 
 
@@ -40,7 +40,7 @@ def log_image(logger: Any, tag: str, pixels: np.ndarray, step: int) -> None:
 
     Args:
         logger: The logger.
-        tag: What the image is called.
+        tag: The image's name.
         pixels: uint8, of shape (height, width, 3).
         step: Its step.
     """
@@ -53,7 +53,7 @@ def log_image(logger: Any, tag: str, pixels: np.ndarray, step: int) -> None:
 
 
 def takes_histograms(logger: Any) -> bool:
-    """Whether :func:`log_histograms` does something for it."""
+    """Return True if :func:`log_histograms` does something for a logger."""
     return is_a(logger, "TensorBoardLogger", "WandbLogger")
 
 

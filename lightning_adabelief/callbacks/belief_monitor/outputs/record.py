@@ -11,49 +11,50 @@ from typing import Any
 
 import numpy as np
 
-from lightning_adabelief.beliefs.layers import LAYER_STATISTICS
+from lightning_adabelief.callbacks.belief_monitor.measurement import Measurement
 from lightning_adabelief.callbacks.belief_monitor.outputs.heat_map import PANELS, draw, render, save_png
-from lightning_adabelief.callbacks.belief_monitor.outputs.history import LayerHistory
+from lightning_adabelief.callbacks.belief_monitor.outputs.history import NAMES, LayerHistory
 from lightning_adabelief.callbacks.belief_monitor.outputs.loggers import folder_of, log_image, takes_images
 
-SHARE_OF_TIME = 0.005
-FIRST_GUESS = 0.15  # seconds, for a drawing that was not yet timed: the first comes after 30 s
+MAX_TIME_FRACTION = 0.005
+ASSUMED_COST = 0.15  # seconds, of a drawing that was not yet timed: so the first comes after 30 s
 
 
 class BeliefRecord:
     """Keeps the history of each optimizer's layers, and writes it as a heat map and as a table.
 
-    Writing takes about a second, so it is done at the ends of epochs, as far as it takes at most
-    1/200 of the time of the training, and at the end.
+    Saving takes about a second, so it is done at the end, and before that at the ends of epochs as long as
+    it takes at most 1/200 of the time of the training.
 
     Args:
-        statistics: The statistics to write; the heat map has those of PANELS among them.
-        suffix: What the names of the files and of the image end in.
+        statistics: The names of the statistics to write.
+        suffix: The ending of the names of the files and of the image.
     """
 
     def __init__(self, statistics: Sequence[str], suffix: str = "") -> None:
         self.suffix = suffix
-        self.statistics = [statistic for statistic in LAYER_STATISTICS if statistic in statistics]
+        self.statistics = [statistic for statistic in NAMES if statistic in statistics]
         self.histories: dict[str, LayerHistory] = {}
         self._written_at = time.monotonic()
-        self._cost = FIRST_GUESS
+        self._cost = ASSUMED_COST
         self._step = 0
-        self._is_new = False  # whether there is something that was not yet written
+        self._is_new = False  # True if there is something that was not yet saved
 
-    def add(self, optimizer: str, step: int, layers: Mapping[str, Mapping[str, float]]) -> None:
-        """Add a measurement of an optimizer's layers, as :meth:`LayerHistory.add` takes it."""
-        if not layers:
-            return
-        self.histories.setdefault(optimizer, LayerHistory()).add(step, layers)
-        self._step, self._is_new = step, True
+    def write(self, measurements: Sequence[Measurement]) -> None:
+        """Add the measurements of one step; :meth:`save` puts them on the disk."""
+        for measurement in measurements:
+            layers = {name: measurement.layers[name] for name in measurement.included}
+            if layers:
+                self.histories.setdefault(measurement.optimizer, LayerHistory()).add(measurement.step, layers)
+                self._step, self._is_new = measurement.step, True
 
-    def write_if_cheap(self, loggers: Sequence[Any]) -> None:
-        """Write, if the last writing was long ago against the time that it took."""
-        if time.monotonic() - self._written_at > self._cost / SHARE_OF_TIME:
-            self.write(loggers)
+    def save_if_cheap(self, loggers: Sequence[Any]) -> None:
+        """Save, if enough time has passed since the last saving for what it took."""
+        if time.monotonic() - self._written_at > self._cost / MAX_TIME_FRACTION:
+            self.save(loggers)
 
-    def write(self, loggers: Sequence[Any]) -> None:
-        """Write, if there is anything new, the files beside the logs and the image to the loggers.
+    def save(self, loggers: Sequence[Any]) -> None:
+        """Save, if there is anything new, the files beside the logs, and the image to the loggers.
 
         Args:
             loggers: The Trainer's loggers; the files go to the folder of the first that has one.
@@ -65,7 +66,7 @@ class BeliefRecord:
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
             self._write_csv(folder / f"belief{self.suffix}.csv")
-        panels = [name for name in PANELS if name in self.statistics and self._has(name)]
+        panels = [name for name in PANELS if name in self.statistics and self._is_measured(name)]
         if panels:
             pixels = render(draw(self.histories, panels))
             if folder:
@@ -77,7 +78,7 @@ class BeliefRecord:
         self._cost = self._written_at - begin
 
     def state_dict(self) -> dict[str, Any]:
-        """The histories, so that a resumed run goes on with them."""
+        """Return the histories, so that a resumed run goes on with them."""
         return {name: history.state_dict() for name, history in self.histories.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -86,12 +87,12 @@ class BeliefRecord:
             self.histories[name] = LayerHistory()
             self.histories[name].load_state_dict(history)
 
-    def _has(self, statistic: str) -> bool:
-        place = LAYER_STATISTICS.index(statistic)
-        return any(not np.isnan(history.values[..., place]).all() for history in self.histories.values())
+    def _is_measured(self, statistic: str) -> bool:
+        column = NAMES.index(statistic)
+        return any(not np.isnan(history.values[..., column]).all() for history in self.histories.values())
 
     def _write_csv(self, path: Path) -> None:
-        """Write all cells, in the place of what was there."""
+        """Write all cells, so that a reader finds the old file or the whole new one."""
         part = path.with_name(path.name + ".part")
         with open(part, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)

@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from lightning_adabelief.beliefs.statistic import STATISTICS
 from lightning_adabelief.lightning_tree import is_a
 
-CHARTS = {
-    "belief": ["s_t", "effective_step_size", "step_gain_over_adam"],
-    "steps": ["update_to_weight", "update_norm", "grad_norm, unclipped_grad_norm"],
-    "optimizer": ["eps_share", "rectification, warmup", "skipped_steps, nonfinite_steps"],
-}
-"""From a category to its charts, each of one statistic or more."""
+CATEGORIES = ("belief", "steps", "optimizer")
+"""The page's sections, in their order."""
 
 
 def write_layout(loggers: Iterable[Any], statistics: Collection[str]) -> None:
     """Write the layout to each TensorBoardLogger.
 
     TensorBoard shows the layout that was last written to a run, and of several runs the layouts
-    together: a layout of one's own takes this one's place if it is written after it.
+    together. So a layout of the user's own replaces this one if it is written later.
 
     Args:
         loggers: The Trainer's loggers.
@@ -31,16 +28,20 @@ def write_layout(loggers: Iterable[Any], statistics: Collection[str]) -> None:
 
 
 def layout(statistics: Collection[str]) -> dict[str, Any]:
-    """The layout as ``SummaryWriter.add_custom_scalars`` takes it.
+    """Return the layout as ``SummaryWriter.add_custom_scalars`` takes it.
 
-    A chart's tags are a regular expression, so that it shows the layers that become notable later,
-    under a logger's prefix too.
+    A chart's tags are regular expressions, so that it shows layers that become notable later, and
+    tags with a logger's prefix.
     """
-    categories: dict[str, Any] = {}
-    for category, charts in CHARTS.items():
-        for chart in charts:
-            names = [name for name in chart.split(", ") if name in statistics]
-            if names:
-                tags = [rf"(.*-)?belief/{name}/" for name in names]
-                categories.setdefault(category, {})[", ".join(names)] = ["Multiline", tags]
-    return categories
+    categories: dict[str, dict[str, list[str]]] = {category: {} for category in CATEGORIES}
+    for row in STATISTICS:
+        if row.name in statistics:
+            category, chart = row.chart
+            categories[category].setdefault(chart, []).append(row.name)
+    return {
+        category: {
+            ", ".join(names): ["Multiline", [rf"(.*-)?belief/{name}/" for name in names]] for names in charts.values()
+        }
+        for category, charts in categories.items()
+        if charts
+    }

@@ -5,7 +5,6 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from PIL import Image
 
-from lightning_adabelief.beliefs.layers import LAYER_STATISTICS
 from lightning_adabelief.callbacks.belief_monitor.outputs.heat_map import (
     MAX_ROWS,
     PANELS,
@@ -14,7 +13,7 @@ from lightning_adabelief.callbacks.belief_monitor.outputs.heat_map import (
     render,
     save_png,
 )
-from lightning_adabelief.callbacks.belief_monitor.outputs.history import LayerHistory
+from lightning_adabelief.callbacks.belief_monitor.outputs.history import NAMES, LayerHistory
 
 
 def history(values, steps=(9, 19, 29)):
@@ -22,7 +21,7 @@ def history(values, steps=(9, 19, 29)):
     made = LayerHistory()
     for i, step in enumerate(steps):
         cells = {name: value[i] if isinstance(value, list) else value for name, value in values.items()}
-        made.add(step, {name: dict.fromkeys(LAYER_STATISTICS, cell) for name, cell in cells.items()})
+        made.add(step, {name: dict.fromkeys(NAMES, cell) for name, cell in cells.items()})
     return made
 
 

@@ -5,12 +5,11 @@ import math
 import pytest
 import torch
 
-from lightning_adabelief.beliefs.layers import LAYER_STATISTICS
-from lightning_adabelief.callbacks.belief_monitor.outputs.history import MAX_COLUMNS, LayerHistory
+from lightning_adabelief.callbacks.belief_monitor.outputs.history import MAX_COLUMNS, NAMES, LayerHistory
 
 
 def measured(*names, value=1.0):
-    return {name: dict.fromkeys(LAYER_STATISTICS, value) for name in names}
+    return {name: dict.fromkeys(NAMES, value) for name in names}
 
 
 def filled(values, layer="a"):
@@ -27,8 +26,8 @@ def column(history):
 def test_it_holds_what_was_measured():
     history = filled([3.0, 5.0])
     assert list(history.rows()) == [
-        (0, "a", dict.fromkeys(LAYER_STATISTICS, 3.0)),
-        (1, "a", dict.fromkeys(LAYER_STATISTICS, 5.0)),
+        (0, "a", dict.fromkeys(NAMES, 3.0)),
+        (1, "a", dict.fromkeys(NAMES, 5.0)),
     ]
 
 

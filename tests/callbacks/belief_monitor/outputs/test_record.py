@@ -9,8 +9,8 @@ from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from lightning_adabelief import AdaBelief, BeliefMonitor
-from lightning_adabelief.beliefs.layers import LAYER_STATISTICS
 from lightning_adabelief.callbacks.belief_monitor.outputs import record
+from lightning_adabelief.callbacks.belief_monitor.outputs.history import NAMES
 from tests.callbacks.belief_monitor.conftest import Net
 
 LAYERS = ["encoder.weight", "encoder.bias", "head.weight", "head.bias"]
@@ -28,12 +28,12 @@ def steps(rows):
 def test_the_table_has_every_layer_at_every_step_logged(fit, tensorboard):
     trainer = fit(Net(), BeliefMonitor())
     rows = read(trainer)
-    assert list(rows[0]) == ["step", "optimizer", "layer", *LAYER_STATISTICS]
+    assert list(rows[0]) == ["step", "optimizer", "layer", *NAMES]
     assert [(row["step"], row["layer"]) for row in rows] == [(step, layer) for step in "49" for layer in LAYERS]
     assert {row["optimizer"] for row in rows} == {"AdaBelief"}
     scalars, _ = tensorboard()
     for row in rows:
-        for name in LAYER_STATISTICS:
+        for name in NAMES:
             logged = scalars[f"belief/{name}/{row['layer']}"][int(row["step"])]
             assert float(row[name]) == pytest.approx(logged, rel=1e-5)
 
@@ -105,7 +105,7 @@ def test_it_is_drawn_at_the_ends_of_epochs_only_as_far_as_it_is_cheap(fit, tenso
     images = lambda: [image.step for image in tensorboard()[1].Images("belief/heat_map")]  # noqa: E731
     fit(Net(), BeliefMonitor(), max_epochs=3)
     assert images() == [34]  # no second has passed: the end alone
-    monkeypatch.setattr(record, "SHARE_OF_TIME", 1e9)
+    monkeypatch.setattr(record, "MAX_TIME_FRACTION", 1e9)
     fit(Net(), BeliefMonitor(), max_epochs=3)
     assert images() == [9, 19, 34]  # the last epoch's is the end's too
 

@@ -1,0 +1,33 @@
+"""Names of a Trainer's optimizers, the same in every log and message."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from torch.optim import Optimizer
+
+
+def unwrap(optimizer: Any) -> Any:
+    """Return the optimizer itself, without the wrapper of Lightning or DeepSpeed."""
+    return getattr(optimizer, "optimizer", optimizer)
+
+
+def name_optimizers(optimizers: Iterable[Optimizer]) -> list[str]:
+    """Name optimizers as LearningRateMonitor does: ``AdaBelief``, and ``AdaBelief-1`` for the second of a class.
+
+    Args:
+        optimizers: The Trainer's, in their order, unwrapped.
+
+    Returns:
+        A unique name for each. One whose only param group has a ``name`` goes by that.
+    """
+    seen: Counter[str] = Counter()
+    names = []
+    for optimizer in optimizers:
+        first, *others = optimizer.param_groups
+        kind = type(optimizer).__name__ if others else first.get("name", type(optimizer).__name__)
+        names.append(f"{kind}-{seen[kind]}" if seen[kind] else kind)
+        seen[kind] += 1
+    return names

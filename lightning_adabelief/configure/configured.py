@@ -1,0 +1,121 @@
+"""``configure_adabelief`` as a config can name it: an optimizer class that stands for what it will make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.optim.optimizer import Optimizer
+
+from lightning_adabelief.configure.build import configure_adabelief
+
+
+class ConfiguredAdaBelief(Optimizer):
+    r"""All of :func:`configure_adabelief` for a ``LightningCLI``, where an optimizer is a class and its options.
+
+    It takes the place of AdaBelief in ``--optimizer`` and in an ``OptimizerCallable``. Before training
+    begins the Trainer's module is known, and what ``configure_adabelief(module, **options)`` makes
+    replaces it. It does not train by itself.
+
+    Args:
+        params: All parameters of the module.
+        lr: Learning rate (default: 1e-3).
+        weight_decay: Of all but biases and norms (default: 0).
+        decay_embeddings: Give ``nn.Embedding`` weight decay (default: True).
+        layers: Options by layer: from a glob over the names of parameters to options.
+        warmup: An int is a number of steps; a float in (0, 1) a fraction of the run (default: None, chosen
+            with ``rectify`` by the length of the run).
+        rectify: Multiply the step by RAdam's r_t (default: None, chosen with ``warmup``).
+        schedule: ``"cosine"`` or ``"linear"``, to 0 at the end of the run, or ``"step"``, to a tenth after
+            three quarters of it (default: None).
+        total_steps: Length of the run in optimizer steps, where it is not the Trainer's to know.
+        betas: Decay rates of m_t and s_t (default: (0.9, 0.999)).
+        eps: Added into s_t at each step, and to its root (default: 1e-16).
+        amsgrad: Divide by the largest s_t so far (default: False).
+        weight_decouple: Decay the weight itself, as AdamW does (default: True).
+        fixed_decay: Do not multiply the decoupled decay by the learning rate (default: False).
+        residual: See :class:`~lightning_adabelief.AdaBelief` (default: "updated").
+        foreach: Update lists of tensors at once (default: None).
+        fused: Take the fused implementation (default: None, where it serves every parameter).
+
+    Example::
+
+        python main.py fit --optimizer=lightning_adabelief.ConfiguredAdaBelief \
+            --optimizer.warmup=0.05 --optimizer.weight_decay=0.01 --optimizer.schedule=cosine
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        *,
+        weight_decay: float = 0.0,
+        decay_embeddings: bool = True,
+        layers: dict[str, dict[str, Any]] | None = None,
+        warmup: int | float | None = None,
+        rectify: bool | None = None,
+        schedule: Literal["cosine", "linear", "step"] | None = None,
+        total_steps: int | None = None,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-16,
+        amsgrad: bool = False,
+        weight_decouple: bool = True,
+        fixed_decay: bool = False,
+        residual: Literal["updated", "previous"] = "updated",
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None:
+        self.options: dict[str, Any] = {
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "decay_embeddings": decay_embeddings,
+            "layers": layers,
+            "warmup": warmup,
+            "rectify": rectify,
+            "schedule": schedule,
+            "total_steps": total_steps,
+            "betas": tuple(betas),
+            "eps": eps,
+            "amsgrad": amsgrad,
+            "weight_decouple": weight_decouple,
+            "fixed_decay": fixed_decay,
+            "residual": residual,
+            "foreach": foreach,
+            "fused": fused,
+        }
+        super().__init__(params, {"lr": lr})
+
+    def configure(self, module: nn.Module, trainer: Any, **counting: Any) -> Any:
+        """Make what this optimizer stands for.
+
+        Args:
+            module: The module whose parameters it was given.
+            trainer: The Trainer.
+            **counting: ``steps_per_batch`` and ``trainer_steps_per_batch``, see :func:`configure_adabelief`.
+
+        Returns:
+            The AdaBelief; with a schedule, Lightning's dictionary of both.
+
+        Raises:
+            ValueError: If it was given other parameters than the module's; else as ``configure_adabelief`` does.
+        """
+        given = {id(param) for group in self.param_groups for param in group["params"]}
+        of_module = {id(param) for param in module.parameters()}
+        if not {id(param) for param in module.parameters() if param.requires_grad} <= given <= of_module:
+            raise ValueError(
+                f"ConfiguredAdaBelief has {len(given)} parameters and {type(module).__name__} {len(of_module)}: it "
+                "groups those of a whole module. For a part of one, call build_optimizer(optimizer, part, "
+                "trainer=self.trainer) in configure_optimizers"
+            )
+        return configure_adabelief(module, trainer=trainer, **self.options, **counting)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Raise a RuntimeError: it is replaced before the first step, unless the package is not installed."""
+        raise RuntimeError(
+            "ConfiguredAdaBelief has not been replaced by an AdaBelief. Lightning's Trainer does that before training "
+            "where lightning-adabelief is installed (pip install lightning-adabelief); elsewhere call "
+            "configure_adabelief(self, ...) in configure_optimizers"
+        )

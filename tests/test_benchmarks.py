@@ -1,0 +1,86 @@
+"""Benchmarks print what they measure, and replace a committed table only where they are asked to."""
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from lightning_adabelief.recipes.catalog import recipes
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if "__main__" in path.read_text(encoding="utf-8"))
+COMMITTED = sorted(path.name for path in (FOLDER / "results").iterdir())
+
+
+@pytest.fixture
+def benchmark(monkeypatch, tmp_path):
+    """Import a benchmark, whose results go to a folder of the test."""
+    modules = {path.stem for path in FOLDER.glob("*.py")}
+    monkeypatch.syspath_prepend(FOLDER)
+    importlib.import_module("common")
+    monkeypatch.setattr("common.RESULTS", tmp_path)
+    yield importlib.import_module
+    for name in modules & set(sys.modules):
+        del sys.modules[name]
+
+
+def make_it_quick(name, module, monkeypatch):
+    """Leave out of a benchmark what takes long, and return the words of its command line."""
+    few = {"AdamW fused", "AdamW foreach", "AdaBelief fused", "AdaBelief foreach"}
+    if name in ("memory", "step_time"):
+        monkeypatch.setattr(module, "OPTIMIZERS", {key: make for key, make in module.OPTIMIZERS.items() if key in few})
+    if name == "memory":
+        monkeypatch.setattr(module, "MEASURED_MODELS", ["400 tensors of 32"])
+    if name == "step_time":
+        monkeypatch.setattr(module, "time_first_step", lambda device: (1.0, 0.1))
+        return ["--rounds=2", "--models", "400 tensors of 32"]
+    if name == "monitor_overhead":
+        monkeypatch.setattr(module, "INTERVAL", 1)
+        monkeypatch.setattr(module, "BATCH_SIZE", 2)
+        return ["--rounds=2"]
+    if name == "recipe":
+        monkeypatch.setattr(module, "run", lambda recipe, seed, metrics: [0.9 + seed / 100, 20.0, 1000.0])
+        return ["digits-cnn", "--seeds=2"]
+    if name == "recipe_step":
+        step = '{"batch": 128, "seconds": 0.5, "memory": 1.25}'
+        monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: module.argparse.Namespace(stdout=step))
+        return ["cifar10-vgg11"]
+    if name == "gan_stability":
+        scores = {"distance": 5.0, "untrained": 50.0, "floor": 0.1, "classes": 10.0, "seconds": 30.0}
+        monkeypatch.setattr(module, "run", lambda *_: scores)
+        return ["--seeds=2"]
+    return []
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_benchmark_writes_what_it_prints_only_with_write(name, benchmark, monkeypatch, tmp_path, capsys):
+    module = benchmark(name)
+    words = make_it_quick(name, module, monkeypatch)
+    before = {file: (FOLDER / "results" / file).read_bytes() for file in COMMITTED}
+
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *words])
+    module.main()
+    printed = capsys.readouterr().out
+    assert "\n| --- | ---:" in printed and f"- command: `python benchmarks/{name}.py" in printed
+    assert not list(tmp_path.iterdir())
+
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *words, "--write"])
+    module.main()
+    (written,) = tmp_path.iterdir()
+    document = written.read_text(encoding="utf-8")
+    printed = capsys.readouterr().out
+    assert printed == f"{document}\nwritten to benchmarks/results/{written.name}\n"
+    assert "--write`\n" in document and written.name in COMMITTED
+    assert {file: (FOLDER / "results" / file).read_bytes() for file in COMMITTED} == before
+
+
+def test_the_readme_of_the_benchmarks_names_every_script_and_every_result():
+    readme = (FOLDER / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)\.py` \|.*\| `python benchmarks/(\w+)\.py.*` \| `(.*)` \|$", readme, re.MULTILINE)
+    assert sorted(script for script, _, _ in rows) == SCRIPTS
+    assert all(script == run for script, run, _ in rows)
+    stands_for = {"<device>": "(cpu|cuda-.+)", "<recipe>": f"({'|'.join(recipes())})"}
+    patterns = [re.sub("<.*>", lambda word: stands_for[word[0]], result) for _, _, result in rows]
+    assert [file for file in COMMITTED if not any(re.fullmatch(pattern, file) for pattern in patterns)] == []
