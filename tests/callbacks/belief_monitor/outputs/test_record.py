@@ -12,6 +12,7 @@ from lightning_adabelief import AdaBelief, BeliefMonitor
 from lightning_adabelief.callbacks.belief_monitor.outputs import record
 from lightning_adabelief.callbacks.belief_monitor.outputs.history import NAMES
 from tests.callbacks.belief_monitor.conftest import Net
+from tests.callbacks.belief_monitor.test_monitor import key_of_the_monitor
 
 LAYERS = ["encoder.weight", "encoder.bias", "head.weight", "head.bias"]
 
