@@ -20,7 +20,7 @@ from lightning_adabelief.lightning_tree import rank_zero_warn
 from lightning_adabelief.optim.adabelief import AdaBelief
 from lightning_adabelief.optim.fused import can_fuse, check_fused
 from lightning_adabelief.optim.options import as_number, check_values
-from lightning_adabelief.optim.scaling import is_share, warmup_steps
+from lightning_adabelief.optim.scaling import is_fraction, warmup_steps
 from lightning_adabelief.suggest import suggest
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def configure_adabelief(
         weight_decay = divide_decay_by_lr(groups, lr, weight_decay, options)
 
     warmups = [warmup or 0, *(of["warmup"] for of in layers.values() if "warmup" in of)]
-    fractions = [value for value in warmups if is_share(value)]
+    fractions = [value for value in warmups if is_fraction(value)]
     counted_by_trainer = total_steps is None
     if total_steps is None and (fractions or isinstance(schedule, str)):
         needed_for = f"warmup={fractions[0]}" if fractions else f"schedule={schedule!r}"
@@ -179,7 +179,7 @@ def configure_adabelief(
         chosen_by_user = rectify is not None or warmup is not None
         report_scaling(scaling, chosen_by_user=chosen_by_user, total_steps=run_steps, beta2=beta2)
     warmups[0] = scaling.warmup
-    if is_share(scaling.warmup):
+    if is_fraction(scaling.warmup):
         total_steps = run_steps
 
     optimizer = AdaBelief(
