@@ -1,15 +1,12 @@
 """Groups under FSDP1, whose parameters are flat pieces of themselves when configure_adabelief is called."""
 
-import pytest
 import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 from lightning_adabelief import configure_adabelief
-from tests.configure.test_layer_decay import Stacked
-
-BLOCKS = ModuleWrapPolicy({torch.nn.TransformerEncoderLayer})
+from tests.configure.nets import Stacked
 
 
 def options_of_parameters(module):
@@ -18,16 +15,16 @@ def options_of_parameters(module):
     return {name: (group["lr"], group["weight_decay"]) for group in groups for name in group["param_names"]}
 
 
-def compare_with_unsharded(rank, rendezvous, policy):
+def compare_with_unsharded(rank, rendezvous):
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
-    sharded = FullyShardedDataParallel(
-        Stacked(), use_orig_params=True, device_id=torch.device("cpu"), auto_wrap_policy=policy
-    )
-    assert all(param.ndim == 1 for param in sharded.parameters())
-    assert options_of_parameters(sharded) == options_of_parameters(Stacked())
+    for policy in (None, ModuleWrapPolicy({torch.nn.TransformerEncoderLayer})):  # the whole at once, or block by block
+        sharded = FullyShardedDataParallel(
+            Stacked(), use_orig_params=True, device_id=torch.device("cpu"), auto_wrap_policy=policy
+        )
+        assert all(param.ndim == 1 for param in sharded.parameters())
+        assert options_of_parameters(sharded) == options_of_parameters(Stacked())
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("policy", [None, BLOCKS], ids=["whole", "blocks"])
-def test_flattened_parameters_have_the_lr_and_decay_of_their_names(policy, tmp_path):
-    torch.multiprocessing.spawn(compare_with_unsharded, (str(tmp_path / "rendezvous"), policy), nprocs=2)
+def test_flattened_parameters_have_the_lr_and_decay_of_their_names(tmp_path):
+    torch.multiprocessing.spawn(compare_with_unsharded, (str(tmp_path / "rendezvous"),), nprocs=2)

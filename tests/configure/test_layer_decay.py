@@ -9,31 +9,7 @@ from pytorch_lightning.loggers import CSVLogger
 from timm.optim import param_groups_layer_decay
 
 from lightning_adabelief import ConfiguredAdaBelief, configure_adabelief
-from tests.configure.nets import Net, fit, make_trainer
-
-
-class Stacked(pl.LightningModule):
-    """A stem, three numbered blocks and a head."""
-
-    def __init__(self, **options):
-        super().__init__()
-        self.stem = torch.nn.Linear(4, 4)
-        self.blocks = torch.nn.ModuleList(
-            torch.nn.TransformerEncoderLayer(4, 1, 8, dropout=0.0, batch_first=True) for _ in range(3)
-        )
-        self.head = torch.nn.Linear(4, 1)
-        self.options = options
-
-    training_step = Net.training_step
-
-    def network(self, batch):
-        hidden = self.stem(batch).unsqueeze(1)
-        for block in self.blocks:
-            hidden = block(hidden)
-        return self.head(hidden.squeeze(1))
-
-    def configure_optimizers(self):
-        return configure_adabelief(self, **self.options)
+from tests.configure.nets import Stacked, fit, make_trainer
 
 
 def lrs(optimizer):
