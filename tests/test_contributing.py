@@ -13,7 +13,7 @@ ROWS = re.findall(r"^\| (?!question|---)(.+?) \| (.+?) \| (.*?) ?\|$", CONTRIBUT
 
 
 NOT_YET = {"which implementation of the step runs"}
-XFAIL = pytest.mark.xfail(strict=True, reason="the table of statistics and the monitor's outputs are being moved there")
+XFAIL = pytest.mark.xfail(strict=True, reason="the optimizer still calls an implementation a path")
 
 
 def marks_of(row):
