@@ -13,10 +13,10 @@ import lightning_adabelief
 PACKAGE = Path(lightning_adabelief.__file__).parent
 
 WITHOUT_IMPORT = {"tensorboard", "pytorch-lightning"}
-"""Lightning's TensorBoardLogger imports the first; lightning_tree.py imports the other by its class tree's name."""
+"""Lightning's TensorBoardLogger imports the first; lightning_tree.py imports the other by a name it works out."""
 
-ONLY_WHERE_INSTALLED = {"triton", "wandb"}
-"""Triton comes with torch for CUDA; wandb is imported for a user's WandbLogger, which needs it itself."""
+ONLY_WHERE_INSTALLED = {"timm", "triton", "wandb"}
+"""timm and wandb are imported for a user's network and logger that come from them; Triton comes with torch for CUDA."""
 
 
 def imported_modules(tree):

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_adabelief.configure.weight_decay import is_vector
+
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 WRAPPER_NAMES = ("_fsdp_wrapped_module", "_orig_mod", "_checkpoint_wrapped_module")
 NUMBERED_NAME = re.compile(r"(.*?)[._-]?\d+")
@@ -120,12 +122,12 @@ def _find_networks(module: nn.Module, single_modules_count: bool) -> _Networks:
     block_classes = _block_classes(module)
     stacks = _stacks_of_children(module, block_classes, single_modules_count, fewest=2)
     for name, child in module.named_children():
-        if HEAD_NAME.fullmatch(name):
-            found.above += child.parameters()
-            continue
         stack = stacks.get(name)
         within = _Networks() if stack else _find_networks(child, single_modules_count)
-        if stack:
+        has_blocks = bool(within.stacks) and not single_modules_count
+        if HEAD_NAME.fullmatch(name) and not has_blocks:
+            found.above += child.parameters()
+        elif stack:
             if not own.layers:
                 found.stacks.append(own)
                 own.below, waiting = waiting + stack.below, []
@@ -236,7 +238,7 @@ def _block_classes(module: nn.Module) -> set[type]:
 
 def _has_matrix(module: nn.Module) -> bool:
     """True if a module has a parameter of more than one dimension."""
-    return any(param.ndim > 1 for param in module.parameters())
+    return not all(is_vector(param) for param in module.parameters())
 
 
 def _unwrap(module: nn.Module) -> nn.Module:

@@ -8,9 +8,11 @@ import pytest
 
 import lightning_adabelief
 from lightning_adabelief.cli.main import main
+from lightning_adabelief.optim.scaling import rectification
 from lightning_adabelief.recipes.catalog import recipes
 
-READMES = sorted((Path(lightning_adabelief.__file__).parent / "recipes").glob("*/README.md"))
+RECIPES = Path(lightning_adabelief.__file__).parent / "recipes"
+READMES = sorted(RECIPES.glob("*/README.md"))
 
 
 def commands(readme):
@@ -54,3 +56,18 @@ def test_each_other_command_runs_for_an_epoch(command, paper_data, capsys):
     assert main(words) == 0
     out = capsys.readouterr().out
     assert words[0] == "copy" or ("test/" in out and "checkpoints/" in out)
+
+
+def test_the_figures_of_rectification_are_those_measured():
+    folder = Path(lightning_adabelief.__file__).parents[1]
+    measured = (folder / "benchmarks/results/rectification-digits-cnn.md").read_text(encoding="utf-8").splitlines()
+    readme = (RECIPES / "image_classification/README.md").read_text(encoding="utf-8").splitlines()
+    quoted = [line.removesuffix("|") for line in readme if re.match(r"\| test/(accuracy|loss) \|", line)]
+    assert len(quoted) == 6
+    assert all(any(line.startswith(quote) for line in measured) for quote in quoted)
+
+
+def test_the_mean_factor_of_rectification_is_that_of_the_digits_run():
+    factor = sum(rectification(step, 0.999) for step in range(1, 481)) / 480
+    readme = (RECIPES / "image_classification/README.md").read_text(encoding="utf-8")
+    assert f"480 steps, over which rectification would come to a mean factor of {factor:.2f}" in readme

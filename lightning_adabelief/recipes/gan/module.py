@@ -179,7 +179,11 @@ class GAN(LightningModule):
         return self(self.draw_noise(size, source), self.labels_in_turn(size)) / 2 + 0.5
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """Make the two optimizers, the generator's first; each has named parameters and counts its own steps."""
+        """Make the two optimizers, the generator's first; each has named parameters and counts its own steps.
+
+        Raises:
+            ValueError: If an optimizer comes with a learning-rate schedule.
+        """
         critic_optimizer = self.critic_optimizer or self.generator_optimizer
         return [
             self._make_optimizer("generator", self.generator_optimizer, self.generator, 1 / self.n_critic),
@@ -241,7 +245,13 @@ class GAN(LightningModule):
             steps_per_batch=steps_per_batch,
             trainer_steps_per_batch=1 + 1 / self.n_critic,
         )
-        made.param_groups[0]["name"] = name  # BeliefMonitor tags the optimizer's statistics with it
+        if isinstance(made, dict):
+            raise ValueError(
+                f"The {name}'s optimizer has a learning-rate schedule, which a GAN does not step: its optimization is "
+                "manual. Leave schedule out"
+            )
+        for group in made.param_groups:  # BeliefMonitor tags the optimizer's statistics with the name
+            group["name"] = f"{name}/{group['name']}" if "name" in group else name
         return made
 
     def _log_scores(self, evaluation: Evaluation, stage: str) -> dict[str, float]:

@@ -193,10 +193,16 @@ class ImageClassifier(LightningModule):
             self.confusion.reset()
 
     def configure_optimizers(self) -> Any:
-        """Make the optimizer of the trainable parameters, and its learning-rate scheduler if there is one."""
+        """Make the optimizer of the trainable parameters, and its learning-rate scheduler if there is one.
+
+        Raises:
+            ValueError: If the optimizer comes with a learning-rate schedule and ``lr_scheduler`` is another.
+        """
         optimizer = build_optimizer(self.optimizer, self)
         if self.lr_scheduler is None:
             return optimizer
+        if isinstance(optimizer, dict):
+            raise ValueError("The optimizer has a schedule, and lr_scheduler is given too. Leave one of them out")
         scheduler = self.lr_scheduler(optimizer)
         config: dict[str, Any] = {"scheduler": scheduler, "interval": self.lr_scheduler_interval}
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):

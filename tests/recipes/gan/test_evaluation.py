@@ -22,4 +22,8 @@ def test_validation_logs_the_distance_with_what_it_is_to_be_compared_with(tmp_pa
     assert trainer.callback_metrics["val/distance"] == pytest.approx(distance)
     assert not any("fid" in tag or "distance" in tag for tag in logged)
     (tested,) = trainer.test(gan, DigitsDataModule(), verbose=False)
-    assert tested["test/frechet_digits"] > 0
+    for reference in ("untrained", "floor"):
+        key = f"frechet_digits_{reference}"
+        assert tested[f"test/{key}"] == pytest.approx(logged[f"val/{key}"], rel=1e-5), "measured once, at the start"
+    share = tested["test/frechet_digits"] / tested["test/frechet_digits_untrained"]
+    assert tested["test/frechet_digits_share"] == pytest.approx(share)

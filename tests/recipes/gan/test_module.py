@@ -1,10 +1,12 @@
 """The GAN module: what steps when, and that a resumed run continues exactly."""
 
+from functools import partial
+
 import pytest
 import pytorch_lightning as pl
 import torch
 
-from lightning_adabelief import AdaBelief, BeliefMonitor
+from lightning_adabelief import AdaBelief, BeliefMonitor, ConfiguredAdaBelief
 from lightning_adabelief.cli.lightning import AdaBeliefCLI
 from lightning_adabelief.cli.main import main
 from lightning_adabelief.recipes.gan import (
@@ -72,6 +74,20 @@ def test_a_critics_optimizer_of_its_own_is_taken_as_it_is_given(tmp_path, monkey
     generator, critic = fit_in_the_command(words, tmp_path, monkeypatch)
     assert generator["lr"] == 1e-3 and critic["lr"] == 2e-3
     assert critic["betas"] == (0.9, 0.999), "the class's default, not the generator's"
+
+
+def test_configured_adabelief_serves_both_networks_by_their_names(tmp_path):
+    gan = make_gan(generator_optimizer=partial(ConfiguredAdaBelief, lr=1e-3, weight_decay=0.01, betas=(0.5, 0.999)))
+    trainer = make_trainer(tmp_path, limit_train_batches=2, limit_val_batches=0)
+    trainer.fit(gan, DigitsDataModule())
+    names = [[group["name"] for group in optimizer.param_groups] for optimizer in trainer.optimizers]
+    assert names == [["generator/decayed", "generator/undecayed"], ["critic/decayed", "critic/undecayed"]]
+
+
+def test_an_optimizer_with_a_schedule_is_an_error(tmp_path):
+    gan = make_gan(generator_optimizer=partial(ConfiguredAdaBelief, schedule="cosine"))
+    with pytest.raises(ValueError, match="The generator's optimizer has a learning-rate schedule"):
+        make_trainer(tmp_path).fit(gan, DigitsDataModule())
 
 
 def test_a_checkpoint_from_two_optimizers_written_out_resumes_with_one(tmp_path):

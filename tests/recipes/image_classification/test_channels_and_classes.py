@@ -1,4 +1,4 @@
-"""A user's own data: the module takes channels and classes from any DataModule."""
+"""Numbers of channels and classes: taken from any DataModule, and checked against network and config."""
 
 import subprocess
 import sys
@@ -176,7 +176,7 @@ def test_in_python_the_number_of_classes_is_declared_or_counted(data, classes, t
     assert module.network.num_classes == module.num_classes == classes
 
 
-def test_a_network_given_whole_needs_no_look_at_the_data(tmp_path):
+def test_any_network_takes_the_number_of_classes_of_the_data(tmp_path):
     module = ImageClassifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 5)))
     fit(module, Loaders(images()), tmp_path)
     assert module.num_classes == 5

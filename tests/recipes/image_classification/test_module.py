@@ -1,12 +1,14 @@
 """The module that classifies images with any network and optimizer."""
 
+from functools import partial
+
 import pytest
 import pytorch_lightning as pl
 import torch
 import torchvision
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lightning_adabelief import AdaBelief
+from lightning_adabelief import AdaBelief, ConfiguredAdaBelief
 from lightning_adabelief.recipes.image_classification import DigitsDataModule, ImageClassifier, SmallCNN
 
 
@@ -69,6 +71,15 @@ def test_a_plateau_schedule_watches_the_validation_loss(tmp_path):
     assert trainer.lr_scheduler_configs[0].monitor == "val/loss"
 
 
+def test_configured_adabelief_brings_its_schedule_and_a_second_one_is_an_error(tmp_path):
+    options = {"optimizer": partial(ConfiguredAdaBelief, lr=1e-3, warmup=0, schedule="cosine")}
+    trainer = fit(ImageClassifier(SmallCNN(), **options), tmp_path, max_steps=2, max_epochs=-1)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
+    options["lr_scheduler"] = torch.optim.lr_scheduler.ReduceLROnPlateau
+    with pytest.raises(ValueError, match="has a schedule, and lr_scheduler is given too"):
+        fit(ImageClassifier(SmallCNN(), **options), tmp_path)
+
+
 def test_it_trains_with_adabelief_by_default_on_named_parameters(tmp_path):
     trainer = fit(ImageClassifier(SmallCNN()), tmp_path, limit_train_batches=1)
     (optimizer,) = trainer.optimizers
@@ -101,23 +112,6 @@ def fit_with(tmp_path, callbacks=(), **options):
 
 
 @pytest.mark.parametrize(
-    "options",
-    [
-        {"label_smoothing": 0.1},
-        {"mixup": 0.2},
-        {"cutmix": 1.0},
-        {"mixup": 0.2, "cutmix": 1.0},
-        {"channels_last": True},
-    ],
-    ids=repr,
-)
-def test_each_option_of_training_trains(options, tmp_path):
-    plain, module = fit_with(tmp_path / "a"), fit_with(tmp_path / "b", **options)
-    assert torch.isfinite(module.trainer.callback_metrics["train/loss"])
-    assert "train/accuracy" in plain.trainer.callback_metrics.keys() & module.trainer.callback_metrics.keys()
-
-
-@pytest.mark.parametrize(
     "options", [{"label_smoothing": 1.0}, {"label_smoothing": -0.1}, {"mixup": -1.0}, {"cutmix": -0.5}], ids=repr
 )
 def test_impossible_options_are_named(options):
@@ -125,25 +119,69 @@ def test_impossible_options_are_named(options):
         ImageClassifier(SmallCNN(), **options)
 
 
-def test_smoothing_and_mixing_are_of_the_training_only():
+@pytest.mark.parametrize(
+    "options",
+    [{"label_smoothing": 0.3}, {"mixup": 1.0}, {"cutmix": 1.0}, {"label_smoothing": 0.3, "mixup": 1.0, "cutmix": 1.0}],
+    ids=repr,
+)
+def test_smoothing_and_mixing_change_the_training_loss_and_no_other(options):
     """The loss by which runs are compared stays the cross-entropy."""
     batch = torch.rand(16, 1, 8, 8), torch.arange(16) % 10
-    losses = []
-    for options in ({}, {"label_smoothing": 0.3, "mixup": 1.0, "cutmix": 1.0}):
+
+    def losses(**options):
         torch.manual_seed(0)
         module = ImageClassifier(SmallCNN(1, 10), **options)
         module.configure_model()
         module.log = lambda *_, **__: None
         module.eval()
         module.validation_step(batch, 0)
-        losses.append((module.val_metrics["loss"].compute(), module.training_step(batch, 0)))
-    assert losses[0][0] == losses[1][0] == losses[0][1]
-    assert losses[1][1] != losses[0][1]
+        return module.val_metrics["loss"].compute(), module.training_step(batch, 0)
+
+    validation, training = losses()
+    assert validation == training
+    with_options = losses(**options)
+    assert with_options[0] == validation
+    assert with_options[1].isfinite() and with_options[1] != training
+
+
+def test_with_mixing_training_accuracy_counts_the_label_of_the_larger_weight():
+    weights = torch.tensor([[0.3, 0.7], [0.6, 0.4]])
+
+    class Mix(torch.nn.Module):
+        def forward(self, images, labels):
+            return images, torch.nn.functional.pad(weights, (0, 8))
+
+    class Predict(torch.nn.Module):
+        def forward(self, images):
+            return 5 * torch.eye(10)[[1, 0]]
+
+    module = ImageClassifier(Predict(), num_classes=10, mixup=0.2)
+    module.configure_model()
+    module._mix_batch = Mix()
+    module.log = lambda *_, **__: None
+    module.training_step((torch.rand(2, 1, 8, 8), torch.tensor([0, 1])), 0)
+    assert module.train_metrics["accuracy"].compute() == 1
 
 
 def test_channels_last_is_the_layout_of_weights_and_images(tmp_path):
-    module = fit_with(tmp_path, channels_last=True)
+    layouts = []
+
+    class Spy(SmallCNN):
+        def forward(self, images):
+            layouts.append(images.is_contiguous(memory_format=torch.channels_last))
+            return super().forward(images)
+
+    class Rgb(DigitsDataModule):
+        in_channels = 3
+
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            images, labels = batch
+            return images.repeat(1, 3, 1, 1), labels
+
+    module = ImageClassifier(Spy(width=4), channels_last=True)
+    fit(module, tmp_path, Rgb(), limit_train_batches=2, limit_val_batches=1)
     assert module.network.block2[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert layouts and all(layouts)
 
 
 def test_a_compiled_network_has_the_plain_ones_checkpoint(tmp_path, monkeypatch):
@@ -166,11 +204,16 @@ def test_a_compiled_network_learns_the_same(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")
 def test_an_average_of_the_weights_can_be_kept(tmp_path):
+    """After training, the module has the average; the run itself is the one without it."""
     callbacks = pytest.importorskip("pytorch_lightning.callbacks.weight_averaging", reason="new in Lightning 2.6")
     average = callbacks.EMAWeightAveraging(decay=0.9)
-    module = fit_with(tmp_path, callbacks=[average])
-    assert module.trainer.global_step == 2
-    assert torch.equal(average._average_model.module.network.classifier.weight, module.network.classifier.weight)
+    weights = []
+    for kept in ([], [average]):
+        pl.seed_everything(0, verbose=False)
+        weights.append(fit_with(tmp_path, callbacks=kept).network.classifier.weight)
+    last, averaged = weights
+    assert torch.equal(average._average_model.module.network.classifier.weight, averaged)
+    assert not torch.equal(averaged, last) and torch.allclose(averaged, last, atol=0.01)
 
 
 def test_the_confusion_matrix_is_in_tensorboard_ever_more_seldom(tmp_path):
