@@ -84,8 +84,8 @@ def measure(optimizer: Optimizer, model: nn.Module) -> Beliefs:
     columns = measure_columns(list(layers.values()))
     own = isinstance(optimizer, AdaBelief)
     rows = [keep_known(row, own) for row in to_statistics(columns)]
-    (whole,) = to_statistics(add_up(columns, range(len(layers))))
-    return Beliefs(dict(zip(layers, rows, strict=True)), keep_known(whole, own), measure_groups(optimizer))
+    (together,) = to_statistics(add_up(columns, range(len(layers))))
+    return Beliefs(dict(zip(layers, rows, strict=True)), keep_known(together, own), measure_groups(optimizer))
 
 
 def measure_groups(optimizer: Optimizer) -> dict[str, dict[str, float]]:

@@ -17,7 +17,9 @@ from torch.optim.optimizer import (
 
 from lightning_adabelief.optim.foreach import _multi_tensor_adabelief
 from lightning_adabelief.optim.fused import check_fused, fused_adabelief
+from lightning_adabelief.optim.like import adabelief_like
 from lightning_adabelief.optim.migrate import to_adabelief
+from lightning_adabelief.optim.names import name_late_parameters
 from lightning_adabelief.optim.options import (
     LATER_OPTIONS,
     RULE_OPTIONS,
@@ -27,15 +29,13 @@ from lightning_adabelief.optim.options import (
     check_warmup_length,
 )
 from lightning_adabelief.optim.rule import single_tensor_adabelief
-from lightning_adabelief.optim.scaling import Scalar, step_scale, to_float64
+from lightning_adabelief.optim.scaling import Scalar, convert_tensor_scalar, step_scale, to_float64
 from lightning_adabelief.optim.state import check_capturable, check_group_sizes, make_step, restore_state, state_dtype
 from lightning_adabelief.optim.tensors import StepTensors
 
-_GRAPH_CAPTURE_CHECK = next(  # torch's warning about capturable and graphs; renamed after torch 2.6
-    name
-    for name in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check")
-    if hasattr(Optimizer, name)
-)
+# torch's warning about capturable and graphs, by its present name and the one it had in torch 2.6
+_GRAPH_CAPTURE_CHECKS = "_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"
+_GRAPH_CAPTURE_CHECK = next(name for name in _GRAPH_CAPTURE_CHECKS if hasattr(Optimizer, name))
 
 
 class AdaBelief(Optimizer):
@@ -76,17 +76,16 @@ class AdaBelief(Optimizer):
         residual: What s_t averages the square of: ``"updated"`` for g_t - m_t, as in the paper;
             ``"previous"`` for g_t - m_{t-1}, which makes beta1 = 0 usable (default: "updated").
         maximize: Ascend rather than descend (default: False).
-        foreach: Update lists of tensors at once. ``None`` chooses this implementation where all
-            parameters are plain tensors on a device with foreach kernels, such as CUDA; on the CPU it
-            updates one tensor at a time, which takes less memory, as torch.optim does.
-            ``implementations`` names the choice for each group (default: None).
+        foreach: Update lists of tensors at once. ``None`` does so, as torch.optim does, where all
+            parameters are plain tensors on a device with foreach kernels, such as CUDA; on the CPU one
+            tensor at a time takes less memory. ``implementations`` has the choice (default: None).
         fused: Update in one pass over memory, the fastest implementation, for floating-point parameters
             on the CPU or CUDA. Never chosen by ``None``: on the CPU the first step compiles a kernel, for
             some seconds and once a machine, and needs a C++ compiler (default: None).
         capturable: Never wait for the device, so that the step can be captured in a CUDA graph: the
             step and its scalars are kept on the parameters' device. Not on the CPU, where
-            ``torch.compile`` needs no such thing either. A tensor ``lr`` (and betas) with
-            ``foreach=True`` needs it (default: False).
+            ``torch.compile`` does without too. A tensor ``lr`` (and betas) with ``foreach=True`` needs
+            it (default: False).
         differentiable: Let autograd go through the step, to the parameters, gradients and state
             before it and to a tensor ``lr`` and betas. Not with ``foreach`` (default: False).
 
@@ -162,11 +161,46 @@ class AdaBelief(Optimizer):
         check_options(defaults)
         super().__init__(params, defaults)
 
+    @classmethod
+    def like(cls, optimizer: Optimizer, match_noise: bool = False) -> AdaBelief:
+        r"""Make the AdaBelief that differs from an Adam, AdamW or RAdam in belief alone.
+
+        It has the same param groups with all that they hold, the same kind and strength of weight decay,
+        and no rectification unless RAdam had it. Adam's eps e becomes e^2 (1 - beta2): AdaBelief's acts
+        under the root and accumulates to eps / (1 - beta2). Where beta1 is 0, ``residual`` is
+        ``"previous"``. From an optimizer that has taken steps m_t and the step are copied, and s_t is
+        estimated (:mod:`lightning_adabelief.optim.migrate`), so that the run goes on.
+
+        At the same lr AdaBelief moves further than Adam even on pure noise, where E[v_t] = sigma^2 and
+        E[s_t] = beta1^2 sigma^2 2 / (1 + beta1): 1.083 times as far at beta1 = 0.9, 1.732 times at 0.5.
+
+        Args:
+            optimizer: The optimizer to replace; left as it is. Schedulers stay with it, so make new ones.
+            match_noise: Multiply lr by beta1 sqrt(2 / (1 + beta1)) (without the first beta1 for
+                ``residual="previous"``) and divide decoupled weight decay by it: then pure noise moves
+                both alike, and decay is as strong as before (default: False).
+
+        Returns:
+            The AdaBelief.
+
+        Raises:
+            ValueError: If ``optimizer`` is of another kind.
+
+        Example:
+            >>> import torch
+            >>> from lightning_adabelief import AdaBelief
+            >>> adamw = torch.optim.AdamW(torch.nn.Linear(4, 1).parameters(), lr=1e-3, weight_decay=0.01)
+            >>> group = AdaBelief.like(adamw, match_noise=True).param_groups[0]
+            >>> f"{group['lr']:.2e} {group['eps']:.0e} {group['weight_decay']:.2e} {group['rectify']}"
+            '9.23e-04 1e-19 1.08e-02 False'
+        """
+        return adabelief_like(cls, optimizer, match_noise)
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a param group; options it does not name take the optimizer's defaults.
 
-        Where the optimizer's other parameters have names, torch requires names of these too. Parameters
-        given without take theirs from :attr:`late_names`, or are called ``group2.0`` and so on.
+        Where the other parameters have names, torch requires them of these too: parameters without take
+        theirs from :attr:`late_names`, or are called ``group2.0`` and so on.
 
         Args:
             param_group: ``{"params": ..., option: value, ...}``.
@@ -177,19 +211,8 @@ class AdaBelief(Optimizer):
         """
         if isinstance(param_group, dict):  # torch says what else is wrong with it
             check_options({**self.defaults, **param_group})
-            self._name_late_parameters(param_group)
+            name_late_parameters(param_group, self.param_groups, self.late_names)
         super().add_param_group(param_group)
-
-    def _name_late_parameters(self, param_group: dict[str, Any]) -> None:
-        """Name the parameters of a group in place, if they have no names and the optimizer's others do."""
-        params = param_group.get("params")
-        if not (self.param_groups and "param_names" in self.param_groups[0]) or isinstance(params, set | None):
-            return
-        params = [params] if isinstance(params, Tensor) else list(params)
-        if params and not any(isinstance(param, tuple) for param in params):
-            prefix = f"group{len(self.param_groups) + 1}"
-            params = [(self.late_names.get(param, f"{prefix}.{i}"), param) for i, param in enumerate(params)]
-        param_group["params"] = params
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Unpickle; add the options and the step tensors that a pickle of an older version lacks."""
@@ -210,8 +233,7 @@ class AdaBelief(Optimizer):
         Args:
             state_dict: From :meth:`state_dict`, from the AdaBelief of ``adabelief-pytorch``, timm or
                 pytorch-optimizer, or from ``torch.optim.Adam``, ``AdamW`` or ``RAdam``; a warning then
-                says how it was converted (see :mod:`lightning_adabelief.optim.migrate`). To go on
-                from a running one with all its options, call :meth:`like`.
+                says how it was converted (:mod:`lightning_adabelief.optim.migrate`). See :meth:`like`.
 
         Raises:
             ValueError: If the groups do not match this optimizer's (it names both), an option is not
@@ -262,8 +284,8 @@ class AdaBelief(Optimizer):
 
         Args:
             group: One of the param groups.
-            *columns: The columns of :class:`StepTensors`, empty; one by one, because torch.compile runs
-                this method outside of the graph for arguments that are lists.
+            *columns: Those of a :class:`StepTensors`, empty. torch.compile runs this method outside of
+                the graph, which it can do with lists, not with a tuple of them.
         """
         tensors = StepTensors(*columns)
         for param in group["params"]:
@@ -308,10 +330,9 @@ class AdaBelief(Optimizer):
             What the closure returned; ``None`` without one.
 
         Raises:
-            ValueError: If a gradient is sparse, or a warmup is a fraction of the run and ``total_steps``
-                is not set; no parameter is changed then.
+            ValueError: If a gradient is sparse, or a warmup is a fraction and there is no ``total_steps``.
             AssertionError: If ``capturable`` is set where parameters are on the CPU, or was set when
-                there was state already; no parameter is changed then.
+                there was state already. In all cases no parameter is changed.
         """
         getattr(self, _GRAPH_CAPTURE_CHECK)()
         for group in self.param_groups:
@@ -351,7 +372,7 @@ def _update_group(
         return
     # Numbers are fast; tensors neither wait for the device nor hide from autograd and the compiler.
     in_tensors = group["capturable"] or group["differentiable"] or torch.compiler.is_compiling()
-    convert = _convert_tensor_scalar if in_tensors else as_number
+    convert = convert_tensor_scalar if in_tensors else as_number
     options["betas"] = scale_options["betas"] = tuple(convert(beta) for beta in group["betas"])
     scale_options["lr"] = convert(group["lr"])
     torch._foreach_add_(tensors.steps, 1)
@@ -377,8 +398,3 @@ def _choose_implementation(group: dict[str, Any], params: list[Tensor]) -> Liter
     if foreach is None:
         _, foreach = _default_to_fused_or_foreach(params, group["differentiable"], use_fused=False)
     return "foreach" if foreach else "forloop"
-
-
-def _convert_tensor_scalar(value: Scalar) -> Scalar:
-    """Return a 1-element tensor in float64 and without dimensions, a number as it is."""
-    return to_float64(value).squeeze() if isinstance(value, Tensor) else value

@@ -32,7 +32,7 @@ State = dict[str, Any]
 
 @dataclass(frozen=True)
 class Origin:
-    """How another optimizer's checkpoint differs from AdaBelief's.
+    """The differences between another optimizer's checkpoint and AdaBelief's.
 
     Attributes:
         name: The other optimizer.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -43,3 +45,23 @@ def parameter_names(module: nn.Module) -> dict[Tensor, tuple[str, ...]]:
         if plain_name(name) not in known:
             names[param] = (*known, plain_name(name))
     return names
+
+
+def name_late_parameters(
+    param_group: dict[str, Any], param_groups: list[dict[str, Any]], late_names: Mapping[Tensor, str]
+) -> None:
+    """Name the parameters of a new group in place, where they have no names and the optimizer's others do.
+
+    Args:
+        param_group: The group to be added.
+        param_groups: The optimizer's groups so far.
+        late_names: Names by parameter; one that is not among them is called ``group2.0`` and so on.
+    """
+    params = param_group.get("params")
+    if not (param_groups and "param_names" in param_groups[0]) or isinstance(params, set | None):
+        return
+    params = [params] if isinstance(params, Tensor) else list(params)
+    if params and not any(isinstance(param, tuple) for param in params):
+        prefix = f"group{len(param_groups) + 1}"
+        params = [(late_names.get(param, f"{prefix}.{i}"), param) for i, param in enumerate(params)]
+    param_group["params"] = params

@@ -36,6 +36,11 @@ def to_float64(scalars: Tensor) -> Tensor:
     return scalars.to(torch.float32 if scalars.device.type == "mps" else torch.float64)
 
 
+def convert_tensor_scalar(value: Scalar) -> Scalar:
+    """Return a 1-element tensor in float64 and without dimensions, a number as it is."""
+    return to_float64(value).squeeze() if isinstance(value, Tensor) else value
+
+
 def is_fraction(warmup: float) -> bool:
     """True if a warmup is a fraction of the run rather than a number of steps."""
     return not isinstance(warmup, Integral) and warmup > 0

@@ -1,4 +1,4 @@
-"""How tensors lie in memory, for kernels that see addresses alone."""
+"""The layout of tensors in memory, for kernels that see addresses alone."""
 
 from __future__ import annotations
 
