@@ -1,9 +1,9 @@
-"""Draw ``docs/belief.png``: what AdaBelief believes while ``digits-cnn`` trains.
+"""Draw ``docs/belief.png``: four statistics of four layers while ``digits-cnn`` trains.
 
     python docs/belief.py
 
-Runs the recipe with every convolution and the classifier logged every 4 steps, and draws what
-BeliefMonitor wrote for TensorBoard.
+The recipe is run with every convolution and the classifier logged every 4 steps. The picture is drawn from
+the scalars that BeliefMonitor wrote for TensorBoard.
 """
 
 import tempfile
@@ -29,12 +29,12 @@ PANELS = {
     "s_t": "s_t: how much gradients disagree with their trend",
     "effective_step_size": "effective_step_size: rectification, then the cosine",
     "step_gain_over_adam": "step_gain_over_adam: how much further than Adam",
-    "update_to_weight": "update_to_weight: the share of a weight that a step moves",
+    "update_to_weight": "update_to_weight: the fraction of a weight that a step moves",
 }
 
 
 def run(folder: str) -> EventAccumulator:
-    """Train the recipe in ``folder`` and return what was logged."""
+    """Train the recipe, with its logs in ``folder``, and return the logged scalars."""
     config = yaml.safe_load(find("digits-cnn").path.read_text(encoding="utf-8"))
     config["trainer"]["callbacks"][0]["init_args"] = {"every_n_steps": 4, "include": list(LAYERS)}
     config["trainer"]["logger"]["init_args"]["save_dir"] = folder
@@ -46,7 +46,7 @@ def run(folder: str) -> EventAccumulator:
 
 
 def draw(logged: EventAccumulator, path: Path) -> None:
-    """One panel a statistic, one line a layer."""
+    """Draw one panel for each statistic, with one line for each layer."""
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     figure, axes = plt.subplots(2, 2, figsize=(9, 5.2), sharex=True, layout="constrained")
     colors = plt.get_cmap("viridis")([0.0, 0.35, 0.65, 0.9])

@@ -1,9 +1,9 @@
-"""Make ``docs/tensorboard.png`` and ``docs/heat_map.png``: what BeliefMonitor leaves of ``digits-cnn``.
+"""Make ``docs/tensorboard.png`` and ``docs/heat_map.png``: BeliefMonitor's charts and heat map of ``digits-cnn``.
 
     python docs/monitor.py
 
-Runs the recipe as it is, copies its ``belief.png``, and photographs TensorBoard's custom-scalars page
-with Chromium (``chromium`` on the path), its charts on logarithmic axes and their legends unfolded.
+The recipe is run as it is, and its ``belief.png`` is copied. TensorBoard's custom-scalars page is photographed
+with Chromium (``chromium`` on the path), with logarithmic axes and the first chart's legend unfolded.
 """
 
 import base64
@@ -26,7 +26,7 @@ from lightning_adabelief.cli.main import main
 WIDTH, HEIGHT = 1480, 1180
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 
-PREPARE = """(() => {
+PREPARE_PAGE = """(() => {
     const inside = node => [...node.querySelectorAll('*')].flatMap(
         element => [element, ...(element.shadowRoot ? inside(element.shadowRoot) : [])]);
     const all = inside(document);
@@ -43,16 +43,20 @@ PREPARE = """(() => {
     });
     return charts.length;
 })()"""
-"""Show outliers, logarithmic axes for all but the gain, and the first legend."""
+"""JavaScript that shows outliers, logarithmic axes for all charts but the gain's, and the first legend."""
 
 
 class Browser:
-    """Chromium without a window, spoken to through a pipe in the DevTools protocol."""
+    """Chromium without a window, driven through a pipe by the DevTools protocol.
+
+    Args:
+        profile: An empty folder for the browser's files.
+    """
 
     def __init__(self, profile: str) -> None:
         self._count = 0
-        there, self._out = os.pipe()
-        self._in, back = os.pipe()
+        chromium_in, self._out = os.pipe()
+        self._in, chromium_out = os.pipe()
         command = [
             "chromium",
             *FLAGS,
@@ -63,12 +67,12 @@ class Browser:
         ]
         words = " ".join(f'"{word}"' for word in command)
         self._process = subprocess.Popen(
-            ["sh", "-c", f"exec {words} 3</dev/fd/{there} 4>/dev/fd/{back}"],
-            pass_fds=(there, back),
+            ["sh", "-c", f"exec {words} 3</dev/fd/{chromium_in} 4>/dev/fd/{chromium_out}"],
+            pass_fds=(chromium_in, chromium_out),
             stderr=subprocess.DEVNULL,
         )
-        os.close(there)
-        os.close(back)
+        os.close(chromium_in)
+        os.close(chromium_out)
         self._session: dict[str, str] = {}
         page = self.do("Target.createTarget", url="about:blank")["targetId"]
         session = self.do("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
@@ -92,42 +96,42 @@ class Browser:
         return self.do("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
 
     def photograph(self, path: Path) -> None:
-        """Save what the page shows."""
+        """Save a picture of the page."""
         path.write_bytes(base64.b64decode(self.do("Page.captureScreenshot")["data"]))
 
     def close(self) -> None:
-        """End it."""
+        """End the browser."""
         self.do("Browser.close")
         self._process.wait()
 
 
 def run_recipe(folder: str) -> Path:
-    """Train digits-cnn, and return where its logs are."""
+    """Train digits-cnn, and return the folder of its logs."""
     assert main(["fit", "--config", "digits-cnn", "--trainer.logger.init_args.save_dir", folder]) == 0
     (log_dir,) = Path(folder).glob("*/version_*")
     return log_dir
 
 
 def photograph_tensorboard(log_dir: Path, path: Path) -> None:
-    """Save a picture of the custom-scalars page; a run is called by its folder's name."""
-    port = _free_port()
-    place = f"http://localhost:{port}"
+    """Save a picture of the custom-scalars page, with the run named after its folder."""
+    port = _find_free_port()
+    address = f"http://localhost:{port}"
     command = [sys.executable, "-m", "tensorboard.main", "--load_fast=false", f"--port={port}", "--logdir"]
     with (
-        _running([*command, log_dir.parent.name], log_dir.parent.parent),
+        _run_in_background([*command, log_dir.parent.name], log_dir.parent.parent),
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
         closing(Browser(profile)) as browser,
     ):
-        _wait_for(lambda: urllib.request.urlopen(f"{place}/data/plugin/custom_scalars/layout").read() != b"{}")
-        browser.do("Page.navigate", url=f"{place}/#custom_scalars")
-        time.sleep(10)  # for the data, and then for the charts to move
-        assert browser.run(PREPARE) > 0
-        time.sleep(5)
+        _wait_until(lambda: urllib.request.urlopen(f"{address}/data/plugin/custom_scalars/layout").read() != b"{}")
+        browser.do("Page.navigate", url=f"{address}/#custom_scalars")
+        time.sleep(10)  # until the data have arrived
+        assert browser.run(PREPARE_PAGE) > 0
+        time.sleep(5)  # until the charts have moved
         browser.photograph(path)
 
 
 @contextmanager
-def _running(command: list[str], folder: Path) -> Iterator[None]:
+def _run_in_background(command: list[str], folder: Path) -> Iterator[None]:
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield
@@ -136,13 +140,13 @@ def _running(command: list[str], folder: Path) -> Iterator[None]:
         process.wait()
 
 
-def _free_port() -> int:
+def _find_free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("localhost", 0))
         return listener.getsockname()[1]
 
 
-def _wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+def _wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while True:
         try:

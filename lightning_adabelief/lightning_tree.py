@@ -37,7 +37,7 @@ __all__ = [
 
 
 def tree() -> str:
-    """The package that Lightning's classes come from here.
+    """Return the package that Lightning's classes come from here.
 
     Returns:
         ``"pytorch_lightning"`` or ``"lightning.pytorch"``.
@@ -47,7 +47,7 @@ def tree() -> str:
 
 
 def is_a(thing: Any, *names: str) -> bool:
-    """Whether an object is of one of Lightning's classes of these names, in either of its class trees.
+    """Return True if an object is of one of Lightning's classes of these names, in either of its class trees.
 
     A process may have both: where ours is imported before the user's Lightning, it may be the other.
     """

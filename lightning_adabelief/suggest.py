@@ -47,6 +47,8 @@ def find_similar(name: str, known: Iterable[str], max_count: int = 3, cutoff: fl
     """
     by_lower_case = {other.lower(): other for other in known}
     similar = difflib.get_close_matches(name.lower(), by_lower_case, n=max_count, cutoff=cutoff)
+    if not similar and len(name) > 1:  # the beginning of a name, which is not similar if the rest is long
+        similar = [other for other in by_lower_case if other.startswith(name.lower())][:max_count]
     return [by_lower_case[lower] for lower in similar]
 
 

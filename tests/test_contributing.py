@@ -12,21 +12,6 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| (?!question|---)(.+?) \| (.+?) \| (.*?) ?\|$", CONTRIBUTING, re.MULTILINE)
 
 
-NOT_YET = {
-    "which implementation of the step runs",
-    "a statistic's name, definition and unit",
-    "how an Adam's state is read",
-    "counted and skipped steps",
-    "a sum over ranks",
-    "a tag",
-}
-XFAIL = pytest.mark.xfail(strict=True, reason="the table of statistics and the monitor's outputs are being moved there")
-
-
-def marks_of(row):
-    return [XFAIL] if row[0] in NOT_YET else []
-
-
 def locate(path):
     """Return the file that a path of CONTRIBUTING means: in the package, or else in the repository."""
     return PACKAGE / path if (PACKAGE / path).exists() else ROOT / path.removeprefix("/")
@@ -54,9 +39,7 @@ def test_the_map_answers_twenty_questions_and_more():
     assert len(ROWS) >= 20 and len({question for question, _, _ in ROWS}) == len(ROWS)
 
 
-@pytest.mark.parametrize(
-    ("question", "files", "name"), [pytest.param(*row, id=row[0], marks=marks_of(row)) for row in ROWS]
-)
+@pytest.mark.parametrize(("question", "files", "name"), [pytest.param(*row, id=row[0]) for row in ROWS])
 def test_an_answer_of_the_map_is_there(question, files, name):
     paths = [locate(path) for path in re.findall(r"`([^`]+)`", files)]
     assert paths and all(path.is_file() for path in paths)
@@ -64,7 +47,6 @@ def test_an_answer_of_the_map_is_there(question, files, name):
         assert name.strip("`") in names_in(paths[0])
 
 
-@XFAIL
 def test_every_path_in_the_text_exists():
     mentioned = set(re.findall(r"`(/?[\w./-]+/[\w.-]+\.\w+)`", CONTRIBUTING)) | set(
         re.findall(r"`(\w+\.\w+)`", CONTRIBUTING)

@@ -61,7 +61,7 @@ assert isinstance(module, pl.LightningModule)
 trainer = pl.Trainer(max_epochs=1, limit_train_batches=3, log_every_n_steps=1, callbacks=[BeliefMonitor()], {QUIET})
 trainer.fit(module, DigitsDataModule())
 assert trainer.global_step == 3 and trainer.optimizers[0].param_groups[0]["total_steps"] == 3
-assert {"val/accuracy", "belief/s_t/model"} <= trainer.callback_metrics.keys()
+assert {{"val/accuracy", "belief/s_t/model"}} <= trainer.callback_metrics.keys()
 """
 
 LIGHTNING_CLI = """

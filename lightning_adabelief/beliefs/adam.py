@@ -28,8 +28,9 @@ def read_state(
     """
     if isinstance(optimizer, AdaBelief):
         return state, group
-    state, options = adam_as_adabelief(state, group)
+    estimated, options = adam_as_adabelief(state, group)
+    estimated = {**estimated, "exp_avg_sq": state["exp_avg_sq"]}
     # AdamW, or an Adam told to decay as AdamW does
     decouples = group.get("decoupled_weight_decay", isinstance(optimizer, AdamW))
     decay = {"weight_decay": group["weight_decay"], "weight_decouple": decouples, "fixed_decay": False}
-    return state, options | decay | {"maximize": group["maximize"]}
+    return estimated, options | decay | {"maximize": group["maximize"], "residual": "updated"}

@@ -34,6 +34,9 @@ class BeliefScale(NamedTuple):
         root_scale: Factor of the root of the uncorrected s_t in the denominator; 0 in a step of SGD.
         denominator_eps: Added to that; 1 in a step of SGD.
         accumulated_eps: The part of the corrected s_t that is eps: eps / (1 - beta2).
+        noise_scale: Factor from s_t to the variance of the gradient: 1 / beta1, or beta1 with
+            ``residual="previous"``.
+        decay: Fraction of the weight that decoupled weight decay takes away in the step.
     """
 
     bias_correction1: Number
@@ -42,6 +45,8 @@ class BeliefScale(NamedTuple):
     root_scale: Number
     denominator_eps: Number
     accumulated_eps: Number
+    noise_scale: Number
+    decay: Number
 
 
 class WeightBeliefs(NamedTuple):
@@ -53,12 +58,14 @@ class WeightBeliefs(NamedTuple):
         denominator_var: The uncorrected s_t that the step is divided by, like ``trend``; under amsgrad
             the largest so far.
         scale: The scalars of the step; tensors broadcast with ``trend``.
+        square: v_t / (1 - beta2^t), of an Adam; None of an AdaBelief.
     """
 
     trend: Tensor
     belief: Tensor
     denominator_var: Tensor
     scale: BeliefScale
+    square: Tensor | None = None
 
 
 def belief_scale(state: dict[str, Any], group: dict[str, Any]) -> BeliefScale:
@@ -84,7 +91,16 @@ def belief_scale(state: dict[str, Any], group: dict[str, Any]) -> BeliefScale:
         root_scale=0.0 if is_sgd_step else scale.root_scale,
         denominator_eps=1.0 if is_sgd_step else group["eps"],
         accumulated_eps=group["eps"] / (1 - beta2),
+        noise_scale=1 / beta1 if group["residual"] == "updated" else beta1,
+        decay=_decay_fraction(group, scale.lr),
     )
+
+
+def _decay_fraction(group: dict[str, Any], lr: float) -> float:
+    """Return the fraction of the weight that decoupled decay takes away at this learning rate, warmup included."""
+    if not group["weight_decouple"]:
+        return 0.0
+    return group["weight_decay"] * (1.0 if group["fixed_decay"] else lr)
 
 
 def step_denominators(roots: list[Tensor], scales: Sequence[BeliefScale]) -> list[Tensor]:
@@ -119,21 +135,31 @@ def effective_step_size(weights: WeightBeliefs) -> Tensor:
 
 
 def step_gain_over_adam(weights: WeightBeliefs) -> Tensor:
-    """Return sqrt(s_t + m_t^2) / sqrt(s_t): how much further than Adam's each weight's step is.
+    r"""Return sqrt(v_t / s_t): how much further than Adam's each weight's step is, at the same learning rate.
 
-    E[g^2] = Var[g] + E[g]^2, so s_t + m_t^2, both bias-corrected, stands for Adam's v_t. Large
-    where the gradient is large against its own scatter: region 3 of the paper's figure 1.
+    s_t averages the square of g_t - m_t, which is beta1 (g_t - m_{t-1}), so on stationary gradients
+
+    .. math:: E[g^2] = s / \beta_1 + m^2, \qquad \text{or } \beta_1 s + m^2 \text{ with residual="previous"},
+
+    with s less its accumulated eps, stands for Adam's v_t. On pure noise the gain is sqrt((1 + beta1) / 2) / beta1:
+    1.083 at beta1 = 0.9, 1.73 at 0.5. It is large where the gradient is large against its own scatter: region 3
+    of the paper's figure 1. From an Adam's state v_t is known, and s_t is estimated.
 
     Args:
         weights: The averages, any shape.
 
     Returns:
-        A tensor of that shape, >= 1; 1 where both are 0, inf where the belief alone is.
+        A tensor of that shape, >= 0; NaN where there has been no gradient, inf where s_t alone is 0.
     """
-    trend, belief = weights.trend, weights.belief
-    # hypot, because m^2 underflows long before m becomes negligible
-    gain = torch.hypot(belief.sqrt(), trend) / belief.sqrt()
-    return gain.where((belief != 0) | (trend != 0), 1.0)
+    trend, scale = weights.trend, weights.scale
+    square = weights.square
+    if square is None:
+        variance = (weights.belief - scale.accumulated_eps).clamp(min=0) * scale.noise_scale
+        # hypot, because m^2 underflows long before m becomes negligible
+        root = torch.hypot(variance.sqrt(), trend)
+    else:
+        root = square.sqrt()
+    return (root / weights.belief.sqrt()).where(root != 0, torch.nan)
 
 
 def eps_share(weights: WeightBeliefs) -> Tensor:
@@ -164,7 +190,27 @@ def weight_beliefs(param: Tensor, state: dict[str, Any], group: dict[str, Any]) 
     """
     exp_avg, exp_avg_var, denominator_var = moments(param, state, group)
     scale = belief_scale(state, group)
-    return WeightBeliefs(exp_avg / scale.bias_correction1, exp_avg_var / scale.bias_correction2, denominator_var, scale)
+    square = read_square(param, state)
+    return WeightBeliefs(
+        exp_avg / scale.bias_correction1,
+        exp_avg_var / scale.bias_correction2,
+        denominator_var,
+        scale,
+        None if square is None else square / scale.bias_correction2,
+    )
+
+
+def read_square(param: Tensor, state: dict[str, Any]) -> Tensor | None:
+    """Return v_t of a parameter whose state is an Adam's, uncorrected; None for an AdaBelief's.
+
+    Args:
+        param: The parameter; a complex one is taken as pairs of real numbers.
+        state: Its state, as :func:`lightning_adabelief.beliefs.adam.read_state` returns it.
+    """
+    if "exp_avg_sq" not in state:
+        return None
+    square = full_tensor(state["exp_avg_sq"])
+    return torch.view_as_real(square) if torch.is_complex(param) else square
 
 
 def moments(param: Tensor, state: dict[str, Any], group: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:

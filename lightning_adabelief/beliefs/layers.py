@@ -22,7 +22,9 @@ from lightning_adabelief.beliefs.elementwise import (
     belief_scale,
     full_tensor,
     moments,
+    read_square,
     step_denominators,
+    step_gain_over_adam,
 )
 from lightning_adabelief.optim.options import as_number
 
@@ -41,6 +43,9 @@ BATCH_WEIGHTS = 1 << 24
 CACHED_WEIGHTS = 1 << 19
 """The number of weights worked on at a time on a CPU, so that intermediate results stay in its cache."""
 
+
+MAX_TREND_FRACTION = 1 - 1e-4
+"""The fraction of v_t that m_t^2 can be told to be from an Adam's state, whose difference is rounded."""
 
 MOMENTUM_ROUNDING = 1e-6
 """A sum of squares below this fraction of that of m_t is rounding: of float32, whose squares have 1e-7."""
@@ -62,6 +67,8 @@ class LayerBatch:
         self.scales = [belief_scale(state, group) for _, state, group in layers]
         averages = zip(*(moments(*layer) for layer in layers), strict=True)
         self.exp_avgs, self.exp_avg_vars, self.denominator_vars = map(list, averages)
+        squares = [read_square(param, state) for param, state, _ in layers]
+        self.squares = [square for square in squares if square is not None]  # of all layers or of none
 
     @property
     def is_amsgrad(self) -> bool:
@@ -83,7 +90,8 @@ class LayerBatch:
         trend = _draw_sample(self.exp_avgs) / scale.bias_correction1
         var = _draw_sample(self.exp_avg_vars)
         denominator_var = _draw_sample(self.denominator_vars) if self.is_amsgrad else var
-        return WeightBeliefs(trend, var / scale.bias_correction2, denominator_var, scale)
+        square = _draw_sample(self.squares) / scale.bias_correction2 if self.squares else None
+        return WeightBeliefs(trend, var / scale.bias_correction2, denominator_var, scale, square)
 
 
 def split_into_batches(layers: Sequence[Layer]) -> Iterator[LayerBatch]:
@@ -134,28 +142,59 @@ def sum_silent(batch: LayerBatch) -> Columns:
 def sum_beliefs(batch: LayerBatch) -> Columns:
     """Return ``s_t``, the sum of the corrected s_t, and ``update_square``, that of squared updates.
 
-    Both come from one pass: the sum of s_t is the squared norm of the root, which the update divides by.
+    Both come from one pass: the sum of s_t is the squared norm of the root, which the update divides by. The
+    update is the whole movement of the weight, decoupled weight decay included.
     """
-    columns = [batch.exp_avgs, batch.denominator_vars]
-    if batch.is_amsgrad:
-        columns.append(batch.exp_avg_vars)
+    # The weights are read only where they decay; under amsgrad, where the step is divided by the largest s_t,
+    # s_t itself needs its own root. Otherwise a column stands in for the one that is not needed.
+    decays = any(scale.decay for scale in batch.scales)
+    weights = [_real_weight(*pair) for pair in zip(batch.params, batch.exp_avgs, strict=True)] if decays else None
+    columns = [batch.exp_avgs, batch.denominator_vars, batch.exp_avg_vars, weights or batch.exp_avgs]
+    lrs = [scale.lr / scale.bias_correction1 for scale in batch.scales]
     root_norms: list[Tensor] = []
     update_norms: list[Tensor] = []
     indices: list[int] = []
     for pieces in _split_for_cache(*columns):
-        layer_indices, exp_avgs, denominator_vars, *exp_avg_vars = map(list, zip(*pieces, strict=True))
+        layer_indices, exp_avgs, denominator_vars, exp_avg_vars, thetas = map(list, zip(*pieces, strict=True))
         indices += layer_indices
         roots = list(torch._foreach_sqrt(denominator_vars))
-        # under amsgrad the step is divided by the largest s_t, and s_t itself needs its own root
-        root_norms += torch._foreach_norm(torch._foreach_sqrt(exp_avg_vars[0]) if batch.is_amsgrad else roots)
+        root_norms += torch._foreach_norm(torch._foreach_sqrt(exp_avg_vars) if batch.is_amsgrad else roots)
         denominators = step_denominators(roots, [batch.scales[index] for index in layer_indices])
-        update_norms += torch._foreach_norm(torch._foreach_div(exp_avgs, denominators))
+        updates = torch._foreach_div(exp_avgs, denominators)
+        if decays:
+            # theta_t = (1 - a) theta_{t-1} - u, so theta_{t-1} - theta_t = (u + a theta_t) / (1 - a)
+            torch._foreach_mul_(updates, [lrs[index] for index in layer_indices])
+            torch._foreach_add_(updates, torch._foreach_mul(thetas, [batch.scales[i].decay for i in layer_indices]))
+        update_norms += torch._foreach_norm(updates)
     count = len(batch.scales)
     root_norm, update_norm = (_add_up_norms(found, indices, count) for found in (root_norms, update_norms))
     sizes = [var.numel() * scale.bias_correction2 for var, scale in zip(batch.exp_avg_vars, batch.scales, strict=True)]
     mean = root_norm.square() / root_norm.new_tensor(sizes)
-    lrs = root_norm.new_tensor([scale.lr / scale.bias_correction1 for scale in batch.scales])
-    return {"s_t": mean.double() * sum_sizes(batch)["size"], "update_square": _square(update_norm * lrs)}
+    factors = [1 / (1 - scale.decay) for scale in batch.scales] if decays else lrs
+    update_norm = update_norm * update_norm.new_tensor(factors)
+    return {"s_t": mean.double() * sum_sizes(batch)["size"], "update_square": _square(update_norm)}
+
+
+def _real_weight(param: Tensor, exp_avg: Tensor) -> Tensor:
+    """Return a parameter in its momentum's dtype and form, gathered if it is sharded."""
+    weight = full_tensor(param.detach())
+    return (torch.view_as_real(weight) if torch.is_complex(weight) else weight).to(exp_avg.dtype)
+
+
+def sum_gain(batch: LayerBatch) -> Columns:
+    """Return ``gain_square``, the sum of v_t / s_t, by the sample; without weights that have had no gradient.
+
+    From an Adam's state, where s_t is v_t less m_t^2 and its inverse has no mean, a layer has one ratio for all
+    its weights, 1 / (beta1 (1 - mean(m_t^2 / v_t))): a lower bound where its weights differ.
+    """
+    weights = batch.sample
+    if weights.square is None:
+        ratio = step_gain_over_adam(weights).square().nanmean(dim=1)
+    else:
+        trend_fraction = (weights.trend.square() / weights.square).nanmean(dim=1).clamp(max=MAX_TREND_FRACTION)
+        ratio = weights.scale.noise_scale.squeeze(-1) / (1 - trend_fraction)
+    ratio = ratio.nan_to_num(nan=1.0, posinf=torch.inf)  # a layer without any gradient moves as Adam's does
+    return {"gain_square": ratio.cpu().double() * sum_sizes(batch)["size"]}
 
 
 def sum_grads_and_momentum(batch: LayerBatch) -> Columns:

@@ -34,7 +34,7 @@ class Beliefs(NamedTuple):
         layers: From a parameter's name to its statistics.
         model: The statistics of all of them together; empty where no parameter has taken a step.
         groups: From a param group's name, or its position, to the statistics of scope ``"optimizer"`` that its
-            options tell: ``rectification`` and ``warmup``.
+            options tell, such as ``lr``.
     """
 
     layers: dict[str, dict[str, float]]
@@ -84,28 +84,31 @@ def measure(optimizer: Optimizer, model: nn.Module) -> Beliefs:
     columns = measure_columns(list(layers.values()))
     own = isinstance(optimizer, AdaBelief)
     rows = [keep_known(row, own) for row in to_statistics(columns)]
-    (whole,) = to_statistics(add_up(columns, range(len(layers))))
-    return Beliefs(dict(zip(layers, rows, strict=True)), keep_known(whole, own), measure_groups(optimizer))
+    (together,) = to_statistics(add_up(columns, range(len(layers))))
+    return Beliefs(dict(zip(layers, rows, strict=True)), keep_known(together, own), measure_groups(optimizer))
 
 
 def measure_groups(optimizer: Optimizer) -> dict[str, dict[str, float]]:
     """Measure the statistics that a param group's options and its step tell.
 
     Args:
-        optimizer: Any optimizer; only an AdaBelief has such statistics.
+        optimizer: An AdaBelief, or an Adam, of which only ``lr`` can be told.
 
     Returns:
         From each group's ``name``, or ``pg1`` and so on, to its statistics at its latest step; without groups
         that have not taken a step.
     """
     found: dict[str, dict[str, float]] = {}
-    if not isinstance(optimizer, AdaBelief):
-        return found
+    own = isinstance(optimizer, AdaBelief)
+    rows = [row for row in OPTIMIZER_STATISTICS if row.of_group and (own or row.adam_has_it)]
     for number, group in enumerate(optimizer.param_groups, start=1):
-        steps = [float(optimizer.state[param]["step"]) for param in group["params"] if optimizer.state.get(param)]
-        if steps:
+        states = [state for param in group["params"] if (state := optimizer.state.get(param))]
+        if states:
+            latest = max(states, key=lambda state: float(state["step"]))
+            _, options = read_state(optimizer, latest, group)
+            step = float(latest["step"])
             found[group.get("name", f"pg{number}")] = {
-                row.name: row.of_group(group, max(steps)) for row in OPTIMIZER_STATISTICS if row.of_group
+                row.name: row.of_group(options, step) for row in rows if row.of_group
             }
     return found
 

@@ -26,8 +26,9 @@ def name_optimizers(optimizers: Iterable[Optimizer]) -> list[str]:
     seen: Counter[str] = Counter()
     names = []
     for optimizer in optimizers:
-        first, *others = optimizer.param_groups
-        kind = type(optimizer).__name__ if others else first.get("name", type(optimizer).__name__)
+        kind = type(optimizer).__name__
+        if len(optimizer.param_groups) == 1:  # a module without optimizers has one without groups
+            kind = optimizer.param_groups[0].get("name", kind)
         names.append(f"{kind}-{seen[kind]}" if seen[kind] else kind)
         seen[kind] += 1
     return names

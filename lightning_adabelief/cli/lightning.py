@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 
-from lightning_adabelief.callbacks import BeliefMonitor, ResumeReport
+from lightning_adabelief.callbacks import ResumeReport
 from lightning_adabelief.callbacks.resume_report import say_difference
 from lightning_adabelief.cli.closing import best_checkpoint, print_closing
 from lightning_adabelief.cli.config_file import UsageError
@@ -110,13 +110,11 @@ class AdaBeliefCLI(LightningCLI):
         config = self._get(self.config_init, "trainer", default={})
         callbacks = config.get("callbacks") or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-        ours: list[Callback] = [ResumeReport()]  # first, for BaseFinetuning restores groups itself
+        ours: list[Callback] = [ResumeReport()]  # first, because BaseFinetuning restores groups itself
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             ours.append(_ProgressBar())
         kwargs["callbacks"] = [*ours, *callbacks]
-        trainer = super().instantiate_trainer(**kwargs)
-        self._take_over_tables(trainer.callbacks)  # type: ignore[attr-defined]
-        return trainer
+        return super().instantiate_trainer(**kwargs)
 
     def _parse_ckpt_path(self) -> None:
         """Log each hyperparameter of the config that gives way to the checkpoint's (Lightning 2.6 and newer)."""
@@ -133,16 +131,16 @@ class AdaBeliefCLI(LightningCLI):
         return {strip_wrappers(key): value for key, value in vars(flat).items()}
 
     def fit(self, **kwargs: Any) -> None:
-        """Train; after an interruption, print the closing table of what has been trained."""
+        """Train; after an interruption, print where the run is."""
         try:
             self.trainer.fit(**kwargs)
         except SystemExit:
             if self.trainer.interrupted and self.trainer.is_global_zero:
-                print_closing(self.trainer, {}, self._monitors)
+                print_closing(self.trainer, {})
             raise
 
     def after_fit(self) -> None:
-        """Test the best checkpoint if model and data have a test, and print the closing table."""
+        """Test the best checkpoint if model and data have a test, and print the scores and where the run is."""
         scores: dict[str, float] = {}
         data = self.datamodule or self.model
         try:
@@ -152,13 +150,7 @@ class AdaBeliefCLI(LightningCLI):
                     scores |= of_loader
         finally:
             if self.trainer.is_global_zero:
-                print_closing(self.trainer, scores, self._monitors)
-
-    def _take_over_tables(self, callbacks: list[Callback]) -> None:
-        """Leave the monitors' tables to the closing table, which shows them together with the scores."""
-        self._monitors = [c for c in callbacks if isinstance(c, BeliefMonitor) and c.closing_table]
-        for monitor in self._monitors:
-            monitor.closing_table = False
+                print_closing(self.trainer, scores)
 
     def predict(self, **kwargs: Any) -> None:
         """Predict, and save the list of batches' predictions as ``predictions.pt``."""

@@ -19,7 +19,7 @@ WRAPPERS = ("class_path", "init_args", "dict_kwargs")
 
 @dataclass
 class Settings:
-    """What a command line and its configs set.
+    """The settings of a command line and its configs.
 
     Attributes:
         words: The command line, with files in the place of the recipes' names.

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from lightning_adabelief.configure.group_report import log_groups
 from lightning_adabelief.configure.groups import OPTIONS, Named, named_parameters, param_groups
 from lightning_adabelief.configure.lr_schedules import check_schedule, make_schedule
 from lightning_adabelief.configure.run_follower import RunFollower
 from lightning_adabelief.configure.run_length import optimizer_steps, steps_needed, trainer_of
 from lightning_adabelief.configure.scaling_choice import choose_scaling, report_scaling
-from lightning_adabelief.lightning_tree import rank_zero_info, rank_zero_warn
+from lightning_adabelief.configure.weight_decay import divide_decay_by_lr
+from lightning_adabelief.lightning_tree import rank_zero_warn
 from lightning_adabelief.optim.adabelief import AdaBelief
 from lightning_adabelief.optim.fused import can_fuse, check_fused
 from lightning_adabelief.optim.options import as_number, check_values
-from lightning_adabelief.optim.scaling import is_share, warmup_steps
+from lightning_adabelief.optim.scaling import is_fraction, warmup_steps
 from lightning_adabelief.suggest import suggest
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ def configure_adabelief(
     weight_decay: float = 0.0,
     decay_embeddings: bool = True,
     layers: Mapping[str, Mapping[str, Any]] | None = None,
+    layer_decay: float | None = None,
+    decouple_lr: bool = False,
     warmup: int | float | None = None,
     rectify: bool | None = None,
     schedule: Literal["cosine", "linear", "step"] | Callable[[AdaBelief], LRScheduler] | None = None,
@@ -67,9 +71,9 @@ def configure_adabelief(
     - Its parameters are named. Biases, the parameters of normalization layers, all vectors and numbers,
       tokens and position embeddings have no weight decay (the names: ``configure.weight_decay``), nor
       does what the module or a part of it names in ``no_weight_decay()``, as timm's do. The split is
-      logged once, and is there to see as the names of the param groups:
-      ``decayed``, ``undecayed`` and, where ``layers`` says so, ``encoder/decayed``; LearningRateMonitor
-      logs by them.
+      logged once, as a table where there is more to it, and is there to see as the names of the param
+      groups: ``decayed``, ``undecayed``, and ``encoder/decayed`` or ``depth03/decayed`` where ``layers``
+      or ``layer_decay`` says so; LearningRateMonitor logs by them.
     - ``warmup`` may be a fraction of the run, in this optimizer's own steps.
     - Rectification, which in a short run takes most of lr, or a warmup of 5 % in its place is chosen by
       the length of the run where neither ``rectify`` nor ``warmup`` is given; one line says which, and
@@ -92,12 +96,20 @@ def configure_adabelief(
     Args:
         module: A LightningModule; or any module, as one of the two networks of a GAN.
         lr: Learning rate (default: 1e-3).
-        weight_decay: Of all but biases and norms (default: 0).
+        weight_decay: Of the parameters that are decayed (default: 0).
         decay_embeddings: Give ``nn.Embedding`` weight decay (default: True).
         layers: Options by layer: from a glob over the names of parameters to any options of AdaBelief,
             ``{"encoder.*": {"lr": 1e-4}}``. Where several globs match a parameter all apply, in order, a
             later one winning; a tied parameter is matched by any of its names. ``weight_decay`` here
             leaves out the same parameters, except one whose full name stands in the place of a glob.
+        layer_decay: Factor of lr from a layer to the one below it, for fine-tuning: the head has lr, the last
+            layer ``lr * layer_decay``, the one before it ``lr * layer_decay**2``, and embeddings or a stem
+            the least (see :mod:`~lightning_adabelief.configure.layer_depth`). An lr in ``layers`` wins over
+            it; a layer unfrozen later has the lr that it is given (default: None, the same lr everywhere).
+        decouple_lr: Have weight decay follow the warmup and the schedule of lr, but not its size, so that
+            the two are tuned apart: a step takes ``weight_decay * lr_t / lr`` of a weight, rather than
+            ``weight_decay * lr_t``. ``weight_decay`` is then about lr times smaller: 1e-5 for 1e-2 at
+            lr 1e-3 (default: False).
         warmup: An int is a number of steps; a float in (0, 1) a fraction of the run (default: None, 5 % of
             the run where rectification would let through less than 0.9 of lr on average, otherwise none).
         rectify: Multiply the step by RAdam's r_t, which grows from 0 to 1 (default: None, without a warmup
@@ -124,7 +136,8 @@ def configure_adabelief(
 
     Raises:
         TypeError: If there is no such option.
-        ValueError: If a value is not allowed, nothing is to be trained, a glob matches nothing, or the
+        ValueError: If a value is not allowed, nothing is to be trained, a glob matches nothing,
+            ``layer_decay`` finds no layers, ``decouple_lr`` meets a decay that lr does not scale, or the
             length of the run is needed and can't be known; else as AdaBelief does.
         RuntimeError: If ``fused=True`` can't serve a parameter.
 
@@ -140,10 +153,20 @@ def configure_adabelief(
     check_schedule(schedule, schedule_interval)
     trainer = trainer or trainer_of(module)
     trained, frozen = named_parameters(module)
-    groups = param_groups(module, trained, weight_decay=weight_decay, decay_embeddings=decay_embeddings, layers=layers)
+    groups = param_groups(
+        module,
+        trained,
+        lr=lr,
+        weight_decay=weight_decay,
+        decay_embeddings=decay_embeddings,
+        layers=layers,
+        layer_decay=layer_decay,
+    )
+    if decouple_lr:
+        weight_decay = divide_decay_by_lr(groups, lr, weight_decay, options)
 
     warmups = [warmup or 0, *(of["warmup"] for of in layers.values() if "warmup" in of)]
-    fractions = [value for value in warmups if is_share(value)]
+    fractions = [value for value in warmups if is_fraction(value)]
     counted_by_trainer = total_steps is None
     if total_steps is None and (fractions or isinstance(schedule, str)):
         needed_for = f"warmup={fractions[0]}" if fractions else f"schedule={schedule!r}"
@@ -156,7 +179,7 @@ def configure_adabelief(
         chosen_by_user = rectify is not None or warmup is not None
         report_scaling(scaling, chosen_by_user=chosen_by_user, total_steps=run_steps, beta2=beta2)
     warmups[0] = scaling.warmup
-    if is_share(scaling.warmup):
+    if is_fraction(scaling.warmup):
         total_steps = run_steps
 
     optimizer = AdaBelief(
@@ -172,7 +195,7 @@ def configure_adabelief(
     optimizer.late_names = {param: name for name, param in frozen}
     optimizer.register_load_state_dict_post_hook(_unfreeze_late_parameters)
     warn_of_clipping_by_value(trainer)
-    _log_groups(optimizer, frozen)
+    log_groups(optimizer, frozen)
     counts_steps = trainer is not None and counted_by_trainer and total_steps is not None
     configured: Any = optimizer
     named_scheduler = None
@@ -279,16 +302,3 @@ def _unfreeze_late_parameters(optimizer: Any) -> None:
         for param in group["params"]:
             if param in optimizer.late_names:
                 param.requires_grad_(True)
-
-
-def _log_groups(optimizer: AdaBelief, frozen: Named) -> None:
-    """Log the param groups in one line, if there are several or some parameters are frozen."""
-    named = {group["name"]: group["params"] for group in optimizer.param_groups if "name" in group}
-    if frozen:
-        named["frozen, left out"] = [param for _, param in frozen]
-    parts = [
-        f"{name} {len(params)} tensors ({sum(param.numel() for param in params):,} parameters)"
-        for name, params in named.items()
-    ]
-    if parts:
-        rank_zero_info(f"AdaBelief: {'; '.join(parts)}")

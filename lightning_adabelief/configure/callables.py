@@ -14,7 +14,7 @@ from lightning_adabelief.configure.groups import named_parameters
 from lightning_adabelief.configure.run_follower import RunFollower
 from lightning_adabelief.configure.run_length import steps_needed, trainer_of
 from lightning_adabelief.optim.adabelief import AdaBelief
-from lightning_adabelief.optim.run_length import run_length
+from lightning_adabelief.optim.scaling import is_fraction
 
 
 def build_optimizer(
@@ -57,19 +57,12 @@ def build_optimizer(
     trainer = trainer or trainer_of(module)
     trained, frozen = named_parameters(module)
     params = [param for _, param in trained] if frozen else trained
-    counted = False
-
-    def count_steps(warmup: float) -> int:
-        nonlocal counted
-        counted = True
-        return steps_needed(f"warmup={warmup}", trainer, steps_per_batch, trainer_steps_per_batch)
-
-    with run_length(count_steps):
-        built = optimizer(params)
+    built = optimizer(params)
     if isinstance(built, ConfiguredAdaBelief):
         counting = {"steps_per_batch": steps_per_batch, "trainer_steps_per_batch": trainer_steps_per_batch}
         return built.configure(module, trainer, **counting)
     if isinstance(built, AdaBelief):
+        counted = _set_total_steps(built, trainer, steps_per_batch, trainer_steps_per_batch)
         warn_of_clipping_by_value(trainer)
         if trainer is not None:
             RunFollower(
@@ -80,3 +73,20 @@ def build_optimizer(
                 trainer_steps_per_batch=trainer_steps_per_batch,
             )
     return built
+
+
+def _set_total_steps(
+    optimizer: AdaBelief, trainer: Any, steps_per_batch: float | None, trainer_steps_per_batch: float | None
+) -> bool:
+    """Give the run's length to the groups that wait for it, and to those added later; True if there were any."""
+    waiting = [
+        options
+        for options in (optimizer.defaults, *optimizer.param_groups)
+        if is_fraction(options["warmup"]) and options["total_steps"] is None
+    ]
+    if waiting:
+        needed_for = f"warmup={waiting[0]['warmup']}"
+        total_steps = steps_needed(needed_for, trainer, steps_per_batch, trainer_steps_per_batch)
+        for options in waiting:
+            options["total_steps"] = total_steps
+    return bool(waiting)

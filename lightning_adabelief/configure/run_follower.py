@@ -8,7 +8,7 @@ from lightning_adabelief.configure.lr_schedules import set_total_steps
 from lightning_adabelief.configure.run_length import remaining_steps
 from lightning_adabelief.lightning_tree import is_a, rank_zero_info
 from lightning_adabelief.optim.adabelief import AdaBelief
-from lightning_adabelief.optim.scaling import is_share, warmup_steps
+from lightning_adabelief.optim.scaling import is_fraction, warmup_steps
 
 SEARCHED_SCALING = {"warmup": 0, "rectify": False}
 """The options that let the learning rate act as it is, for as long as it is searched for."""
@@ -120,7 +120,7 @@ class RunFollower:
         """Set the length of the run in an optimizer that has taken no step, and in its schedule."""
         changed = False
         for group in optimizer.param_groups:
-            if is_share(group["warmup"]) and group["total_steps"] != total_steps:
+            if is_fraction(group["warmup"]) and group["total_steps"] != total_steps:
                 changed = group["total_steps"] is not None
                 group["total_steps"] = total_steps
         if self.scheduler is not None:

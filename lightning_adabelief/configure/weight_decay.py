@@ -1,11 +1,15 @@
-"""Weight decay by parameter: the parameters that are left without it."""
+"""Weight decay by parameter: what is left without it, and decay that does not depend on the size of lr."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import Tensor, nn
+
+from lightning_adabelief.optim.options import as_number
 
 NORM_CLASSES = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 NORM_CLASS_NAME = re.compile(r"norm(\dd)?$", re.IGNORECASE)  # a norm of the user's own, such as LlamaRMSNorm
@@ -50,7 +54,7 @@ def undecayed_parameters(module: nn.Module, decay_embeddings: bool) -> set[Tenso
         undecayed_owner = isinstance(owner, undecayed_classes) or NORM_CLASS_NAME.search(type(owner).__name__)
         for name, param in owner.named_parameters(recurse=False):
             is_bias = "bias" in name.split("_")  # as bias_ih_l0 and in_proj_bias are
-            if is_bias or undecayed_owner or _is_vector(param) or _matches(name, UNDECAYED_NAMES):
+            if is_bias or undecayed_owner or is_vector(param) or _matches(name, UNDECAYED_NAMES):
                 undecayed.add(param)
         no_weight_decay = getattr(owner, "no_weight_decay", None)
         if callable(no_weight_decay):
@@ -60,7 +64,7 @@ def undecayed_parameters(module: nn.Module, decay_embeddings: bool) -> set[Tenso
     return undecayed
 
 
-def _is_vector(param: Tensor) -> bool:
+def is_vector(param: Tensor) -> bool:
     """True if a parameter has one dimension or none; False if a wrapper flattened it, for then nobody knows."""
     flattened = hasattr(param, "_fsdp_flattened") or hasattr(param, "ds_shape")  # FSDP's; DeepSpeed's ZeRO-3
     return param.ndim <= 1 and not flattened
@@ -69,3 +73,53 @@ def _is_vector(param: Tensor) -> bool:
 def _matches(name: str, globs: tuple[str, ...]) -> bool:
     """True if one of the globs matches."""
     return any(fnmatchcase(name, glob) for glob in globs)
+
+
+def divide_decay_by_lr(
+    groups: list[dict[str, Any]], lr: float | Tensor, weight_decay: float, options: Mapping[str, Any]
+) -> float:
+    """Divide the weight decay of each group by its lr, in place, so that a step at the full lr decays as given.
+
+    AdaBelief's decoupled decay takes lr_t * weight_decay of a weight, lr_t being what warmup and schedule
+    make of lr. Divided by lr it takes weight_decay * lr_t / lr: it follows the warmup and the schedule, but not
+    the size of lr (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019, algorithm 2; ``decouple_lr``
+    of optimi).
+
+    Args:
+        groups: Param groups, which may give ``lr`` and ``weight_decay``.
+        lr: Learning rate of the others.
+        weight_decay: Weight decay of the others: the fraction of a weight that a step at the full lr takes.
+        options: The optimizer's options, which groups may give too.
+
+    Returns:
+        The weight decay of the others, divided by their lr.
+
+    Raises:
+        ValueError: If a decayed group's lr is 0, or its decay is not decoupled and multiplied by lr.
+    """
+    for group in groups:
+        own_decay = group.get("weight_decay", weight_decay)
+        group["weight_decay"] = _divide_decay(own_decay, group.get("lr", lr), {**options, **group})
+    return _divide_decay(weight_decay, lr, options)
+
+
+def _divide_decay(weight_decay: float, lr: float | Tensor, options: Mapping[str, Any]) -> float:
+    """Divide a weight decay by lr, where there is one."""
+    if weight_decay == 0:
+        return 0.0
+    if not options.get("weight_decouple", True):
+        raise ValueError(
+            "decouple_lr=True with weight_decouple=False: there the decay is a part of the gradient, and AdaBelief's "
+            "denominator scales it, not lr alone. Leave one of them out"
+        )
+    if options.get("fixed_decay", False):
+        raise ValueError(
+            "decouple_lr=True with fixed_decay=True: a fixed decay knows nothing of lr, nor of its schedule. Leave "
+            "fixed_decay out to have it follow the schedule, or decouple_lr to have it stay as it is"
+        )
+    if as_number(lr) == 0:
+        raise ValueError(
+            f"decouple_lr=True with lr=0: weight_decay={weight_decay} is to follow lr's ratio to its first value, "
+            "which must be above 0. Give weight_decay=0 where lr is 0, or leave decouple_lr out"
+        )
+    return weight_decay / as_number(lr)

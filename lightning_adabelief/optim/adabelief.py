@@ -1,4 +1,4 @@
-"""The optimizer class: options, state, and which path runs."""
+"""The optimizer class: options, state, and which implementation of the step runs."""
 
 from __future__ import annotations
 
@@ -12,31 +12,30 @@ from torch.optim.optimizer import (
     Optimizer,
     ParamsT,
     _default_to_fused_or_foreach,
-    _get_capturable_supported_devices,
-    _get_scalar_dtype,
     _use_grad_for_differentiable,
 )
 
 from lightning_adabelief.optim.foreach import _multi_tensor_adabelief
 from lightning_adabelief.optim.fused import check_fused, fused_adabelief
+from lightning_adabelief.optim.like import adabelief_like
 from lightning_adabelief.optim.migrate import to_adabelief
+from lightning_adabelief.optim.names import name_late_parameters
 from lightning_adabelief.optim.options import (
     LATER_OPTIONS,
     RULE_OPTIONS,
     SCALE_OPTIONS,
     as_number,
     check_options,
-    check_values,
+    check_warmup_length,
 )
 from lightning_adabelief.optim.rule import single_tensor_adabelief
-from lightning_adabelief.optim.run_length import known_total_steps
-from lightning_adabelief.optim.scaling import Scalar, step_scale, wide
+from lightning_adabelief.optim.scaling import Scalar, convert_tensor_scalar, step_scale, to_float64
+from lightning_adabelief.optim.state import check_capturable, check_group_sizes, make_step, restore_state, state_dtype
+from lightning_adabelief.optim.tensors import StepTensors
 
-_GRAPH_CAPTURE_CHECK = next(  # torch's warning about capturable and graphs; renamed after torch 2.6
-    name
-    for name in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check")
-    if hasattr(Optimizer, name)
-)
+# torch's warning about capturable and graphs, by its present name and the one it had in torch 2.6
+_GRAPH_CAPTURE_CHECKS = "_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"
+_GRAPH_CAPTURE_CHECK = next(name for name in _GRAPH_CAPTURE_CHECKS if hasattr(Optimizer, name))
 
 
 class AdaBelief(Optimizer):
@@ -71,22 +70,22 @@ class AdaBelief(Optimizer):
         print_change_log: Taken so that a call written for ``adabelief-pytorch`` still runs;
             without effect, for this optimizer never prints.
         warmup: Steps over which the learning rate grows linearly to ``lr``: an int is their number,
-            a float in (0, 1) their share of ``total_steps`` (default: 0, none).
-        total_steps: Length of the run in optimizer steps; needed for a share (default: None).
+            a float in (0, 1) their fraction of ``total_steps`` (default: 0, none).
+        total_steps: Length of the run in optimizer steps. A warmup that is a fraction needs it by the
+            first step (default: None).
         residual: What s_t averages the square of: ``"updated"`` for g_t - m_t, as in the paper;
             ``"previous"`` for g_t - m_{t-1}, which makes beta1 = 0 usable (default: "updated").
         maximize: Ascend rather than descend (default: False).
-        foreach: Update lists of tensors at once. ``None`` takes this path where all parameters are
-            plain tensors on a device with foreach kernels, such as CUDA; on the CPU it updates
-            one tensor at a time, which holds less memory, as torch.optim does. ``paths`` tells
-            which path each group takes (default: None).
-        fused: Update in one pass over memory, the fastest path, for floating-point parameters on the
-            CPU or CUDA. Never chosen by ``None``: on the CPU the first step compiles a kernel, for
+        foreach: Update lists of tensors at once. ``None`` does so, as torch.optim does, where all
+            parameters are plain tensors on a device with foreach kernels, such as CUDA; on the CPU one
+            tensor at a time takes less memory. ``implementations`` has the choice (default: None).
+        fused: Update in one pass over memory, the fastest implementation, for floating-point parameters
+            on the CPU or CUDA. Never chosen by ``None``: on the CPU the first step compiles a kernel, for
             some seconds and once a machine, and needs a C++ compiler (default: None).
         capturable: Never wait for the device, so that the step can be captured in a CUDA graph: the
             step and its scalars are kept on the parameters' device. Not on the CPU, where
-            ``torch.compile`` needs no such thing either. A tensor ``lr`` (and betas) with
-            ``foreach=True`` needs it (default: False).
+            ``torch.compile`` does without too. A tensor ``lr`` (and betas) with ``foreach=True`` needs
+            it (default: False).
         differentiable: Let autograd go through the step, to the parameters, gradients and state
             before it and to a tensor ``lr`` and betas. Not with ``foreach`` (default: False).
 
@@ -96,7 +95,8 @@ class AdaBelief(Optimizer):
     in float32, or in the parameter's dtype where that is wider.
 
     Raises:
-        ValueError: If an option is out of its range, two do not go together, or a gradient is sparse.
+        ValueError: If an option is out of its range, two do not go together, a gradient is sparse, or,
+            at the first step, ``warmup`` is a fraction and there is no ``total_steps``.
         RuntimeError: If ``fused`` is given with ``foreach`` or ``differentiable``, or for a parameter it
             cannot serve (at the first step).
 
@@ -139,7 +139,6 @@ class AdaBelief(Optimizer):
         capturable: bool = False,
         differentiable: bool = False,
     ) -> None:
-        check_values({"warmup": warmup})  # before the run's length is asked for
         defaults = {
             "lr": lr,
             "betas": betas,
@@ -151,7 +150,7 @@ class AdaBelief(Optimizer):
             "rectify": rectify,
             "degenerated_to_sgd": degenerated_to_sgd,
             "warmup": warmup,
-            "total_steps": known_total_steps(warmup) if total_steps is None else total_steps,
+            "total_steps": total_steps,
             "residual": residual,
             "maximize": maximize,
             "foreach": foreach,
@@ -162,11 +161,46 @@ class AdaBelief(Optimizer):
         check_options(defaults)
         super().__init__(params, defaults)
 
+    @classmethod
+    def like(cls, optimizer: Optimizer, match_noise: bool = False) -> AdaBelief:
+        r"""Make the AdaBelief that differs from an Adam, AdamW or RAdam in belief alone.
+
+        It has the same param groups with all that they hold, the same kind and strength of weight decay,
+        and no rectification unless RAdam had it. Adam's eps e becomes e^2 (1 - beta2): AdaBelief's acts
+        under the root and accumulates to eps / (1 - beta2). Where beta1 is 0, ``residual`` is
+        ``"previous"``. From an optimizer that has taken steps m_t and the step are copied, and s_t is
+        estimated (:mod:`lightning_adabelief.optim.migrate`), so that the run goes on.
+
+        At the same lr AdaBelief moves further than Adam even on pure noise, where E[v_t] = sigma^2 and
+        E[s_t] = beta1^2 sigma^2 2 / (1 + beta1): 1.083 times as far at beta1 = 0.9, 1.732 times at 0.5.
+
+        Args:
+            optimizer: The optimizer to replace; left as it is. Schedulers stay with it, so make new ones.
+            match_noise: Multiply lr by beta1 sqrt(2 / (1 + beta1)) (without the first beta1 for
+                ``residual="previous"``) and divide decoupled weight decay by it: then pure noise moves
+                both alike, and decay is as strong as before (default: False).
+
+        Returns:
+            The AdaBelief.
+
+        Raises:
+            ValueError: If ``optimizer`` is of another kind.
+
+        Example:
+            >>> import torch
+            >>> from lightning_adabelief import AdaBelief
+            >>> adamw = torch.optim.AdamW(torch.nn.Linear(4, 1).parameters(), lr=1e-3, weight_decay=0.01)
+            >>> group = AdaBelief.like(adamw, match_noise=True).param_groups[0]
+            >>> f"{group['lr']:.2e} {group['eps']:.0e} {group['weight_decay']:.2e} {group['rectify']}"
+            '9.23e-04 1e-19 1.08e-02 False'
+        """
+        return adabelief_like(cls, optimizer, match_noise)
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a param group; options it does not name take the optimizer's defaults.
 
-        Parameters without names get some where the optimizer's others have names, which torch asks for:
-        those in :attr:`late_names`, or ``group2.0``.
+        Where the other parameters have names, torch requires them of these too: parameters without take
+        theirs from :attr:`late_names`, or are called ``group2.0`` and so on.
 
         Args:
             param_group: ``{"params": ..., option: value, ...}``.
@@ -177,22 +211,11 @@ class AdaBelief(Optimizer):
         """
         if isinstance(param_group, dict):  # torch says what else is wrong with it
             check_options({**self.defaults, **param_group})
-            self._name_late_parameters(param_group)
+            name_late_parameters(param_group, self.param_groups, self.late_names)
         super().add_param_group(param_group)
 
-    def _name_late_parameters(self, param_group: dict[str, Any]) -> None:
-        """Name the parameters of a group in place, if they have no names and the optimizer's others do."""
-        params = param_group.get("params")
-        if not (self.param_groups and "param_names" in self.param_groups[0]) or isinstance(params, set | None):
-            return
-        params = [params] if isinstance(params, Tensor) else list(params)
-        if params and not any(isinstance(param, tuple) for param in params):
-            prefix = f"group{len(self.param_groups) + 1}"
-            params = [(self.late_names.get(param, f"{prefix}.{i}"), param) for i, param in enumerate(params)]
-        param_group["params"] = params
-
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Unpickle; what an older version pickled gets newer options and a tensor for its step."""
+        """Unpickle; add the options and the step tensors that a pickle of an older version lacks."""
         super().__setstate__(state)
         for name, default in LATER_OPTIONS.items():
             self.defaults.setdefault(name, default)
@@ -202,15 +225,15 @@ class AdaBelief(Optimizer):
             for param in group["params"]:
                 values = self.state.get(param, {})
                 if "step" in values and not isinstance(values["step"], Tensor):
-                    values["step"] = _stored_step(values["step"], param, group)
+                    values["step"] = make_step(values["step"], param, group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state, keeping it in float32 where the parameters are narrower.
 
         Args:
             state_dict: From :meth:`state_dict`, from the AdaBelief of ``adabelief-pytorch``, timm or
-                pytorch-optimizer, or from ``torch.optim.Adam`` or ``AdamW``; a warning then says
-                what was done to it (see :mod:`lightning_adabelief.optim.migrate`).
+                pytorch-optimizer, or from ``torch.optim.Adam``, ``AdamW`` or ``RAdam``; a warning then
+                says how it was converted (:mod:`lightning_adabelief.optim.migrate`). See :meth:`like`.
 
         Raises:
             ValueError: If the groups do not match this optimizer's (it names both), an option is not
@@ -218,60 +241,53 @@ class AdaBelief(Optimizer):
                 changed then.
         """
         saved: dict[str, Any] = {}
-        done = None
+        change = None
 
         def adapt(_: Optimizer, loaded: dict[str, Any]) -> dict[str, Any]:
-            nonlocal saved, done
-            saved, done = to_adabelief(loaded, self.param_groups)
-            _check_grouping(saved["param_groups"], self.param_groups)
+            nonlocal saved, change
+            check_group_sizes(loaded["param_groups"], self.param_groups)
+            saved, change = to_adabelief(loaded, self.param_groups)
             for group in saved["param_groups"]:
                 check_options(group)
             return saved
 
-        def restore_dtypes(_: Optimizer) -> None:
-            # torch casts state to the parameter's dtype, which for s_t in float16 means 0.
-            for loaded, group in zip(saved["param_groups"], self.param_groups, strict=True):
-                for id_, param in zip(loaded["params"], group["params"], strict=True):
-                    for key, value in saved["state"].get(id_, {}).items():
-                        if key == "step":
-                            value = _stored_step(value, param, group)
-                        else:
-                            value = value.to(param.device, _state_dtype(param))
-                        self.state[param][key] = value
-
         # Last of the pre-hooks and first of the post-hooks: the user's own see what they expect.
         hooks = (
             self.register_load_state_dict_pre_hook(adapt),
-            self.register_load_state_dict_post_hook(restore_dtypes, prepend=True),
+            self.register_load_state_dict_post_hook(lambda _: restore_state(self, saved), prepend=True),
         )
         try:
             super().load_state_dict(state_dict)
         finally:
             for hook in hooks:
                 hook.remove()
-        if done:
-            warnings.warn(done, stacklevel=2)
+        if change:
+            warnings.warn(change, stacklevel=2)
+
+    @property
+    def implementations(self) -> list[str]:
+        """The implementation that updates each param group: ``"forloop"``, ``"foreach"`` or ``"fused"``."""
+        return [_choose_implementation(group, group["params"]) for group in self.param_groups]
 
     @property
     def paths(self) -> list[str]:
-        """The path that each param group takes: ``"forloop"``, ``"foreach"`` or ``"fused"``."""
-        return [_path(group, group["params"]) for group in self.param_groups]
+        """Deprecated name of :attr:`implementations`."""
+        warnings.warn("AdaBelief.paths is now AdaBelief.implementations", DeprecationWarning, stacklevel=2)
+        return self.implementations
 
     def reset(self) -> None:
-        """Forget all state, so that the next step is step 1 (as ``adabelief-pytorch`` has it)."""
+        """Forget all state, so that the next step is step 1 (a method of ``adabelief-pytorch`` too)."""
         self.state.clear()
 
-    def _init_group(
-        self,
-        group: dict[str, Any],
-        params: list[Tensor],
-        grads: list[Tensor],
-        exp_avgs: list[Tensor],
-        exp_avg_vars: list[Tensor],
-        max_exp_avg_vars: list[Tensor],
-        steps: list[Tensor],
-    ) -> None:
-        """Gather what the group's parameters with a gradient need, making state for new ones."""
+    def _init_group(self, group: dict[str, Any], *columns: list[Tensor]) -> None:
+        """Gather the tensors of the group's parameters that have a gradient, making state for new ones.
+
+        Args:
+            group: One of the param groups.
+            *columns: Those of a :class:`StepTensors`, empty. torch.compile runs this method outside of
+                the graph, which it can do with lists, not with a tuple of them.
+        """
+        tensors = StepTensors(*columns)
         for param in group["params"]:
             if param.grad is None:
                 continue
@@ -285,17 +301,17 @@ class AdaBelief(Optimizer):
             if not state:
                 if group["fused"]:
                     check_fused(param)
-                state["step"] = _stored_step(0.0, param, group)
+                state["step"] = make_step(0.0, param, group)
             for key in ("exp_avg", "exp_avg_var", "max_exp_avg_var")[: 2 + group["amsgrad"]]:
                 if key not in state:
-                    state[key] = torch.zeros_like(param, dtype=_state_dtype(param), memory_format=torch.preserve_format)
-            params.append(param)
-            grads.append(param.grad)
-            exp_avgs.append(state["exp_avg"])
-            exp_avg_vars.append(state["exp_avg_var"])
+                    state[key] = torch.zeros_like(param, dtype=state_dtype(param), memory_format=torch.preserve_format)
+            tensors.params.append(param)
+            tensors.grads.append(param.grad)
+            tensors.exp_avgs.append(state["exp_avg"])
+            tensors.exp_avg_vars.append(state["exp_avg_var"])
             if group["amsgrad"]:
-                max_exp_avg_vars.append(state["max_exp_avg_var"])
-            steps.append(state["step"])
+                tensors.max_exp_avg_vars.append(state["max_exp_avg_var"])
+            tensors.steps.append(state["step"])
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -314,132 +330,71 @@ class AdaBelief(Optimizer):
             What the closure returned; ``None`` without one.
 
         Raises:
-            ValueError: If a gradient is sparse; no parameter is changed then.
+            ValueError: If a gradient is sparse, or a warmup is a fraction and there is no ``total_steps``.
             AssertionError: If ``capturable`` is set where parameters are on the CPU, or was set when
-                there was state already; no parameter is changed then.
+                there was state already. In all cases no parameter is changed.
         """
         getattr(self, _GRAPH_CAPTURE_CHECK)()
+        for group in self.param_groups:
+            check_warmup_length(group["warmup"], group["total_steps"])
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
 
-        gathered = []
+        gathered = []  # of all groups before the first is updated, so that an error changes nothing
         for group in self.param_groups:
-            lists: tuple[list[Tensor], ...] = ([], [], [], [], [], [])
-            self._init_group(group, *lists)
-            _check_capturable(group, params=lists[0], steps=lists[-1])
-            gathered.append((group, lists))
-        for group, lists in gathered:
-            _adabelief(
-                group,
-                *lists,
-                grad_scale=getattr(self, "grad_scale", None),
-                found_inf=getattr(self, "found_inf", None),
-            )
+            tensors = StepTensors.empty()
+            self._init_group(group, *tensors)
+            check_capturable(group, tensors)
+            gathered.append((group, tensors))
+        for group, tensors in gathered:
+            if tensors.params:
+                _update_group(
+                    group,
+                    tensors,
+                    grad_scale=getattr(self, "grad_scale", None),
+                    found_inf=getattr(self, "found_inf", None),
+                )
         return loss
 
 
-def _check_grouping(saved: list[dict[str, Any]], own: list[dict[str, Any]]) -> None:
-    """Check that a checkpoint's param groups are as many, and as large, as the optimizer's."""
-    if [len(group["params"]) for group in saved] == [len(group["params"]) for group in own]:
-        return
-    in_checkpoint, here = (
-        ", ".join(f"{group.get('name', 'unnamed')} ({len(group['params'])} parameters)" for group in groups)
-        for groups in (saved, own)
-    )
-    raise ValueError(
-        f"The checkpoint's param groups are not this optimizer's: {in_checkpoint} in the checkpoint, {here} here. "
-        "configure_adabelief groups by weight_decay (0, or more), decay_embeddings and layers, and leaves out what is "
-        "frozen: give these as the checkpoint's run had them"
-    )
-
-
-def _check_capturable(group: dict[str, Any], params: list[Tensor], steps: list[Tensor]) -> None:
-    """As torch's optimizers: a step that must not wait for the device needs one that can be captured."""
-    if not group["capturable"] or torch.compiler.is_compiling():  # the compiler knows what it can capture
-        return
-    supported = _get_capturable_supported_devices()
-    for param, step in zip(params, steps, strict=True):
-        if param.device.type not in supported or step.device.type != param.device.type:
-            raise AssertionError(
-                f"If capturable=True, params and state_steps must be on supported devices: {supported}, got a "
-                f"parameter on {param.device} and its step on {step.device}; leave capturable out, or switch "
-                "it on in the constructor or by load_state_dict"
-            )
-
-
-def _adabelief(
-    group: dict[str, Any],
-    params: list[Tensor],
-    grads: list[Tensor],
-    exp_avgs: list[Tensor],
-    exp_avg_vars: list[Tensor],
-    max_exp_avg_vars: list[Tensor],
-    step_tensors: list[Tensor],
-    *,
-    grad_scale: Tensor | None,
-    found_inf: Tensor | None,
+def _update_group(
+    group: dict[str, Any], tensors: StepTensors, *, grad_scale: Tensor | None, found_inf: Tensor | None
 ) -> None:
-    """Update one group by the path its options choose."""
-    if not params:
+    """Take a step on one group, by the implementation that its options choose."""
+    options = {name: group[name] for name in RULE_OPTIONS}
+    scale_options = {name: group[name] for name in SCALE_OPTIONS}
+    implementation = _choose_implementation(group, tensors.params)
+    scales_gradients = grad_scale is not None or found_inf is not None
+    if implementation == "fused" and (scales_gradients or not torch.compiler.is_compiling()):
+        fused_adabelief(tensors, grad_scale=grad_scale, found_inf=found_inf, **options | scale_options)
         return
     # Numbers are fast; tensors neither wait for the device nor hide from autograd and the compiler.
     in_tensors = group["capturable"] or group["differentiable"] or torch.compiler.is_compiling()
-    scalar = _tensor_scalar if in_tensors else as_number
-    options = {name: group[name] for name in RULE_OPTIONS}
-    path = _path(group, params)
-    scaled = grad_scale is not None or found_inf is not None
-    if path == "fused" and (scaled or not torch.compiler.is_compiling()):
-        lists = (params, grads, exp_avgs, exp_avg_vars, max_exp_avg_vars, step_tensors)
-        options |= {name: group[name] for name in SCALE_OPTIONS}
-        fused_adabelief(*lists, grad_scale=grad_scale, found_inf=found_inf, **options)
+    convert = convert_tensor_scalar if in_tensors else as_number
+    options["betas"] = scale_options["betas"] = tuple(convert(beta) for beta in group["betas"])
+    scale_options["lr"] = convert(group["lr"])
+    torch._foreach_add_(tensors.steps, 1)
+    steps: Sequence[Scalar] = tensors.steps if in_tensors else [step.item() for step in tensors.steps]
+
+    if implementation != "forloop":  # compiling, "fused" is foreach, which the compiler fuses
+        _multi_tensor_adabelief(tensors, steps, scale_options=scale_options, **options)
         return
-    options["betas"] = tuple(scalar(beta) for beta in group["betas"])
-    scale_options = {name: group[name] for name in SCALE_OPTIONS}
-    scale_options |= {"lr": scalar(group["lr"]), "betas": options["betas"]}
-    torch._foreach_add_(step_tensors, 1)
-    steps: Sequence[Any] = step_tensors if in_tensors else [step.item() for step in step_tensors]
-
-    if path != "forloop":  # fused here is for the compiler to fuse
-        _multi_tensor_adabelief(
-            params, grads, exp_avgs, exp_avg_vars, max_exp_avg_vars, steps, scale_options=scale_options, **options
-        )
-        return
-    maxima: Sequence[Tensor | None] = max_exp_avg_vars or [None] * len(params)
-    if in_tensors:  # of a copy, for autograd may keep it and the next step counts on in place
-        scales = [step_scale(wide(step.clone()), **scale_options) for step in steps]
-    else:
-        known = {step: step_scale(step, **scale_options) for step in set(steps)}
-        scales = [known[step] for step in steps]
-    for tensors in zip(params, grads, exp_avgs, exp_avg_vars, maxima, scales, strict=True):
-        single_tensor_adabelief(*tensors, **options, differentiable=group["differentiable"])
+    if in_tensors:  # of a copy: autograd may keep it, and the next step adds to the tensor in place
+        scales = [step_scale(to_float64(step.clone()), **scale_options) for step in steps]
+    else:  # nearly always all parameters are at one step
+        scale_at = {step: step_scale(step, **scale_options) for step in set(steps)}
+        scales = [scale_at[step] for step in steps]
+    for row, scale in zip(tensors.rows(), scales, strict=True):
+        single_tensor_adabelief(*row, scale, **options, differentiable=group["differentiable"])
 
 
-def _path(group: dict[str, Any], params: list[Tensor]) -> Literal["forloop", "foreach", "fused"]:
-    """The path that a group's options choose; by default torch's choice, but never fused."""
+def _choose_implementation(group: dict[str, Any], params: list[Tensor]) -> Literal["forloop", "foreach", "fused"]:
+    """Return the implementation that a group's options ask for; by default torch's choice, but never fused."""
     if group["fused"]:
         return "fused"
     foreach = group["foreach"]
     if foreach is None:
         _, foreach = _default_to_fused_or_foreach(params, group["differentiable"], use_fused=False)
     return "foreach" if foreach else "forloop"
-
-
-def _tensor_scalar(value: Scalar) -> Scalar:
-    """A 1-element tensor as a wide one without dimensions; a number as it is."""
-    return wide(value).squeeze() if isinstance(value, Tensor) else value
-
-
-def _stored_step(step: float | Tensor, param: Tensor, group: dict[str, Any]) -> Tensor:
-    """The step as the state keeps it; on the CPU unless the device must not be waited for."""
-    dtype = _get_scalar_dtype(group["fused"])
-    device = param.device if group["capturable"] or group["fused"] else "cpu"
-    if isinstance(step, Tensor):
-        return step.to(device, dtype)
-    return torch.full((), step, dtype=dtype, device=device)
-
-
-def _state_dtype(param: Tensor) -> torch.dtype:
-    """float32, or the parameter's dtype where that is wider (complex for complex)."""
-    return torch.promote_types(param.dtype, torch.float32)

@@ -1,4 +1,4 @@
-"""The rule of :mod:`lightning_adabelief.optim.rule` over lists of tensors, one kernel a list.
+"""The rule of :mod:`lightning_adabelief.optim.rule` over lists of tensors, one kernel for a list.
 
 Besides the state it allocates one list as large as the parameters at a time: first the
 disagreement ``d``, then the denominator. With betas in tensors there is a second beside ``d``.
@@ -14,59 +14,41 @@ import torch
 from torch import Tensor
 
 from lightning_adabelief.optim.rule import denominator_shift, residual_scale
-from lightning_adabelief.optim.scaling import Scalar, StepScale, step_scale, wide
+from lightning_adabelief.optim.scaling import Scalar, StepScale, step_scale, to_float64
+from lightning_adabelief.optim.tensors import StepTensors
 
 TensorList = list[Tensor]
 
 
 def _multi_tensor_adabelief(
-    params: TensorList,
-    grads: TensorList,
-    exp_avgs: TensorList,
-    exp_avg_vars: TensorList,
-    max_exp_avg_vars: TensorList,
-    steps: Sequence[Scalar],
-    *,
-    scale_options: dict[str, Any],
-    **options: Any,
+    tensors: StepTensors, steps: Sequence[Scalar], *, scale_options: dict[str, Any], **options: Any
 ) -> None:
     """Take one step on many tensors, in place.
 
     Args:
-        params: Parameters of any shapes, dtypes and devices.
-        grads: Their gradients; left as they are.
-        exp_avgs: Their m_t.
-        exp_avg_vars: Their s_t.
-        max_exp_avg_vars: Their largest s_t so far; empty without amsgrad.
-        steps: The step t each takes, numbers or 0-dim tensors on the parameters' devices: tensors
-            that got their first gradient later lag behind.
+        tensors: Parameters of any shapes, dtypes and devices, with their gradients and state. Their
+            ``steps`` are neither read nor written.
+        steps: The step t that each takes, numbers or 0-dim tensors on the parameters' devices. Those
+            of parameters that got their first gradient later lag behind.
         scale_options: The options of :func:`~lightning_adabelief.optim.scaling.step_scale`.
         **options: The options of :func:`~lightning_adabelief.optim.rule.single_tensor_adabelief`.
     """
-    # Tensors of one device (or mesh of devices), pair of dtypes and step share every cast and scalar
-    # of the rule. What a tensor of steps holds is not known here: there each has its own scalars.
+    # Tensors of one device (or mesh of devices), pair of dtypes and step share every cast and scalar of
+    # the rule. The value of a step in a tensor is not known here: such tensors have scalars of their own.
     alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-    for i, (param, grad, step) in enumerate(zip(params, grads, steps, strict=True)):
-        known = None if isinstance(step, Tensor) else step
-        alike[param.device, getattr(param, "device_mesh", None), param.dtype, grad.dtype, known].append(i)
-    for (*_, known), members in alike.items():
-        step = known if known is not None else wide(torch.stack([steps[i] for i in members]))
-        _update(
-            *([tensors[i] for i in members] for tensors in (params, grads, exp_avgs, exp_avg_vars)),
-            max_exp_avg_vars=[max_exp_avg_vars[i] for i in members] if max_exp_avg_vars else [],
-            scale=step_scale(step, **scale_options),
-            **options,
-        )
+    for i, (param, grad, step) in enumerate(zip(tensors.params, tensors.grads, steps, strict=True)):
+        known_step = None if isinstance(step, Tensor) else step
+        mesh = getattr(param, "device_mesh", None)
+        alike[param.device, mesh, param.dtype, grad.dtype, known_step].append(i)
+    for (*_, known_step), members in alike.items():
+        step = known_step if known_step is not None else to_float64(torch.stack([steps[i] for i in members]))
+        _update_tensors(tensors.select(members), step_scale(step, **scale_options), **options)
 
 
-def _update(
-    params: TensorList,
-    grads: TensorList,
-    exp_avgs: TensorList,
-    exp_avg_vars: TensorList,
-    *,
-    max_exp_avg_vars: TensorList,
+def _update_tensors(
+    tensors: StepTensors,
     scale: StepScale,
+    *,
     betas: tuple[Scalar, Scalar],
     eps: float,
     weight_decay: float,
@@ -75,66 +57,70 @@ def _update(
     residual: str,
     maximize: bool,
 ) -> None:
-    """The rule for tensors of one device and dtype; line by line that of ``rule.py``."""
+    """Apply the rule to tensors of one device and pair of dtypes; line by line that of ``rule.py``."""
     beta1, beta2 = betas
+    params, grads, m, s, maxima, _ = tensors
     if torch.is_complex(params[0]):
-        params, grads, exp_avgs, exp_avg_vars, max_exp_avg_vars = (
-            [torch.view_as_real(t) for t in tensors]
-            for tensors in (params, grads, exp_avgs, exp_avg_vars, max_exp_avg_vars)
+        params, grads, m, s, maxima = (
+            [torch.view_as_real(t) for t in column] for column in (params, grads, m, s, maxima)
         )
 
-    theta, g, m, s = _to(params, exp_avgs[0].dtype), _to(grads, exp_avgs[0].dtype), exp_avgs, exp_avg_vars
+    theta, g = (_cast_tensors(column, m[0].dtype) for column in (params, grads))
     if maximize:
         g = list(torch._foreach_neg(g))
     if weight_decay != 0:
         if weight_decouple:
-            torch._foreach_mul_(theta, _each(1 - (weight_decay if fixed_decay else scale.lr * weight_decay), theta))
-        elif maximize:  # g is ours already
+            decay = weight_decay if fixed_decay else scale.lr * weight_decay
+            torch._foreach_mul_(theta, _match_tensors(1 - decay, theta))
+        elif maximize:  # g is a list of copies by now, and can be changed
             torch._foreach_add_(g, theta, alpha=weight_decay)
         else:
             g = list(torch._foreach_add(g, theta, alpha=weight_decay))
 
-    if g[0] is grads[0]:
+    if g[0] is grads[0]:  # the caller's gradients are left as they are
         d = list(torch._foreach_sub(g, m))
     else:
         d = g
         torch._foreach_sub_(d, m)
     c = residual_scale(residual, beta1)
-    torch._foreach_mul_(s, _each(beta2, s))
-    if isinstance(beta1, Tensor):
-        scaled_d = list(torch._foreach_mul(d, _each((1 - beta2) * c * c, d)))
+    momentum_weight, residual_weight = 1 - beta1, (1 - beta2) * c * c
+    torch._foreach_mul_(s, _match_tensors(beta2, s))
+    if isinstance(beta1, Tensor):  # foreach ops take no tensor for alpha or value: multiply first
+        scaled_d = list(torch._foreach_mul(d, _match_tensors(residual_weight, d)))
         torch._foreach_addcmul_(s, scaled_d, d)
         del scaled_d
-        torch._foreach_mul_(d, _each(1 - beta1, d))
+        torch._foreach_mul_(d, _match_tensors(momentum_weight, d))
         torch._foreach_add_(m, d)
     else:
-        torch._foreach_add_(m, d, alpha=1 - beta1)
-        torch._foreach_addcmul_(s, d, d, (1 - beta2) * c * c)
+        torch._foreach_add_(m, d, alpha=momentum_weight)
+        torch._foreach_addcmul_(s, d, d, residual_weight)
     torch._foreach_add_(s, eps)
-    del g
-    if max_exp_avg_vars:
-        torch._foreach_maximum_(max_exp_avg_vars, s)
-        s = max_exp_avg_vars
+    del g  # it may be the same list as d, whose memory is to be free before the denominator takes some
+    if maxima:
+        torch._foreach_maximum_(maxima, s)
+        s = maxima
 
     if isinstance(scale.step_size, Tensor):
-        # theta -= step_size * m / (sqrt(s) * root_scale + shift), divided through by -step_size so that
-        # no second list is needed; where step_size is 0, so is 1 / the denominator.
+        # theta -= step_size * m / (sqrt(s) * root_scale + shift). addcdiv takes no tensor for value, and a
+        # list of products would need memory: so both terms of the denominator are divided by -step_size.
+        # In a step that is skipped (step_size 0) the denominator becomes infinite and the quotient 0; the
+        # term that is 0 must stay so, for 0 / 0 would be NaN.
         del d
         denominator = list(torch._foreach_sqrt(s))
         root_scale, shift = scale.root_scale, denominator_shift(scale, eps)
         root_scale, shift = (torch.where(x != 0, x / -scale.step_size, 0) for x in (root_scale, shift))
-        torch._foreach_mul_(denominator, _each(root_scale, s))
-        torch._foreach_add_(denominator, _each(shift, s))
+        torch._foreach_mul_(denominator, _match_tensors(root_scale, s))
+        torch._foreach_add_(denominator, _match_tensors(shift, s))
         torch._foreach_addcdiv_(theta, m, denominator)
     elif scale.root_scale is not None:
-        if d[0].is_cpu and type(d[0]) is Tensor:  # there new memory costs more than filling what is at hand
+        if d[0].is_cpu and type(d[0]) is Tensor:  # on the CPU, new memory costs more than filling d again
             torch._foreach_copy_(d, s)
             denominator = d
             torch._foreach_sqrt_(denominator)
         else:
             del d
             denominator = list(torch._foreach_sqrt(s))
-        # m / (sqrt(s) * root_scale + eps), with one pass less
+        # step_size * m / (sqrt(s) * root_scale + eps), divided through by root_scale: one pass less.
         torch._foreach_add_(denominator, eps / scale.root_scale)
         torch._foreach_addcdiv_(theta, m, denominator, -scale.step_size / scale.root_scale)
     elif scale.step_size != 0:
@@ -143,14 +129,14 @@ def _update(
         torch._foreach_copy_(params, theta)
 
 
-def _each(scalar: Scalar, tensors: TensorList) -> Scalar:
-    """The scalar as foreach ops take it: a vector as a list of 0-dim tensors, all in the tensors' dtype."""
+def _match_tensors(scalar: Scalar, tensors: TensorList) -> Scalar:
+    """Return a scalar as foreach ops take it: a vector as a list of 0-dim tensors, all in the tensors' dtype."""
     if not isinstance(scalar, Tensor):
         return scalar
     scalar = scalar.to(tensors[0].dtype)
     return list(scalar.unbind()) if scalar.dim() else scalar
 
 
-def _to(tensors: TensorList, dtype: torch.dtype) -> TensorList:
-    """The tensors in ``dtype``; the very same list where they have it already."""
+def _cast_tensors(tensors: TensorList, dtype: torch.dtype) -> TensorList:
+    """Return the tensors in ``dtype``; the very same list where they have it already."""
     return tensors if tensors[0].dtype == dtype else [t.to(dtype) for t in tensors]

@@ -1,14 +1,12 @@
-"""The checkpoints of other optimizers, turned into AdaBelief's.
+"""Convert the checkpoints of other optimizers into AdaBelief's.
 
 - ``adabelief-pytorch`` 0.0.5 to 0.2.1: ``step`` is an int, groups may hold a cache named ``buffer``
   and miss the options that its constructor kept to itself.
 - timm's ``AdaBelief``: the same state; ``weight_decouple`` is called ``decoupled_decay``.
 - pytorch-optimizer's ``AdaBelief``: ``amsgrad`` is called ``ams_bound``, and the group counts the steps.
-- ``torch.optim.Adam``, ``AdamW``, and others that keep just Adam's moments: s_t is estimated as
-  v_t - m_t^2, the running variance of the gradient (both moments bias-corrected), but never below
-  (1 - beta2) v_t, the weight that a single gradient has in s_t. Where gradients have agreed so far
-  the variance is 0, and without this floor the first step would have no bound; with it, it is at
-  most 1 / sqrt(1 - beta2) times Adam's.
+- ``torch.optim.Adam``, ``AdamW``, ``RAdam``, and others that keep just Adam's moments: s_t is
+  estimated from them (:func:`estimate_exp_avg_var`), and has the eps of the optimizer that loads it
+  as if it had accumulated in all steps so far.
 
 Options that a checkpoint lacks are taken from the optimizer that loads it. All go on as they would
 have where they came from, except where the original and timm ignore ``amsgrad`` (with ``rectify``).
@@ -16,11 +14,15 @@ have where they came from, except where the original and timm ignore ``amsgrad``
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from lightning_adabelief.optim.options import as_number
+from lightning_adabelief.optim.rule import residual_scale
 
 AVERAGES = {"exp_avg", "exp_avg_var"}
 ADAM_AVERAGES = {"exp_avg", "exp_avg_sq"}
@@ -30,45 +32,105 @@ State = dict[str, Any]
 
 @dataclass(frozen=True)
 class Origin:
-    """How another optimizer's checkpoint differs from AdaBelief's.
+    """The differences between another optimizer's checkpoint and AdaBelief's.
 
     Attributes:
-        name: Whose it is.
-        change: What is done to it, for the warning.
+        name: The other optimizer.
+        change: The conversion in words, for the warning.
         required: Keys in the state of every parameter.
-        optional: Further keys that may be there.
-        renamed: Group options by their name there, with their name here.
-        dropped: What is not taken from its groups.
-        convert: From a parameter's state and its group there to the state here.
+        optional: Further keys that may be in it.
+        convert: Turns a parameter's state into one of AdaBelief, given its param group there and the
+            one here.
+        renamed: Maps the names of group options to their names in AdaBelief.
+        dropped: Keys of its param groups that are left out.
     """
 
     name: str
     change: str
     required: set[str]
     optional: set[str]
-    convert: Callable[[State, dict[str, Any]], State]
+    convert: Callable[[State, dict[str, Any], dict[str, Any]], State]
     renamed: dict[str, str] = field(default_factory=dict)
     dropped: set[str] = field(default_factory=set)
 
 
-def _as_it_is(values: State, _: dict[str, Any]) -> State:
+def _keep_state(values: State, group: dict[str, Any], own_group: dict[str, Any]) -> State:
     return values
 
 
-def _with_step_of_group(values: State, group: dict[str, Any]) -> State:
+def _add_group_step(values: State, group: dict[str, Any], own_group: dict[str, Any]) -> State:
     return {"step": group["step"], **values}
 
 
-def _from_adam(values: State, group: dict[str, Any]) -> State:
+def _from_adam(values: State, group: dict[str, Any], residual: str = "updated", eps: float = 0.0) -> State:
+    """Estimate the state of an AdaBelief that had run in Adam's place (see :func:`estimate_exp_avg_var`)."""
     step = float(values["step"])
-    bias_correction1, bias_correction2 = (1 - float(beta) ** step for beta in group["betas"])
-    trend, square = values["exp_avg"] / bias_correction1, values["exp_avg_sq"] / bias_correction2
-    variance = torch.maximum(square - trend * trend, (1 - float(group["betas"][1])) / bias_correction2 * square)
+    exp_avg, exp_avg_sq = values["exp_avg"], values["exp_avg_sq"]
+    exp_avg_var = estimate_exp_avg_var(exp_avg, exp_avg_sq, step, group["betas"], residual)
+    converted = {"step": values["step"], "exp_avg": exp_avg, "exp_avg_var": exp_avg_var}
+    if "max_exp_avg_sq" in values:  # the largest s_t exceeds the present one as the largest v_t exceeds v_t
+        growth = torch.where(exp_avg_sq > 0, values["max_exp_avg_sq"] / exp_avg_sq, 1.0)
+        converted["max_exp_avg_var"] = exp_avg_var * growth
+    beta2 = as_number(group["betas"][1])
+    accumulated_eps = eps * (1 - beta2**step) / (1 - beta2)
+    return converted | {name: value + accumulated_eps for name, value in converted.items() if name.endswith("_var")}
+
+
+def estimate_exp_avg_var(
+    exp_avg: Tensor, exp_avg_sq: Tensor, step: float, betas: Sequence[float | Tensor], residual: str
+) -> Tensor:
+    r"""Estimate s_t from Adam's moments, without eps.
+
+    Let a gradient be a mean mu and noise of variance sigma^2. Once the averages have settled,
+
+    .. math::
+        E[v_t - m_t^2] = \sigma^2 \frac{2 \beta_1}{1+\beta_1}, \quad
+        E[s_t] = c^2 \sigma^2 \frac{2}{1+\beta_1},
+
+    where c is beta1 for the updated residual, since g_t - m_t = beta1 (g_t - m_{t-1}), and 1 for the
+    previous one. So s_t is c^2 / beta1 (v_t - m_t^2); for the updated residual E[g^2] = s/beta1 + m^2.
+
+    For one weight this estimate is unsafe: m_t^2 scatters about its mean, and where it happens to come
+    near v_t the next step would be many times too long. It is therefore bounded, in units of v_t:
+
+    - from below by the same estimate from the sums over the tensor, c^2 / beta1 (1 - sum m^2 / sum v);
+    - that in turn by c^2 times the weight of one gradient in v_t, (1 - beta2) / (1 - beta2^t). At step 1
+      this is exact, and it bounds the step where all gradients of a tensor have been alike;
+    - from above by 2 c^2 / (1 + beta1), the ratio for mu = 0.
+
+    Args:
+        exp_avg: Adam's m_t, any shape; may be complex, a pair of real numbers, or a DTensor (then every
+            rank must call).
+        exp_avg_sq: Adam's v_t, like ``exp_avg``.
+        step: The number of steps taken, at least 1.
+        betas: Adam's decay rates. With beta1 = 0, m_t is the last gradient and tells nothing of mu; the
+            result is then the upper bound.
+        residual: ``"updated"`` or ``"previous"``.
+
+    Returns:
+        s_t, without bias correction, like ``exp_avg``.
+    """
+    beta1, beta2 = map(as_number, betas)
+    bias_correction1, bias_correction2 = 1 - beta1**step, 1 - beta2**step
+    m, v = (torch.view_as_real(t) if t.is_complex() else t for t in (exp_avg, exp_avg_sq))
+    trend_square, square = (m / bias_correction1).square(), v / bias_correction2
+    c = residual_scale(residual, beta1)
+    upper_bound = 2 * c * c / (1 + beta1) * square
+    if beta1 == 0:
+        variance = upper_bound
+    else:
+        sum_of_trend_squares, sum_of_squares = (_gather(t.sum()) for t in (trend_square, square))
+        agreement = torch.where(sum_of_squares > 0, sum_of_trend_squares / sum_of_squares, 0.0)
+        weight_of_one_gradient = (1 - beta2) / bias_correction2
+        lower_bound = (c * c / beta1 * (1 - agreement)).clamp(min=c * c * weight_of_one_gradient) * square
+        variance = torch.minimum(torch.maximum(c * c / beta1 * (square - trend_square), lower_bound), upper_bound)
     exp_avg_var = variance * bias_correction2
-    converted = {"step": values["step"], "exp_avg": values["exp_avg"], "exp_avg_var": exp_avg_var}
-    if "max_exp_avg_sq" in values:
-        converted["max_exp_avg_var"] = exp_avg_var.clone()
-    return converted
+    return torch.view_as_complex(exp_avg_var) if exp_avg.is_complex() else exp_avg_var
+
+
+def _gather(tensor: Tensor) -> Any:
+    """Return a 0-dim tensor, or the number that a 0-dim DTensor holds over all ranks."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 ADABELIEF_PYTORCH = Origin(
@@ -76,7 +138,7 @@ ADABELIEF_PYTORCH = Origin(
     change="its state is taken as it is",
     required={"step", *AVERAGES},
     optional={"max_exp_avg_var"},
-    convert=_as_it_is,
+    convert=_keep_state,
     dropped={"buffer"},
 )
 TIMM = Origin(
@@ -84,7 +146,7 @@ TIMM = Origin(
     change="its decoupled_decay is weight_decouple here",
     required={"step", *AVERAGES},
     optional={"max_exp_avg_var"},
-    convert=_as_it_is,
+    convert=_keep_state,
     renamed={"decoupled_decay": "weight_decouple"},
     dropped={"foreach"},
 )
@@ -93,16 +155,16 @@ PYTORCH_OPTIMIZER = Origin(
     change="its ams_bound is amsgrad here, and its groups' step is each parameter's",
     required=AVERAGES,
     optional={"max_exp_avg_var"},
-    convert=_with_step_of_group,
+    convert=_add_group_step,
     renamed={"ams_bound": "amsgrad"},
     dropped={"foreach", "step"},
 )
 ADAM = Origin(
     name="Adam",
-    change="s_t is estimated as v_t - m_t^2, the running variance",
+    change="s_t is estimated from the scatter of its gradients, v_t - m_t^2",
     required={"step", *ADAM_AVERAGES},
     optional={"max_exp_avg_sq"},
-    convert=_from_adam,
+    convert=lambda values, group, own: _from_adam(values, group, own["residual"], own["eps"]),
     # Adam's eps stands elsewhere in the rule, and is far too large for this one.
     dropped={"eps", "foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"},
 )
@@ -112,48 +174,52 @@ ADAM_OPTIONS = {"amsgrad": True, "rectify": False, "degenerated_to_sgd": False, 
 
 
 def to_adabelief(state_dict: dict[str, Any], param_groups: list[dict[str, Any]]) -> tuple[dict[str, Any], str | None]:
-    """Turn a state dict into one that AdaBelief can go on from.
+    """Convert a state dict into one that AdaBelief can go on from.
 
     Args:
-        state_dict: What ``Optimizer.state_dict`` returned; left as it is.
-        param_groups: The groups of the optimizer that loads it, for options the saved ones lack.
+        state_dict: A result of ``Optimizer.state_dict``; left as it is.
+        param_groups: The groups of the optimizer that loads it, as many and as large, for options that
+            the saved ones lack.
 
     Returns:
         A new state dict, whose tensors are shared with ``state_dict`` where they need no change;
-        and what was done to it, ``None`` where it was AdaBelief's own.
+        and the conversion in words, ``None`` where it was AdaBelief's own.
 
     Raises:
         ValueError: If the state is none of the known ones; it names the keys found.
     """
     state, groups = dict(state_dict["state"]), [dict(group) for group in state_dict["param_groups"]]
-    done = None
+    change = None
     if not all("residual" in group for group in groups):  # which no other optimizer has
         state = {id_: values for id_, values in state.items() if values}
-        origin = _origin(state, groups)
-        state = _converted(origin, state, groups)
-        groups = [_converted_options(origin, group) for group in groups]
+        origin = _find_origin(state, groups)
+        state = _convert_state(origin, state, groups, param_groups)
+        groups = [_convert_options(origin, group) for group in groups]
         taken = ", ".join(sorted(set(groups[0]) & set(param_groups[0]) - {"params", "param_names"}))
-        done = (
+        change = (
             f"Loaded a checkpoint of {origin.name} into AdaBelief: {origin.change}; {taken} come from the "
             "checkpoint, all other options from this optimizer"
         )
-    for group, own in zip(groups, param_groups, strict=False):  # torch reports a wrong number itself
+    for group, own in zip(groups, param_groups, strict=True):
         for name, value in own.items():
             if name not in ("params", "param_names"):
                 group.setdefault(name, value)
-    return {**state_dict, "state": state, "param_groups": groups}, done
+        if group["total_steps"] is None:  # saved before the length of the run was known
+            group["total_steps"] = own["total_steps"]
+    return {**state_dict, "state": state, "param_groups": groups}, change
 
 
 def adam_as_adabelief(state: State, group: dict[str, Any]) -> tuple[State, dict[str, Any]]:
-    """See what AdaBelief would believe in the state of a torch.optim.Adam or AdamW at work.
+    """Return the state that AdaBelief would have in the place of a torch.optim.Adam or AdamW.
 
     Args:
         state: A parameter's state, at least one step old; left as it is.
         group: Its param group.
 
     Returns:
-        A state whose ``exp_avg_var`` is s_t estimated as v_t - m_t^2, and a group of AdaBelief's,
-        by which a step is still divided as Adam divides it: by v_t, or the largest so far.
+        A state whose ``exp_avg_var`` is the estimate of :func:`estimate_exp_avg_var` for the updated
+        residual and without eps; and a group of AdaBelief's by which a step is still divided as Adam
+        divides it, since its ``max_exp_avg_var`` is v_t, or the largest v_t so far.
     """
     seen = _from_adam(state, group)
     seen["max_exp_avg_var"] = state.get("max_exp_avg_sq", state["exp_avg_sq"])
@@ -161,8 +227,8 @@ def adam_as_adabelief(state: State, group: dict[str, Any]) -> tuple[State, dict[
     return seen, options | ADAM_OPTIONS
 
 
-def _origin(state: dict[Any, State], groups: list[dict[str, Any]]) -> Origin:
-    """Tell by its keys which optimizer a checkpoint is from."""
+def _find_origin(state: dict[Any, State], groups: list[dict[str, Any]]) -> Origin:
+    """Recognize by its keys the optimizer that a checkpoint is from."""
     state_keys, group_keys = set().union(*state.values()), set().union(*groups)
     if "decoupled_decay" in group_keys:
         origin = TIMM
@@ -177,16 +243,18 @@ def _origin(state: dict[Any, State], groups: list[dict[str, Any]]) -> Origin:
         raise ValueError(
             f"Cannot load this optimizer state: the keys of its parameters' states are {sorted(state_keys)}, of "
             f"its param groups {sorted(group_keys)}. Checkpoints of AdaBelief (this one, adabelief-pytorch's, "
-            "timm's, pytorch-optimizer's) and of torch.optim.Adam and AdamW can be loaded; for any other, start "
-            "the optimizer anew"
+            "timm's, pytorch-optimizer's) and of torch.optim.Adam, AdamW and RAdam can be loaded; for any other, "
+            "start the optimizer anew"
         )
     return origin
 
 
-def _converted(origin: Origin, state: dict[Any, State], groups: list[dict[str, Any]]) -> dict[Any, State]:
-    group_of = {id_: group for group in groups for id_ in group["params"]}
-    return {id_: origin.convert(values, group_of[id_]) for id_, values in state.items()}
+def _convert_state(
+    origin: Origin, state: dict[Any, State], groups: list[dict[str, Any]], own_groups: list[dict[str, Any]]
+) -> dict[Any, State]:
+    groups_of = {id_: both for both in zip(groups, own_groups, strict=True) for id_ in both[0]["params"]}
+    return {id_: origin.convert(values, *groups_of[id_]) for id_, values in state.items()}
 
 
-def _converted_options(origin: Origin, group: dict[str, Any]) -> dict[str, Any]:
+def _convert_options(origin: Origin, group: dict[str, Any]) -> dict[str, Any]:
     return {origin.renamed.get(name, name): value for name, value in group.items() if name not in origin.dropped}

@@ -1,23 +1,25 @@
-"""Parameters' names as their author knows them."""
+"""The names of parameters, as the author of the model knows them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
-WRAPPERS = re.compile(r"\b(_fsdp_wrapped_module|_orig_mod|_checkpoint_wrapped_module)\.")
-PARAMETRIZED = re.compile(r"\bparametrizations\.(\w+)\.original")  # spectral and weight norm
+WRAPPER_PREFIXES = re.compile(r"\b(_fsdp_wrapped_module|_orig_mod|_checkpoint_wrapped_module)\.")
+PARAMETRIZED_NAME = re.compile(r"\bparametrizations\.(\w+)\.original")  # spectral and weight norm
 
 
 def plain_name(name: str) -> str:
-    """Return a parameter's name without what FSDP, ``torch.compile`` and parametrizations put into it.
+    """Return a parameter's name without the parts that FSDP, ``torch.compile`` and parametrizations add.
 
     Example:
         >>> plain_name("encoder._orig_mod.0.parametrizations.weight.original")
         'encoder.0.weight'
     """
-    return PARAMETRIZED.sub(r"\1", WRAPPERS.sub("", name))
+    return PARAMETRIZED_NAME.sub(r"\1", WRAPPER_PREFIXES.sub("", name))
 
 
 def parameter_names(module: nn.Module) -> dict[Tensor, tuple[str, ...]]:
@@ -43,3 +45,23 @@ def parameter_names(module: nn.Module) -> dict[Tensor, tuple[str, ...]]:
         if plain_name(name) not in known:
             names[param] = (*known, plain_name(name))
     return names
+
+
+def name_late_parameters(
+    param_group: dict[str, Any], param_groups: list[dict[str, Any]], late_names: Mapping[Tensor, str]
+) -> None:
+    """Name the parameters of a new group in place, where they have no names and the optimizer's others do.
+
+    Args:
+        param_group: The group to be added.
+        param_groups: The optimizer's groups so far.
+        late_names: Names by parameter; one that is not among them is called ``group2.0`` and so on.
+    """
+    params = param_group.get("params")
+    if not (param_groups and "param_names" in param_groups[0]) or isinstance(params, set | None):
+        return
+    params = [params] if isinstance(params, Tensor) else list(params)
+    if params and not any(isinstance(param, tuple) for param in params):
+        prefix = f"group{len(param_groups) + 1}"
+        params = [(late_names.get(param, f"{prefix}.{i}"), param) for i, param in enumerate(params)]
+    param_group["params"] = params

@@ -1,4 +1,4 @@
-"""The options of AdaBelief, checked: every error names the value, what is allowed and the remedy."""
+"""The options of AdaBelief and their checks: every error names the value, what is allowed and the remedy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_adabelief.optim.scaling import is_share
+from lightning_adabelief.optim.scaling import is_fraction
 
 SCALE_OPTIONS = ("lr", "betas", "rectify", "degenerated_to_sgd", "warmup", "total_steps")
 """The options that the scalars of a step depend on (:func:`~lightning_adabelief.optim.scaling.step_scale`)."""
@@ -24,7 +24,7 @@ RULE_OPTIONS = (
     "residual",
     "maximize",
 )
-"""The options the update rule reads; the remaining ones choose the state kept and the path taken."""
+"""The options the update rule reads; the others choose the state that is kept and the implementation."""
 
 LATER_OPTIONS: dict[str, Any] = {
     "warmup": 0,
@@ -36,7 +36,7 @@ LATER_OPTIONS: dict[str, Any] = {
     "capturable": False,
     "differentiable": False,
 }
-"""Options that ``adabelief-pytorch`` does not have, with their defaults: older pickles lack some."""
+"""The options that ``adabelief-pytorch`` does not have, with their defaults: older pickles lack some."""
 
 RESIDUALS = ("updated", "previous")
 
@@ -49,12 +49,11 @@ def check_options(options: dict[str, Any]) -> None:
 
     Raises:
         ValueError: If a value is not allowed, or two options do not go together.
-        RuntimeError: If two paths that exclude each other are asked for.
+        RuntimeError: If two implementations that exclude each other are asked for.
     """
     check_values(options)
     _check_residual(options["betas"], options["residual"])
-    _check_share(options["warmup"], options["total_steps"])
-    _check_path(options)
+    _check_implementation(options)
 
 
 def check_values(options: Mapping[str, Any]) -> None:
@@ -80,17 +79,17 @@ def check_values(options: Mapping[str, Any]) -> None:
 
 
 def _check_is_number(name: str, value: Any) -> None:
-    """Check that it is a number or a tensor of one; a string is what YAML makes of 1e-3."""
+    """Check that a value is a number or a tensor of one; YAML reads 1e-3 as a string."""
     if isinstance(value, Tensor | Real):
         return
-    share = re.fullmatch(r"\s*([\d.]+)\s*%\s*", value) if isinstance(value, str) else None
+    percentage = re.fullmatch(r"\s*([\d.]+)\s*%\s*", value) if isinstance(value, str) else None
     try:
-        number = float(share[1]) / 100 if share else int(value) if str(value).isdecimal() else float(value)
+        number = float(percentage[1]) / 100 if percentage else int(value) if str(value).isdecimal() else float(value)
     except (TypeError, ValueError):
         raise ValueError(f"Invalid {name}: {value!r}. {name} must be a number, not a {type(value).__name__}") from None
     raise ValueError(
         f"Invalid {name}: {value!r} is a {type(value).__name__}, and {name} must be a number: give {name}={number} "
-        "(YAML takes 1e-3 for a string, and 1.0e-3 for a number)"
+        "(YAML reads 1e-3 as a string, and 1.0e-3 as a number)"
     )
 
 
@@ -121,11 +120,11 @@ def _check_weight_decay(weight_decay: Any) -> None:
 
 
 def as_number(value: float | Tensor) -> float:
-    """The number that a 1-element tensor holds; a number as it is."""
+    """Return the number that a 1-element tensor holds, a number as it is."""
     return value.item() if isinstance(value, Tensor) else value
 
 
-def _check_path(options: dict[str, Any]) -> None:
+def _check_implementation(options: dict[str, Any]) -> None:
     if options["fused"] and options["foreach"]:
         raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
     if options["fused"] and options["differentiable"]:
@@ -177,8 +176,8 @@ def _check_warmup(warmup: Any) -> None:
             raise ValueError(f"Invalid warmup: {warmup}. As an int it is a number of steps, 0 for none")
     elif not 0 <= warmup < 1:
         raise ValueError(
-            f"Invalid warmup: {warmup}. As a float it is a share of total_steps, between 0 and 1; give an "
-            "int for a number of steps"
+            f"Invalid warmup: {warmup}. As a float it is a fraction of total_steps, between 0 and 1; give "
+            "an int for a number of steps"
         )
 
 
@@ -190,10 +189,19 @@ def _check_total_steps(total_steps: Any) -> None:
         raise ValueError(f"Invalid total_steps: {total_steps}. It is the run's number of steps, finite, 1 or more")
 
 
-def _check_share(warmup: Any, total_steps: Any) -> None:
-    if is_share(warmup) and total_steps is None:
+def check_warmup_length(warmup: float, total_steps: int | None) -> None:
+    """Check, before a step, that the warmup's length in steps is known; no tensor is read.
+
+    Args:
+        warmup: A number of steps, or a fraction of ``total_steps``.
+        total_steps: Length of the run in optimizer steps, where it is known.
+
+    Raises:
+        ValueError: If the warmup is a fraction, and there is no ``total_steps``.
+    """
+    if is_fraction(warmup) and total_steps is None:
         raise ValueError(
-            f"Invalid warmup: {warmup} without total_steps. A share of the run needs its length: give "
-            "total_steps as well (in Lightning total_steps=int(self.trainer.estimated_stepping_batches)), "
-            "let configure_adabelief(module, warmup=...) find it, or give warmup as a number of steps"
+            f"Invalid warmup: {warmup} without total_steps. A fraction of the run needs its length by the first "
+            "step: give total_steps as well (in Lightning total_steps=int(self.trainer.estimated_stepping_batches)), "
+            "let configure_adabelief(module, warmup=...) count it, or give warmup as a number of steps"
         )

@@ -11,9 +11,9 @@ At step t, with gradient g_t, momentum m_t and belief s_t, both 0 at the start:
     \theta_t &= \theta_{t-1} - \alpha_t\, \hat m_t / (\sqrt{\hat s_t} + \epsilon)
     \end{aligned}
 
-Since g_t - m_t = beta1 * d_t, the residual of s_t is d_t scaled: one subtraction serves both
-averages. eps is added into s_t and stays there, so s_t never falls below about
-eps / (1 - beta2) once bias-corrected: that is its floor. alpha_t is lr times warmup, and with
+Since g_t - m_t = beta1 * d_t, the residual of s_t is a multiple of d_t: one subtraction serves both
+averages. eps is added into s_t and stays there: bias-corrected, eps / (1 - beta2) accumulates,
+which is the floor of s_t. alpha_t is lr times warmup, and with
 ``rectify`` times r_t (:mod:`lightning_adabelief.optim.scaling`).
 
 Source: Zhuang et al., AdaBelief Optimizer (NeurIPS 2020), algorithm 2; the order of the weight
@@ -29,7 +29,7 @@ from lightning_adabelief.optim.scaling import Scalar, StepScale
 
 
 def residual_scale(residual: str, beta1: Scalar) -> Scalar:
-    """What turns d_t = g_t - m_{t-1} into the residual that s_t averages.
+    """Return the factor by which d_t = g_t - m_{t-1} becomes the residual that s_t averages.
 
     Args:
         residual: ``"updated"`` for g_t - m_t (the paper), ``"previous"`` for g_t - m_{t-1}.
@@ -63,8 +63,8 @@ def single_tensor_adabelief(
     Args:
         param: theta, any shape. A complex tensor is taken as pairs of real numbers.
         grad: g_t, of the shape of ``param``; left as it is.
-        exp_avg: m_t, of the shape of ``param``. The arithmetic runs in its dtype, which may be
-            wider than the parameter's.
+        exp_avg: m_t, of the shape of ``param``. All arithmetic is in its dtype, which may be wider
+            than the parameter's.
         exp_avg_var: s_t, like ``exp_avg``.
         max_exp_avg_var: The largest s_t so far, like ``exp_avg``; ``None`` without amsgrad.
         scale: The scalars of the step; its tensors have no dimension.
@@ -84,7 +84,7 @@ def single_tensor_adabelief(
 
     theta, g = (t if t.dtype == exp_avg.dtype else t.to(exp_avg.dtype) for t in (param, grad))
     m, s, s_max = exp_avg, exp_avg_var, max_exp_avg_var
-    if differentiable:  # what autograd has kept of this step must outlive the next
+    if differentiable:  # autograd keeps these tensors, and the next step would overwrite them
         theta, m, s = theta.clone(), m.clone(), s.clone()
     if maximize:
         g = -g
@@ -95,9 +95,9 @@ def single_tensor_adabelief(
             g = g.add(theta, alpha=weight_decay)
 
     d = g - m
-    _add(m, d, 1 - beta1)
+    _add_multiple(m, d, 1 - beta1)
     c = residual_scale(residual, beta1)
-    _add_square(s.mul_(beta2), d, (1 - beta2) * c * c).add_(eps)
+    _add_square_multiple(s.mul_(beta2), d, (1 - beta2) * c * c).add_(eps)
     if s_max is not None:
         s_max = torch.maximum(s_max.clone(), s) if differentiable else torch.maximum(s_max, s, out=s_max)
 
@@ -110,13 +110,14 @@ def single_tensor_adabelief(
     elif scale.step_size != 0:
         theta.add_(m, alpha=-scale.step_size)
 
+    # Where the rule ran on a copy (another dtype, or differentiable), the result is written back.
     for stored, value in ((param, theta), (exp_avg, m), (exp_avg_var, s), (max_exp_avg_var, s_max)):
         if stored is not None and value is not None and stored is not value:
             stored.copy_(value)
 
 
 def denominator_shift(scale: StepScale, eps: float) -> Tensor:
-    """What is added to sqrt(s) * root_scale: eps, or 1 in a step of SGD, whose root_scale is 0.
+    """Return the number added to sqrt(s) * root_scale: eps, or 1 in a step of SGD, whose root_scale is 0.
 
     Args:
         scale: The scalars of a step in tensors.
@@ -128,15 +129,15 @@ def denominator_shift(scale: StepScale, eps: float) -> Tensor:
     return torch.full_like(scale.root_scale, eps).where(scale.root_scale > 0, 1.0)
 
 
-def _add(total: Tensor, value: Tensor, weight: Scalar) -> Tensor:
-    """``total += weight * value`` in place, for a weight that may be a tensor."""
+def _add_multiple(total: Tensor, value: Tensor, weight: Scalar) -> Tensor:
+    """Add ``weight * value`` in place; the weight may be a tensor, which ``alpha`` may not."""
     if isinstance(weight, Tensor):
         return total.add_(value * weight)
     return total.add_(value, alpha=weight)
 
 
-def _add_square(total: Tensor, value: Tensor, weight: Scalar) -> Tensor:
-    """``total += weight * value**2`` in place, for a weight that may be a tensor."""
+def _add_square_multiple(total: Tensor, value: Tensor, weight: Scalar) -> Tensor:
+    """Add ``weight * value**2`` in place; the weight may be a tensor."""
     if isinstance(weight, Tensor):
         return total.addcmul_(value, value * weight)
     return total.addcmul_(value, value, value=weight)

@@ -1,11 +1,11 @@
 """Warmup and rectification: pure functions of the step.
 
-Everything that multiplies the learning rate at step ``t`` is worked out here, once, for every
-path of the optimizer and for the statistics of :mod:`lightning_adabelief.beliefs.elementwise`.
+Everything that multiplies the learning rate at step ``t`` is computed here, once, for every
+implementation of the step and for the statistics of :mod:`lightning_adabelief.beliefs.elementwise`.
 
-The step is a number, or a tensor of steps: then so is the result, nothing waits for the device,
-and each entry is what the number would have given. Give such a tensor in float64, for 1 - beta**t
-is a difference of near equals.
+The step is a number or a tensor of steps. From a tensor comes a tensor, whose entries are the
+results for each step, and nothing waits for the device. Such a tensor should be float64, because
+1 - beta**t is a difference of nearly equal numbers.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Scalar: TypeAlias = Any
 """A float; or, where the step, the learning rate or the betas are tensors, a tensor."""
 
 RHO_TRACTABLE = 5.0
-"""From this length of the approximated moving average on, the variance of 1 / sqrt(s_t) is finite."""
+"""The least rho_t at which the variance of 1 / sqrt(s_t) is taken to be finite."""
 
 
-def wide(scalars: Tensor) -> Tensor:
-    """The tensor in the dtype for scalars of the step: float64, or float32 on a device without.
+def to_float64(scalars: Tensor) -> Tensor:
+    """Convert scalars of the step to float64, or to float32 on a device that has no float64.
 
     Args:
         scalars: Steps, learning rates or betas; any shape.
@@ -36,29 +36,34 @@ def wide(scalars: Tensor) -> Tensor:
     return scalars.to(torch.float32 if scalars.device.type == "mps" else torch.float64)
 
 
-def is_share(warmup: float) -> bool:
-    """Whether a warmup is a share of the run, not a number of steps."""
+def convert_tensor_scalar(value: Scalar) -> Scalar:
+    """Return a 1-element tensor in float64 and without dimensions, a number as it is."""
+    return to_float64(value).squeeze() if isinstance(value, Tensor) else value
+
+
+def is_fraction(warmup: float) -> bool:
+    """True if a warmup is a fraction of the run rather than a number of steps."""
     return not isinstance(warmup, Integral) and warmup > 0
 
 
 def warmup_steps(warmup: float, total_steps: int | None) -> float:
-    """Length of the warmup in steps.
+    """Return the length of the warmup in steps.
 
     Args:
-        warmup: An int is a number of steps; a float in (0, 1) a share of ``total_steps``.
-        total_steps: Length of the run in optimizer steps; needed only for a share.
+        warmup: An int is a number of steps; a float in (0, 1) a fraction of ``total_steps``.
+        total_steps: Length of the run in optimizer steps; needed only for a fraction.
 
     Returns:
         The number of steps, not rounded; 0 for no warmup.
     """
-    if not is_share(warmup):
+    if not is_fraction(warmup):
         return warmup
-    assert total_steps is not None, "checked when the options were given"
+    assert total_steps is not None, "AdaBelief.step checks it"
     return warmup * total_steps
 
 
 def warmup_factor(step: Scalar, warmup: float, total_steps: int | None = None) -> Scalar:
-    """Share of the learning rate in force at ``step``: ``min(1, t / warmup)``.
+    """Return the factor by which the warmup lowers the learning rate at ``step``: ``min(1, t / warmup)``.
 
     Args:
         step: The step being taken, t = 1, 2, ...
@@ -71,12 +76,12 @@ def warmup_factor(step: Scalar, warmup: float, total_steps: int | None = None) -
     steps = warmup_steps(warmup, total_steps)
     if steps <= 0:
         return 1.0
-    share = step / steps
-    return share.clamp(max=1.0) if isinstance(share, Tensor) else min(1.0, share)
+    fraction = step / steps
+    return fraction.clamp(max=1.0) if isinstance(fraction, Tensor) else min(1.0, fraction)
 
 
 def rectification(step: Scalar, beta2: Scalar) -> Scalar:
-    r"""The factor r_t by which RAdam tames 1 / sqrt(s_t) while s_t is an average of few terms.
+    r"""Return r_t, by which RAdam tames 1 / sqrt(s_t) while s_t is an average of few terms.
 
     .. math::
         \rho_\infty = \frac{2}{1-\beta_2} - 1, \quad
@@ -101,12 +106,14 @@ def rectification(step: Scalar, beta2: Scalar) -> Scalar:
         return _tractable_rectification(rho_t, rho_inf) if rho_t >= RHO_TRACTABLE else 0.0
     tractable = rho_t >= RHO_TRACTABLE
     rho_inf = rho_inf if isinstance(rho_inf, Tensor) else torch.full_like(rho_t, rho_inf)
-    # Elsewhere any length in the formula's domain will do, so that neither r_t nor its gradient is NaN.
+    # torch.where computes and differentiates both branches: where rho_t is too small, the formula gets any
+    # rho in its domain, so that neither r_t nor its gradient is NaN.
     rho_t, rho_inf = (torch.where(tractable, rho, 1 + RHO_TRACTABLE) for rho in (rho_t, rho_inf))
     return torch.where(tractable, _tractable_rectification(rho_t, rho_inf), 0.0)
 
 
 def _tractable_rectification(rho_t: Scalar, rho_inf: Scalar) -> Scalar:
+    # Ratios one after another, for the products of numbers near rho_inf lose digits.
     return _sqrt((rho_t - 4) / (rho_inf - 4) * (rho_t - 2) / rho_t * rho_inf / (rho_inf - 2))
 
 
@@ -148,10 +155,10 @@ class StepScale(NamedTuple):
 
     Attributes:
         lr: The learning rate in force, warmup included.
-        bias_correction1: ``1 - beta1**t``; ``exp_avg`` over this is the corrected momentum.
-        step_size: What multiplies ``exp_avg``; 0 where the step is skipped.
-        root_scale: What multiplies ``sqrt(s)``; ``None`` where the denominator is 1, that is
-            where the step is one of SGD with momentum. In a tensor, 0 there.
+        bias_correction1: ``1 - beta1**t``, by which ``exp_avg`` is divided to correct its bias.
+        step_size: The factor of ``exp_avg``; 0 in a step that is skipped.
+        root_scale: The factor of ``sqrt(s)``. In a step of SGD with momentum, whose denominator is 1,
+            it is ``None``, or 0 as an entry of a tensor.
     """
 
     lr: Scalar
@@ -170,14 +177,14 @@ def step_scale(
     warmup: int | float = 0,
     total_steps: int | None = None,
 ) -> StepScale:
-    """Work out the scalars of step t = ``step``; the options are AdaBelief's.
+    """Compute the scalars of step t = ``step``; the options are AdaBelief's.
 
     Args:
         step: A number, or a float64 tensor of any shape.
         lr: A number or, if ``step`` is a tensor, also a tensor of one element and no dimension.
         betas: Like ``lr``, each.
         rectify: See :class:`~lightning_adabelief.AdaBelief` for this and the remaining options.
-        degenerated_to_sgd: Step with SGD where r_t is undefined.
+        degenerated_to_sgd: Take a step of SGD while r_t is undefined, rather than none.
         warmup: Length of the linear warmup.
         total_steps: Length of the run.
 

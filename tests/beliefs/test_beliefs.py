@@ -3,6 +3,7 @@
 import importlib
 import math
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -57,12 +58,15 @@ def directly(param, grad, state, group, steps):
     accumulated = 0.0
     for _ in range(steps):
         accumulated = b2 * accumulated + group["eps"]
-    update = size * m_hat
     weight = param.detach().double().numpy()
+    decay = lr * group["weight_decay"]
+    update = (weight + size * m_hat) / (1 - decay) - weight  # the weight before the step, less the weight
+    variance = (s - accumulated) / (1 - b2**steps)
+    square = m_hat**2 + (variance / b1 if group["residual"] == "updated" else variance * b1)
     return {
         "s_t": s_hat.mean(),
         "effective_step_size": np.quantile(size, 0.5, method="lower"),
-        "step_gain_over_adam": np.quantile(np.sqrt(s_hat + m_hat**2) / np.sqrt(s_hat), 0.5, method="lower"),
+        "step_gain_over_adam": np.sqrt((square / s_hat).mean()),
         "eps_share": (accumulated / s).mean(),
         "update_to_weight": np.linalg.norm(update) / np.linalg.norm(weight),
         "grad_norm": np.linalg.norm(grad.double().numpy()),
@@ -89,6 +93,28 @@ def test_layer_statistics_are_their_definitions(options, dtype):
         assert measured[name] == pytest.approx(value, rel=1e-5, nan_ok=True), name
 
 
+@pytest.mark.parametrize(
+    "options", [dict(weight_decay=0.1), dict(weight_decay=0.01, fixed_decay=True), dict(warmup=200, weight_decay=1.0)]
+)
+def test_the_norm_of_the_update_counts_decoupled_decay_in(options):
+    before, _, _ = trained(59, **options)
+    after, state, group = trained(60, **options)
+    (measured,) = to_statistics(measure_columns([(after, state, group)]))
+    assert measured["update_norm"] == pytest.approx((before - after).norm().item(), rel=1e-9)
+
+
+def test_the_norm_of_an_adamws_update_counts_decay_in():
+    model = torch.nn.Linear(40, 30)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=1.0)
+    for _ in range(5):
+        before = model.weight.detach().clone()
+        optimizer.zero_grad()
+        model(torch.randn(8, 40)).square().mean().backward()
+        optimizer.step()
+    moved = (before - model.weight.detach()).norm().item()
+    assert beliefs.measure(optimizer, model).layers["weight"]["update_norm"] == pytest.approx(moved, rel=1e-5)
+
+
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES.keys())
 def test_the_update_is_what_the_optimizer_did(options):
     options = options | dict(weight_decay=0.0)
@@ -107,25 +133,73 @@ def test_in_a_step_of_sgd_the_effective_step_size_is_lr_and_in_none_it_is_0():
         assert effective_step_size(weights).tolist() == pytest.approx([expected] * 4)
 
 
-def test_gain_over_adam_is_large_where_gradients_agree_and_one_where_they_are_noise():
-    noise = [[torch.randn(1000, dtype=torch.float64)] for _ in range(500)]
-    agreeing = [[1 + 0.01 * g[0]] for g in noise]
+def side_by_side(mean, noise, *, steps=2000, **options):
+    """An AdaBelief and an Adam on the same gradients, whose scale is ``noise`` and ``mean`` weight by weight."""
+    noise, mean = torch.broadcast_tensors(torch.as_tensor(noise), torch.as_tensor(mean))
+    noise, mean = noise.double(), mean.double()
+    adam_options = {name: options[name] for name in ("betas",) if name in options}
+    kinds = (partial(AdaBelief, rectify=False, **options), partial(torch.optim.Adam, eps=0.0, **adam_options))
+    params = [torch.nn.Parameter(torch.zeros_like(noise)) for _ in kinds]
+    optimizers = [kind([param], lr=1e-3) for kind, param in zip(kinds, params, strict=True)]
+    generator = torch.Generator().manual_seed(0)
     gains = []
-    for grads in (noise, agreeing):
-        (param,), optimizer = run(lambda p: AdaBelief(p), grads, [torch.zeros(1000).double()])
-        layer = (param, optimizer.state[param], optimizer.param_groups[0])
-        gains.append(to_statistics(measure_columns([layer]))[0]["step_gain_over_adam"])
-    assert gains[0] == pytest.approx(1, abs=0.05)
-    assert gains[1] > 10
+    for step in range(steps):
+        grad = mean + noise * torch.randn(noise.shape, generator=generator, dtype=torch.float64)
+        before = [param.detach().clone() for param in params]
+        for param, optimizer in zip(params, optimizers, strict=True):
+            param.grad = grad.clone()
+            optimizer.step()
+        ours, adams = (old - new.detach() for old, new in zip(before, params, strict=True))
+        if step >= steps - 400 and step % 20 == 0:
+            gains.append((ours / adams).square().mean().sqrt().item())
+    told = [beliefs.measure(o, torch.nn.ParameterList([p])).model for o, p in zip(optimizers, params, strict=True)]
+    return np.sqrt(np.mean(np.square(gains))), *(values["step_gain_over_adam"] for values in told)
+
+
+@pytest.mark.parametrize(("beta1", "noise_gain"), [(0.9, 1.083), (0.5, 1.732)])
+@pytest.mark.parametrize("mean", [0.0, 1.0, 3.0])
+def test_the_gain_is_that_of_an_adam_beside_it_on_the_same_gradients(beta1, noise_gain, mean):
+    actual, from_adabelief, from_adam = side_by_side(mean, torch.ones(2000), betas=(beta1, 0.999))
+    assert from_adabelief == pytest.approx(actual, rel=0.03)
+    assert from_adam == pytest.approx(actual, rel=0.03)
+    if mean == 0:
+        assert actual == pytest.approx(noise_gain, rel=0.02)
+        assert noise_gain == pytest.approx(math.sqrt((1 + beta1) / 2) / beta1, abs=1e-3)
+
+
+def test_the_gain_holds_for_the_previous_residual():
+    actual, from_adabelief, _ = side_by_side(0.0, torch.ones(2000), betas=(0.5, 0.999), residual="previous")
+    assert from_adabelief == pytest.approx(actual, rel=0.03)
+    assert actual == pytest.approx(math.sqrt((1 + 0.5) / 2), rel=0.02)
+
+
+def test_a_large_eps_is_no_noise():
+    actual, from_adabelief, _ = side_by_side(1.0, torch.ones(2000), betas=(0.9, 0.999), eps=1e-3)
+    assert from_adabelief == pytest.approx(actual, rel=0.03)
+
+
+def test_from_an_adam_the_gain_of_unequal_weights_is_a_lower_bound():
+    means = torch.tensor([0.0, 3.0]).repeat_interleave(1000)
+    actual, from_adabelief, from_adam = side_by_side(means, torch.ones(2000), betas=(0.9, 0.999))
+    assert from_adabelief == pytest.approx(actual, rel=0.05)
+    assert 1 < from_adam < actual
 
 
 def test_gain_and_eps_share_are_defined_where_state_is_zero():
     zero, one = torch.zeros(1), torch.ones(1)
     _, state, group = trained(1)
     scale = belief_scale(state, group | dict(eps=0.0))
-    assert step_gain_over_adam(WeightBeliefs(zero, zero, zero, scale)) == 1
+    assert step_gain_over_adam(WeightBeliefs(zero, zero, zero, scale)).isnan()
     assert step_gain_over_adam(WeightBeliefs(one, zero, zero, scale)) == math.inf
     assert eps_share(WeightBeliefs(one, zero, zero, scale)) == 0
+
+
+def test_a_layer_without_any_gradient_moves_as_adams_does():
+    param = torch.nn.Parameter(torch.ones(5))
+    optimizer = AdaBelief([param])
+    param.grad = torch.zeros(5)
+    optimizer.step()
+    assert beliefs.measure(optimizer, torch.nn.ParameterList([param])).model["step_gain_over_adam"] == 1
 
 
 def test_eps_share_is_one_for_a_weight_without_gradient_and_small_for_one_with():
@@ -186,7 +260,7 @@ def test_of_a_large_layer_sums_are_exact_and_medians_are_close():
     # to the rounding of a sum of 900,000 float32
     assert measured["s_t"] == pytest.approx(weights.belief.double().mean().item(), rel=1e-4)
     assert measured["update_norm"] == pytest.approx(update.double().norm().item(), rel=1e-4)
-    for name in ("effective_step_size", "step_gain_over_adam"):
+    for name in ("effective_step_size",):
         rank = (BY_NAME[name].of_weights(weights) <= measured[name]).double().mean()
         assert rank == pytest.approx(0.5, abs=3 * 0.5 / math.sqrt(SAMPLE)), name
 
@@ -205,7 +279,7 @@ def test_measure_returns_what_the_layers_have_by_the_models_names():
     assert measured.layers["0.weight"] == pytest.approx(weight)
     norms = [values["grad_norm"] for values in measured.layers.values()]
     assert measured.model["grad_norm"] == pytest.approx(math.hypot(*norms))
-    assert measured.groups == {"pg1": {"rectification": 0.0, "warmup": 0.5}}
+    assert measured.groups == {"pg1": {"lr": 0.5e-3, "rectification": 0.0, "warmup": 0.5}}  # a step of SGD
 
 
 def test_measure_reads_an_adam_without_what_it_does_not_have():
@@ -215,7 +289,7 @@ def test_measure_reads_an_adam_without_what_it_does_not_have():
     optimizer.step()
     measured = beliefs.measure(optimizer, model)
     assert measured.model.keys() >= {"s_t", "step_gain_over_adam"} and "eps_share" not in measured.model
-    assert measured.groups == {}
+    assert measured.groups == {"pg1": {"lr": pytest.approx(1e-3)}}
 
 
 def test_measure_before_the_first_step_is_empty_and_refuses_other_optimizers():

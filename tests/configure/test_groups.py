@@ -204,7 +204,7 @@ def test_the_split_is_logged_in_one_line(caplog):
     module.network[3].bias.requires_grad_(False)
     with caplog.at_level(logging.INFO):
         fit(module, max_epochs=1)
-    (line,) = [record.message for record in caplog.records if "AdaBelief" in record.message]
+    (line,) = [record.message for record in caplog.records if "AdaBelief: decayed" in record.message]
     assert line == (
         "AdaBelief: decayed 2 tensors (20 parameters); undecayed 5 tensors (20 parameters); "
         "frozen, left out 1 tensors (1 parameters)"

@@ -24,14 +24,14 @@ from tests.configure.nets import Net, fit
 )
 def test_the_fused_path_is_taken_under_any_precision_and_clipping_by_norm(options):
     optimizer = fit(Net(weight_decay=0.1), max_epochs=1, **options)
-    assert optimizer.paths == ["fused", "fused"]
+    assert optimizer.implementations == ["fused", "fused"]
     assert all(torch.isfinite(param).all() for group in optimizer.param_groups for param in group["params"])
 
 
 def test_float16_with_a_gradient_scaler_and_clipping_goes_fused():
     precision = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=2.0**8))
     optimizer = fit(Net(), max_epochs=1, plugins=[precision], gradient_clip_val=0.1)
-    assert optimizer.paths == ["fused"] and optimizer.param_groups[0]["fused"]
+    assert optimizer.implementations == ["fused"] and optimizer.param_groups[0]["fused"]
     assert {int(state["step"]) for state in optimizer.state.values()} == {6}
 
 
@@ -77,7 +77,7 @@ def test_without_a_compiler_another_path_is_taken(monkeypatch, tmp_path):
     ids=str,
 )
 def test_a_path_that_is_asked_for_wins(options, paths):
-    assert configure_adabelief(torch.nn.Linear(2, 2), **options).paths == paths
+    assert configure_adabelief(torch.nn.Linear(2, 2), **options).implementations == paths
 
 
 @pytest.mark.parametrize("configured", ["configure_adabelief", "build_optimizer"])

@@ -180,7 +180,16 @@ def test_a_callable_that_knows_its_length_or_needs_none_is_left_alone(warmup, to
     assert fit(OfCallable(optimizer=make), max_epochs=1).param_groups[0]["total_steps"] == total_steps
 
 
-def test_the_runs_length_is_forgotten_when_the_optimizer_is_built():
-    build_optimizer(AdaBelief, torch.nn.Linear(4, 4))
+def test_without_a_trainer_a_fraction_is_refused_by_build_optimizer_and_by_a_plain_adabeliefs_first_step():
+    with pytest.raises(ValueError, match="warmup=0.5 needs the length of the run, and there is no Trainer"):
+        build_optimizer(lambda params: AdaBelief(params, warmup=0.5), torch.nn.Linear(4, 4))
+    assert build_optimizer(AdaBelief, torch.nn.Linear(4, 4)).param_groups[0]["total_steps"] is None
+    plain = AdaBelief(torch.nn.Linear(4, 4).parameters(), warmup=0.5)
     with pytest.raises(ValueError, match="without total_steps"):
-        AdaBelief(torch.nn.Linear(4, 4).parameters(), warmup=0.5)
+        plain.step()
+
+
+def test_a_group_added_to_a_built_optimizer_has_the_runs_length_too():
+    optimizer = fit(OfCallable(optimizer=lambda params: AdaBelief(params, warmup=0.5)), max_epochs=2)
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(3))]})
+    assert [group["total_steps"] for group in optimizer.param_groups] == [12, 12]

@@ -39,7 +39,7 @@ whole, trainer = run(4)
 decayed, undecayed = trainer.optimizers[0].param_groups
 assert all(isinstance(param, DTensor) for param in decayed["params"])
 assert decayed["param_names"] == ["network.0.weight", "network.2.weight"], decayed["param_names"]
-assert trainer.optimizers[0].paths == ["fused", "fused"], trainer.optimizers[0].paths
+assert trainer.optimizers[0].implementations == ["fused", "fused"], trainer.optimizers[0].implementations
 trained = [full(param).detach().clone() for param in whole.parameters()]
 unsharded, _ = run(4, strategy=None)
 for one, other in zip(trained, unsharded.parameters(), strict=True):

@@ -9,11 +9,12 @@ import itertools
 import pytest
 import torch
 
-from lightning_adabelief.optim.fused import cuda_tables
+from lightning_adabelief.optim.fused import cuda, cuda_tables
 from lightning_adabelief.optim.fused.cuda import fused_adabelief_cuda
 from lightning_adabelief.optim.options import RULE_OPTIONS, SCALE_OPTIONS
 from lightning_adabelief.optim.rule import single_tensor_adabelief
 from lightning_adabelief.optim.scaling import step_scale
+from lightning_adabelief.optim.tensors import StepTensors
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 INTERPRETED = DEVICE == "cpu"
@@ -58,7 +59,7 @@ class Case:
         self.grads = [torch.ones_like(p) for p in self.params]
 
     def columns(self):
-        return self.params, self.grads, self.m, self.s, self.max_s, self.steps
+        return StepTensors(self.params, self.grads, self.m, self.s, self.max_s, self.steps)
 
     def clone(self):
         clone = object.__new__(Case)
@@ -69,7 +70,7 @@ class Case:
         return clone
 
     def fused(self, **options):
-        fused_adabelief_cuda(*self.columns(), **{**OPTIONS, **options})
+        fused_adabelief_cuda(self.columns(), **{**OPTIONS, **options})
 
     def reference(self, **options):
         maxima = self.max_s or [None] * len(self.params)
@@ -122,11 +123,11 @@ def test_every_combination_of_options_is_the_reference_rule(stepping, amsgrad, d
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.5, 0.99), (0.0, 0.9), (0.95, 0.5), (0.9, 0.0), (0.99, 0.9999)])
 @pytest.mark.parametrize("warmup", [dict(), dict(warmup=1000), dict(warmup=0.25, total_steps=400)], ids=str)
 @pytest.mark.parametrize("stepping", STEPPING, ids=str)
-def test_the_scalars_of_early_and_late_steps_are_those_of_schedule(stepping, warmup, betas):
+def test_the_scalars_of_early_and_late_steps_are_those_of_step_scale(stepping, warmup, betas):
     steps = [1, 2, 3, 4, 5, 6, 7, 50, 99, 100, 999, 10_000, 1_000_000, 2**24 - 1]
     case = Case([()] * len(steps), steps_taken=[t - 1 for t in steps])
     case.fused(weight_decay=0.1, betas=betas, residual="previous", **stepping, **warmup)
-    (group,) = cuda_tables.groups_of(case.columns()[:4], case.steps)
+    (group,) = cuda_tables.group_tensors(case.columns()[:4], case.steps)
     expected = []
     for t in steps:
         scale = step_scale(t, **{"lr": 1e-2, "betas": betas, "degenerated_to_sgd": True, **stepping, **warmup})
@@ -220,42 +221,44 @@ def test_a_tensor_lr_is_read_at_each_step():
 def test_a_gradient_in_new_memory_is_found():
     case = Case([(8,), (3,)], steps_taken=9)
     expected, earlier = case.clone(), []
-    for _ in range(2 * cuda_tables.KEPT):
+    for _ in range(2 * cuda_tables.MAX_TABLES):
         earlier.append(case.grads)  # so that the next one cannot lie where this one does
         case.new_grads()
         expected.grads = case.grads
         case.fused()
         expected.reference()
     assert_same(case, expected, ulps=16)
-    assert len(cuda_tables._memories[case.steps[0]].plans) == cuda_tables.KEPT
+    assert len(cuda_tables._caches[case.steps[0]].groups) == cuda_tables.MAX_TABLES
 
 
 def test_the_table_is_kept_while_addresses_stay_and_forgotten_with_the_state():
     case = Case([(8,), (3,)])
     columns = case.columns()[:4]
-    first = cuda_tables.groups_of(columns, case.steps)
-    assert cuda_tables.groups_of(columns, case.steps) is first
+    first = cuda_tables.group_tensors(columns, case.steps)
+    assert cuda_tables.group_tensors(columns, case.steps) is first
     old = case.grads
     case.new_grads()
-    assert cuda_tables.groups_of((case.params, case.grads, case.m, case.s), case.steps) is not first
-    assert cuda_tables.groups_of((case.params, old, case.m, case.s), case.steps) is first
-    kept = len(cuda_tables._memories)
+    assert cuda_tables.group_tensors((case.params, case.grads, case.m, case.s), case.steps) is not first
+    assert cuda_tables.group_tensors((case.params, old, case.m, case.s), case.steps) is first
+    kept = len(cuda_tables._caches)
     del case, columns, old
     gc.collect()
-    assert len(cuda_tables._memories) == kept - 1
+    assert len(cuda_tables._caches) == kept - 1
 
 
 def test_a_capture_takes_the_memory_that_a_step_set_aside(monkeypatch):
     allocated = []
-    monkeypatch.setattr(cuda_tables, "_pinned", lambda size: allocated.append(torch.empty(size)) or allocated[-1])
-    memory = cuda_tables._Memory()
+    monkeypatch.setattr(
+        cuda_tables, "_allocate_pinned", lambda size: allocated.append(torch.empty(size)) or allocated[-1]
+    )
+    memory = cuda_tables._TableCache()
     for captures in (1, 2):
         memory.set_aside(16)
         memory.set_aside(16)
-        assert memory.take(16) is allocated[-1] and len(allocated) == captures
+        assert memory.use_spare(16) is allocated[-1] and len(allocated) == captures
     assert [*map(id, memory.captured)] == [*map(id, allocated)]  # every graph has its own
     memory.set_aside(16)
-    assert memory.take(24) is allocated[-1] and len(allocated) == 4  # other parameters than before
+    assert memory.use_spare(24) is allocated[-1] and len(allocated) == 4  # other parameters than before
 
 
 LAYOUTS = {
@@ -305,17 +308,17 @@ def test_views_into_a_flat_buffer_leave_their_neighbours_alone():
 
 def test_only_aligned_tensors_of_a_round_size_are_read_16_bytes_at_a_time():
     # The interpreter takes no notice of a wrong promise; a GPU stops with a misaligned address.
-    def wide(case):
-        (group,) = cuda_tables.groups_of(case.columns()[:4], case.steps)
-        return group.wide
+    def aligned(case):
+        (group,) = cuda_tables.group_tensors(case.columns()[:4], case.steps)
+        return group.aligned
 
-    assert wide(Case([(BLOCK,)])) and wide(Case([(3, 8)]))
-    assert not wide(Case([(BLOCK + 4,)])) and not wide(Case([()]))
+    assert aligned(Case([(BLOCK,)])) and aligned(Case([(3, 8)]))
+    assert not aligned(Case([(BLOCK + 4,)])) and not aligned(Case([()]))
     for column in range(4):
         case = Case([(16,)])
         tensor = case.columns()[column][0]
         case.columns()[column][0] = torch.empty(17, device=DEVICE)[1:].copy_(tensor)
-        assert not wide(case)
+        assert not aligned(case)
 
 
 def test_autograd_sees_that_parameters_were_changed():
@@ -328,5 +331,9 @@ def test_autograd_sees_that_parameters_were_changed():
         loss.backward()
 
 
-def test_no_tensors_is_no_step():
-    fused_adabelief_cuda([], [], [], [], [], [], **OPTIONS)
+@pytest.mark.parametrize("shapes", [[], [(0,)], [(0, 3), (0,)]], ids=str)
+def test_without_elements_no_kernel_updates_any(shapes, monkeypatch):
+    monkeypatch.setattr(cuda, "rule", None)  # a launch would be an error
+    case = Case(shapes)
+    case.fused()
+    assert [step.item() for step in case.steps] == [1] * len(shapes)

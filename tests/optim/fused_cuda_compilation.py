@@ -12,6 +12,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from lightning_adabelief.optim.fused import cuda
+from lightning_adabelief.optim.tensors import StepTensors
 from tests.optim.fused_cuda_checks import OPTIONS
 
 
@@ -39,10 +40,10 @@ class _Compiled:
 @pytest.fixture
 def kernels(monkeypatch):
     driver.set_active(_AbsentGPU())
-    schedule, rule = _Compiled(cuda.schedule), _Compiled(cuda.rule)
-    monkeypatch.setattr(cuda, "schedule", schedule)
+    scale, rule = _Compiled(cuda.scale), _Compiled(cuda.rule)
+    monkeypatch.setattr(cuda, "scale", scale)
     monkeypatch.setattr(cuda, "rule", rule)
-    return schedule, rule
+    return scale, rule
 
 
 def step(shapes, dtype=torch.float32, amsgrad=False, **options):
@@ -51,7 +52,8 @@ def step(shapes, dtype=torch.float32, amsgrad=False, **options):
         [torch.zeros(s, dtype=d) for s in shapes] for d in (dtype, dtype, state_dtype, state_dtype, state_dtype)
     )
     steps = [torch.zeros(()) for _ in shapes]
-    cuda.fused_adabelief_cuda(*columns, maxima if amsgrad else [], steps, **{**OPTIONS, **options})
+    tensors = StepTensors(*columns, maxima if amsgrad else [], steps)
+    cuda.fused_adabelief_cuda(tensors, **{**OPTIONS, **options})
 
 
 def test_one_compilation_serves_any_model_and_any_number(kernels):

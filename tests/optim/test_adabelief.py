@@ -184,10 +184,59 @@ def test_a_tensor_lr_is_the_number_it_holds():
     assert all(torch.equal(a, b) for a, b in zip(tensor, number, strict=True))
 
 
-def test_each_groups_path_can_be_seen():
+def test_each_groups_implementation_can_be_seen():
     groups = [{"params": [parameter()]}, {"params": [parameter()], "foreach": True}]
     optimizer = AdaBelief([*groups, {"params": [parameter()], "fused": True}])
-    assert optimizer.paths == ["forloop", "foreach", "fused"]
+    assert optimizer.implementations == ["forloop", "foreach", "fused"]
+
+
+def test_the_former_name_of_implementations_still_works():
+    optimizer = AdaBelief([parameter()])
+    with pytest.warns(DeprecationWarning, match="AdaBelief.paths is now AdaBelief.implementations"):
+        assert optimizer.paths == ["forloop"]
+
+
+def stepped_with_fraction(total_steps=None, **options):
+    optimizer = AdaBelief([{"params": [parameter()]}, {"params": [parameter()], "warmup": 0.1}], **options)
+    optimizer.param_groups[1]["total_steps"] = total_steps
+    return optimizer
+
+
+@pytest.mark.parametrize("options", [{}, dict(foreach=True), dict(fused=True)], ids=str)
+def test_a_fraction_without_total_steps_is_an_error_of_the_first_step_that_changes_nothing(options):
+    optimizer = stepped_with_fraction(**options)
+    with pytest.raises(ValueError, match="0.1 without total_steps.*configure_adabelief"):
+        optimizer.step()
+    assert not optimizer.state
+    assert all(torch.equal(group["params"][0], torch.ones(3)) for group in optimizer.param_groups)
+    optimizer.param_groups[1]["total_steps"] = 50
+    optimizer.step()
+    assert all(optimizer.state[group["params"][0]]["step"] == 1 for group in optimizer.param_groups)
+
+
+def test_a_fraction_without_total_steps_is_saved_and_takes_the_length_of_who_loads_it():
+    saved = stepped_with_fraction().state_dict()
+    assert saved["param_groups"][1]["total_steps"] is None
+    loading = stepped_with_fraction(total_steps=70)
+    loading.load_state_dict(saved)
+    assert [group["total_steps"] for group in loading.param_groups] == [None, 70]
+    loading.step()
+    longer = stepped_with_fraction(total_steps=900)
+    longer.load_state_dict(loading.state_dict())
+    assert longer.param_groups[1]["total_steps"] == 70  # a length that was known is the checkpoint's
+
+
+def test_a_late_group_with_a_fraction_needs_a_length_too():
+    optimizer = AdaBelief([parameter()], warmup=0.5, total_steps=4)
+    optimizer.step()
+    optimizer.add_param_group({"params": [parameter()]})  # takes the optimizer's
+    optimizer.step()
+    assert [group["total_steps"] for group in optimizer.param_groups] == [4, 4]
+    optimizer.add_param_group({"params": [parameter()], "warmup": 0.5, "total_steps": None})
+    before = [group["params"][0].detach().clone() for group in optimizer.param_groups]
+    with pytest.raises(ValueError, match="0.5 without total_steps"):
+        optimizer.step()
+    assert all(torch.equal(g["params"][0], b) for g, b in zip(optimizer.param_groups, before, strict=True))
 
 
 def test_reset_forgets_the_state():
@@ -215,7 +264,6 @@ BAD_OPTIONS = [
     (dict(warmup=-5), "warmup: -5"),
     (dict(warmup=1.5), "warmup: 1.5"),
     (dict(warmup=-0.1, total_steps=10), "warmup: -0.1"),
-    (dict(warmup=0.1), "0.1 without total_steps.*configure_adabelief"),
     (dict(warmup=0.1, total_steps=0), "total_steps: 0"),
     (dict(warmup=0.1, total_steps=float("inf")), "total_steps: inf"),
     (dict(lr="1e-3"), r"lr: '1e-3' is a str.*give lr=0.001 \(YAML"),

@@ -1,4 +1,4 @@
-"""What PyTorch's own optimizer tests ask of an optimizer's step, asked of every path."""
+"""What PyTorch's own optimizer tests ask of an optimizer's step, asked of every implementation."""
 
 import inspect
 import weakref
@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_adabelief import AdaBelief
 from lightning_adabelief.optim import adabelief as adabelief_module
+from lightning_adabelief.optim import state as state_module
 from tests.optim.optimizer_info import ADABELIEF, SCHEDULERS, inputs, optim_error_inputs_func_adabelief
 from tests.optim.reference import assert_close, gradients, run
 
@@ -20,7 +21,7 @@ from tests.optim.reference import assert_close, gradients, run
 @pytest.fixture
 def capturable_on_cpu(monkeypatch):
     """Lets ``capturable=True`` run eagerly where it is refused: the arithmetic is the device's."""
-    monkeypatch.setattr(adabelief_module, "_get_capturable_supported_devices", lambda: ["cpu"])
+    monkeypatch.setattr(state_module, "_get_capturable_supported_devices", lambda: ["cpu"])
 
 
 def linear_problem(contiguous=True, seed=0):
@@ -81,7 +82,7 @@ def test_a_group_added_later_starts_at_step_1():
 MODEL_SHAPES = [(3, 2), (3,), (1, 3), (), (0,), (2, 0)]
 
 
-def assert_paths_agree(first, second, dtype=torch.float64, rtol=1e-12, steps=12):
+def assert_implementations_agree(first, second, dtype=torch.float64, rtol=1e-12, steps=12):
     """Over steps in which one parameter has no gradient for a while, and no parameter has any in one."""
 
     def some_grads(optimizer, t):
@@ -105,11 +106,11 @@ def assert_paths_agree(first, second, dtype=torch.float64, rtol=1e-12, steps=12)
 
 
 @pytest.mark.parametrize("kwargs", inputs("foreach", "differentiable", "fused"))
-def test_every_path_is_the_forloop(kwargs):
+def test_every_implementation_is_the_forloop(kwargs):
     differentiable = kwargs["differentiable"]
     start = [torch.full(shape, 0.5, dtype=torch.float64) for shape in MODEL_SHAPES]
     if not differentiable:
-        assert_paths_agree(kwargs, kwargs | dict(foreach=False))
+        assert_implementations_agree(kwargs, kwargs | dict(foreach=False))
         return
     grads = gradients(12, MODEL_SHAPES)
     copies = [value.clone() for value in start]  # no leaves: a leaf can't be changed in place under autograd
@@ -124,9 +125,9 @@ def test_every_path_is_the_forloop(kwargs):
 
 @pytest.mark.parametrize("kwargs", inputs("forloop", "foreach", "fused"))
 def test_capturable_is_the_plain_step(kwargs, capturable_on_cpu):
-    assert_paths_agree(kwargs | dict(capturable=True), kwargs)
-    assert_paths_agree(kwargs | dict(capturable=True), kwargs, dtype=torch.float32, rtol=1e-5)
-    assert_paths_agree(kwargs | dict(capturable=True), kwargs, dtype=torch.bfloat16, rtol=1e-2)
+    assert_implementations_agree(kwargs | dict(capturable=True), kwargs)
+    assert_implementations_agree(kwargs | dict(capturable=True), kwargs, dtype=torch.float32, rtol=1e-5)
+    assert_implementations_agree(kwargs | dict(capturable=True), kwargs, dtype=torch.bfloat16, rtol=1e-2)
 
 
 @pytest.mark.parametrize("foreach", [False, True])
@@ -135,9 +136,9 @@ def test_tensor_lr_and_betas_are_the_numbers_they_hold(foreach, options, captura
     numbers = dict(lr=0.01, betas=(0.8, 0.99))
     lr, beta1, beta2 = (torch.tensor(x, dtype=torch.float64) for x in ([0.01], [[0.8]], 0.99))
     tensors = dict(lr=lr, betas=(beta1, beta2))
-    assert_paths_agree(options | tensors | dict(foreach=foreach, capturable=True), options | numbers)
+    assert_implementations_agree(options | tensors | dict(foreach=foreach, capturable=True), options | numbers)
     if not foreach:
-        assert_paths_agree(options | tensors, options | numbers)
+        assert_implementations_agree(options | tensors, options | numbers)
 
 
 @pytest.mark.parametrize("foreach", [False, True])
@@ -186,7 +187,7 @@ def test_capturable_on_a_device_without_graphs_is_refused_before_anything_change
 
 
 def test_capturable_switched_on_with_steps_elsewhere_is_refused(monkeypatch):
-    monkeypatch.setattr(adabelief_module, "_get_capturable_supported_devices", lambda: ["meta"])
+    monkeypatch.setattr(state_module, "_get_capturable_supported_devices", lambda: ["meta"])
     param = torch.nn.Parameter(torch.ones(3, device="meta"))
     param.grad = torch.ones_like(param)
     optimizer = AdaBelief([param])
@@ -390,5 +391,5 @@ def test_step_returns_what_the_closure_does(kwargs):
     assert optimizer.step() is None
 
 
-def test_the_info_leaves_the_choice_of_path_to_the_tests():
+def test_the_info_leaves_the_choice_of_implementation_to_the_tests():
     assert not any({"foreach", "fused", "differentiable"} & i.kwargs.keys() for i in ADABELIEF.optim_inputs_func("cpu"))

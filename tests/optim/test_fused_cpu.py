@@ -1,4 +1,4 @@
-"""The fused path on the CPU: the same rule, whatever it is given, from a kernel compiled once."""
+"""The fused implementation on the CPU: the same rule, whatever it is given, from a kernel compiled once."""
 
 import itertools
 import os
@@ -12,6 +12,7 @@ from lightning_adabelief import AdaBelief
 from lightning_adabelief.optim.fused import build, fused_adabelief
 from lightning_adabelief.optim.fused.cpu import CHUNK
 from lightning_adabelief.optim.options import RULE_OPTIONS, SCALE_OPTIONS
+from lightning_adabelief.optim.tensors import StepTensors
 from tests.optim.reference import assert_close, gradients, run
 
 # 67 is no multiple of any vector's length; the empty and the 0-dim tensor stand between others.
@@ -121,9 +122,8 @@ def test_rounding_to_16_bits_at_the_edges(dtype):
     m, s, step = torch.zeros_like(grad), torch.zeros_like(grad), torch.zeros(())
     defaults = AdaBelief([torch.nn.Parameter(start)], lr=1.0, betas=(0.0, 0.9), residual="previous").defaults
     # The first step is SGD's: from 0 with lr = 1 it writes minus the float32 gradient.
-    fused_adabelief(
-        [start], [grad], [m], [s], [], [step], **{name: defaults[name] for name in (*RULE_OPTIONS, *SCALE_OPTIONS)}
-    )
+    options = {name: defaults[name] for name in (*RULE_OPTIONS, *SCALE_OPTIONS)}
+    fused_adabelief(StepTensors([start], [grad], [m], [s], [], [step]), **options)
     torch.testing.assert_close(start, (-grad).to(dtype), rtol=0, atol=0, equal_nan=True)
 
 
@@ -296,7 +296,7 @@ def test_a_tensor_lr_is_the_number_it_holds():
     assert all(torch.equal(a, b) for a, b in zip(tensor, number, strict=True))
 
 
-def test_paths_that_exclude_each_other_are_errors():
+def test_implementations_that_exclude_each_other_are_errors():
     param = torch.nn.Parameter(torch.ones(3))
     with pytest.raises(RuntimeError, match="`fused` and `foreach` cannot be `True` together"):
         AdaBelief([param], fused=True, foreach=True)
@@ -370,7 +370,7 @@ def test_a_cache_that_cannot_be_written_or_read_is_done_without(fresh, monkeypat
     occupied.write_text("not a folder")
     monkeypatch.setenv("LIGHTNING_ADABELIEF_CACHE_DIR", str(occupied))
     assert build.load_kernel().advance
-    (tmp_path / f"cpu-{build._fingerprint(build._compiler())}.so").write_bytes(b"not a library")
+    (tmp_path / f"cpu-{build._compute_fingerprint(build._find_compiler())}.so").write_bytes(b"not a library")
     monkeypatch.setenv("LIGHTNING_ADABELIEF_CACHE_DIR", str(tmp_path))
     build.load_kernel.cache_clear()
     assert build.load_kernel().advance

@@ -153,10 +153,11 @@ def test_a_tensor_of_more_than_2_to_the_31_elements():
     if torch.cuda.mem_get_info()[0] < 5 * size * 4:
         pytest.skip("needs 43 GB of free GPU memory")
     from lightning_adabelief.optim.fused.cuda import fused_adabelief_cuda
+    from lightning_adabelief.optim.tensors import StepTensors
     from tests.optim.fused_cuda_checks import OPTIONS
 
     param, grad, m, s = (torch.zeros(size, device="cuda") for _ in range(4))
     grad.fill_(1)
     step = torch.zeros((), device="cuda")
-    fused_adabelief_cuda([param], [grad], [m], [s], [], [step], **OPTIONS)
+    fused_adabelief_cuda(StepTensors([param], [grad], [m], [s], [], [step]), **OPTIONS)
     assert [m.min().item(), m.max().item()] == pytest.approx([0.1, 0.1])

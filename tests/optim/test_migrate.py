@@ -115,27 +115,42 @@ def test_a_checkpoint_is_left_as_it_is():
     assert repr(checkpoint) == repr(kept)
 
 
+def elementwise_estimate(m, v, steps, betas):
+    """s_t of each weight by the formula alone, one weight at a time, for the updated residual."""
+    m, v = m / (1 - betas[0] ** steps), v / (1 - betas[1] ** steps)
+    of_tensor = max(betas[0] * (1 - (m * m).sum() / v.sum()), betas[0] ** 2 * (1 - betas[1]) / (1 - betas[1] ** steps))
+    at_most = 2 * betas[0] ** 2 / (1 + betas[0])
+    estimate = [
+        min(max(betas[0] * (y - x * x), of_tensor * y), at_most * y)
+        for x, y in zip(m.view(-1), v.view(-1), strict=True)
+    ]
+    return torch.stack(estimate).reshape(m.shape) * (1 - betas[1] ** steps)
+
+
 @pytest.mark.parametrize("adam", [torch.optim.Adam, torch.optim.AdamW])
 @pytest.mark.parametrize("amsgrad", [False, True])
-def test_adams_moments_become_the_running_variance(adam, amsgrad):
+def test_adams_moments_become_the_scatter_of_the_gradients(adam, amsgrad):
     options = dict(lr=2e-3, betas=(0.8, 0.9), amsgrad=amsgrad)
     half, optimizer = run(lambda p: adam(p, **options), BEFORE, START)
-    make = loading(optimizer.state_dict(), eps=1e-12)
+    make = loading(optimizer.state_dict(), eps=1e-6)
     ours = make(half)
-    assert "Adam" in make.said and "s_t is estimated as v_t - m_t^2" in make.said
-    steps, floored = len(BEFORE), 0
+    assert "Adam" in make.said and "s_t is estimated from the scatter of its gradients" in make.said
+    steps, bounded = len(BEFORE), 0
     for param in half:
         theirs, state = optimizer.state[param], ours.state[param]
-        m, v = theirs["exp_avg"] / (1 - 0.8**steps), theirs["exp_avg_sq"] / (1 - 0.9**steps)
-        s = state["exp_avg_var"] / (1 - 0.9**steps)
-        least = 0.1 * v / (1 - 0.9**steps)
-        torch.testing.assert_close(s, torch.where(v - m * m > least, v - m * m, least))
-        floored += (v - m * m < least).sum()
+        expected = elementwise_estimate(theirs["exp_avg"], theirs["exp_avg_sq"], steps, (0.8, 0.9))
+        accumulated_eps = 1e-6 * (1 - 0.9**steps) / (1 - 0.9)
+        torch.testing.assert_close(state["exp_avg_var"], expected + accumulated_eps)
+        of_weight = 0.8 * (theirs["exp_avg_sq"] - theirs["exp_avg"] ** 2 * (1 - 0.9**steps) / (1 - 0.8**steps) ** 2)
+        bounded += (~torch.isclose(expected, of_weight)).sum()
         assert torch.equal(state["exp_avg"], theirs["exp_avg"]) and state["step"] == steps
         assert ("max_exp_avg_var" in state) == amsgrad
-    assert 0 < floored < sum(param.numel() for param in half)
+        if amsgrad:
+            largest = expected * theirs["max_exp_avg_sq"] / theirs["exp_avg_sq"]
+            torch.testing.assert_close(state["max_exp_avg_var"], largest + accumulated_eps)
+    assert 0 < bounded < sum(param.numel() for param in half)
     group = ours.param_groups[0]
-    assert (group["lr"], group["betas"], group["amsgrad"], group["eps"]) == (2e-3, (0.8, 0.9), amsgrad, 1e-12)
+    assert (group["lr"], group["betas"], group["amsgrad"], group["eps"]) == (2e-3, (0.8, 0.9), amsgrad, 1e-6)
 
 
 @pytest.mark.parametrize("steps", [1, 10, 100, 2000])
@@ -149,7 +164,7 @@ def test_the_first_step_after_adam_is_bounded_however_much_gradients_agreed(step
         param.grad = grad.clone()
     ours.step()
     for param, was in zip(half, before, strict=True):
-        assert 0 < (was - param).max() <= 1e-3 * 1.1 / (1 - 0.999) ** 0.5
+        assert 0 < (was - param).max() <= 1e-3 * 1.05 / (0.9 * (1 - 0.999) ** 0.5)
 
 
 @pytest.mark.parametrize("betas", [(0.0, 0.9), (0.9, 1.0)])

@@ -1,4 +1,4 @@
-"""Every path is the same rule: the original's, the paper's, and each other's."""
+"""Every implementation is the same rule: the original's, the paper's, and each other's."""
 
 import itertools
 
@@ -132,7 +132,7 @@ def test_maximize_is_descent_on_the_negated_gradient():
     assert_close(up, down, rtol=1e-15)
 
 
-def test_warmup_is_a_linear_schedule_of_lr():
+def test_warmup_multiplies_lr_linearly():
     grads = gradients(60, SHAPES)
     warm, _ = run(lambda p: AdaBelief(p, lr=1e-2, warmup=40, weight_decay=0.1), grads, START)
     lrs = [1e-2 * min(1, (t + 1) / 40) for t in range(60)]
@@ -140,11 +140,11 @@ def test_warmup_is_a_linear_schedule_of_lr():
     assert_close(warm, scheduled, rtol=1e-13)
 
 
-def test_warmup_as_a_share_is_warmup_in_steps():
+def test_warmup_as_a_fraction_is_warmup_in_steps():
     grads = gradients(60, SHAPES)
-    share, _ = run(lambda p: AdaBelief(p, warmup=0.25, total_steps=80), grads, START)
+    fraction, _ = run(lambda p: AdaBelief(p, warmup=0.25, total_steps=80), grads, START)
     steps, _ = run(lambda p: AdaBelief(p, warmup=20), grads, START)
-    assert_close(share, steps, rtol=0)
+    assert_close(fraction, steps, rtol=0)
 
 
 def test_previous_residual_is_measured_against_the_momentum_before_the_step():

@@ -46,9 +46,9 @@ def test_step_scale_says_which_step_is_taken():
 def test_a_tensor_of_steps_gives_what_each_number_does(rectify, degenerated_to_sgd, warmup, beta2):
     options = dict(rectify=rectify, degenerated_to_sgd=degenerated_to_sgd, warmup=warmup)
     numbers = dict(lr=0.01, betas=(0.9, beta2))
-    wide = [torch.tensor(value, dtype=torch.float64) for value in (0.01, 0.9, beta2)]
+    tensors = [torch.tensor(value, dtype=torch.float64) for value in (0.01, 0.9, beta2)]
     steps = [1, 2, 3, 4, 5, 6, 7, 8, 100, 100_000]
-    for given in (numbers, dict(lr=wide[0], betas=(wide[1], wide[2]))):
+    for given in (numbers, dict(lr=tensors[0], betas=(tensors[1], tensors[2]))):
         scales = step_scale(torch.tensor(steps, dtype=torch.float64), **given, **options)
         for i, step in enumerate(steps):
             expected = step_scale(step, **numbers, **options)

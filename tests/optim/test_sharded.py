@@ -47,17 +47,17 @@ def train(model, optimizer, steps=range(STEPS)):
         optimizer.step()
 
 
-def full(tensor):
-    """The whole tensor; every rank must call this."""
+def full_tensor(tensor):
+    """Return the full tensor; every rank must call this."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def full_state(model, optimizer):
     params = [(param, optimizer.state[param]) for param in model.parameters()]
-    return [[full(param.detach()), *(full(value) for value in state.values())] for param, state in params]
+    return [[full_tensor(param.detach()), *(full_tensor(value) for value in state.values())] for param, state in params]
 
 
-def check_paths():
+def check_implementations():
     for options in OPTIONS.values():
         plain, sharded = make_model(), shard(make_model())
         optimizers = [AdaBelief(model.parameters(), **copy.deepcopy(options)) for model in (plain, sharded)]
@@ -66,7 +66,7 @@ def check_paths():
         torch.testing.assert_close(full_state(sharded, optimizers[1]), full_state(plain, optimizers[0]))
 
 
-def check_state_stays_wide():
+def check_state_stays_float32():
     from torch.distributed.tensor import DTensor
 
     model = shard(make_model(torch.bfloat16))
@@ -125,8 +125,8 @@ def worker(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=RANKS)
     try:
-        check_paths()
-        check_state_stays_wide()
+        check_implementations()
+        check_state_stays_float32()
         continued = check_checkpoints(f"{folder}/checkpoint")
         if rank == 0:
             torch.save(continued, f"{folder}/continued.pt")

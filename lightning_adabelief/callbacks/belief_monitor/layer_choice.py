@@ -25,12 +25,16 @@ class LayerChoice:
         top_k: int,
         depth: int | None,
     ) -> None:
-        if top_k < 0:
-            raise ValueError(f"Invalid top_k: {top_k}. Give 0 or more; include='*' logs every layer")
-        if depth is not None and depth < 1:
-            raise ValueError(f"Invalid depth: {depth}. Give 1 or more, or None for each parameter by itself")
-        self.include = as_tuple(include)
-        self.exclude = as_tuple(exclude)
+        if not is_whole_number(top_k) or top_k < 0:
+            raise ValueError(f"Invalid top_k: {top_k}. Give a whole number, 0 or more; include='*' logs every layer")
+        if depth is not None and (not is_whole_number(depth) or depth < 1):
+            raise ValueError(
+                f"Invalid depth: {depth}. Give a whole number, 1 or more, or None for each parameter by itself"
+            )
+        self.include = as_names("include", include)
+        self.exclude = as_names("exclude", exclude)
+        if include is not None and not self.include:
+            raise ValueError(f"Invalid include: {include!r}. Give a glob, '*' for every layer, or None for the notable")
         self.top_k = top_k
         self.depth = depth
 
@@ -47,10 +51,18 @@ class LayerChoice:
         return _matches(layer, self.include or ("*",))
 
     def select(self, tracker: OptimizerTracker) -> list[str]:
-        """Return the layers of an optimizer to log: all those included, or the most notable."""
+        """Return the layers of an optimizer to log: all those included, or the most notable, these first.
+
+        A layer that was chosen before stays until it is no longer among the 2 ``top_k`` most notable, so
+        that its curve goes on.
+        """
         if self.include:
             return [name for name in tracker.layers if self.includes(name)]
-        return sorted(tracker.layers, key=lambda name: -tracker.notability[name])[: self.top_k]
+        ranking = sorted(tracker.layers, key=lambda name: -tracker.notability[name])
+        staying = [name for name in ranking[: 2 * self.top_k] if name in tracker.shown][: self.top_k]
+        coming = [name for name in ranking if name not in staying][: self.top_k - len(staying)]
+        tracker.shown = {*staying, *coming}
+        return [name for name in ranking if name in tracker.shown]
 
     def check(self, of_optimizers: Sequence[Sequence[str]], frozen: Sequence[str]) -> None:
         """Check that there is what was chosen.
@@ -66,7 +78,7 @@ class LayerChoice:
         parameters = [name for names in of_optimizers for name in names]
         owners = Counter(layer for names in of_optimizers for layer in set(map(self.layer_of, names)))
         for layer, count in owners.items():
-            if count > 1:
+            if count > 1 and self.depth is not None:
                 raise MisconfigurationException(
                     f"BeliefMonitor(depth={self.depth}) puts parameters of several optimizers into one layer, "
                     f"{layer!r}. Give a larger depth"
@@ -86,11 +98,28 @@ class LayerChoice:
             )
 
 
-def as_tuple(names: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return one name, several or none as a tuple."""
+def as_names(option: str, names: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return one name, several or none as a tuple.
+
+    Args:
+        option: The option that they were given for, for the error.
+        names: The names.
+
+    Raises:
+        ValueError: If they are something else.
+    """
     if names is None:
         return ()
-    return (names,) if isinstance(names, str) else tuple(names)
+    if isinstance(names, str):
+        return (names,)
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"Invalid {option}: {names!r}. Give a name, or a list of names")
+    return tuple(names)
+
+
+def is_whole_number(value: object) -> bool:
+    """Return True for an int that is not a bool."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _matches(name: str, globs: Sequence[str]) -> bool:

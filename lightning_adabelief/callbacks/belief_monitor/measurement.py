@@ -13,7 +13,7 @@ Values = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured of an optimizer.
+    """The statistics of one optimizer at one step.
 
     Attributes:
         optimizer: The optimizer's name.

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from lightning_adabelief.beliefs.statistic import STATISTICS, text_table
 from lightning_adabelief.callbacks.belief_monitor.alarms import Alarms
-from lightning_adabelief.callbacks.belief_monitor.layer_choice import LayerChoice, as_tuple
+from lightning_adabelief.callbacks.belief_monitor.layer_choice import LayerChoice, as_names, is_whole_number
 from lightning_adabelief.callbacks.belief_monitor.measurement import Measurement, Values
 from lightning_adabelief.callbacks.belief_monitor.outputs.closing_table import ClosingTable
 from lightning_adabelief.callbacks.belief_monitor.outputs.histograms import Histograms, take_logarithms
@@ -60,8 +60,8 @@ class BeliefMonitor(Callback):
 
     Their table is :mod:`lightning_adabelief.beliefs.statistic`. Medians of large layers are those of a sample
     (:mod:`lightning_adabelief.beliefs.layers`), and gradients that are not finite are looked for in the first
-    rows of each. Nothing waits for the device except on the steps that log. In distributed training rank 0
-    measures and logs; where parameters are sharded (DTensors), all ranks measure together.
+    rows of each. Nothing waits for the device except on the steps that log. In distributed training every rank
+    measures, and rank 0 logs.
 
     It also reads ``torch.optim.Adam`` and ``AdamW``, to tell before a switch what AdaBelief would do
     differently: their s_t is estimated as v_t - m_t^2, ``step_gain_over_adam`` is how much further
@@ -98,9 +98,9 @@ class BeliefMonitor(Callback):
 
     Raises:
         ValueError: If an argument is not of this form; the message names the value.
-        MisconfigurationException: At the start of training, if the Trainer has no logger, no
-            optimizer is an AdaBelief, Adam or AdamW, a glob matches no layer, none is left,
-            ``histograms`` finds no logger that takes them, or the strategy hides the parameters.
+        MisconfigurationException: At the start of training, if the Trainer has no logger, a glob matches
+            no layer, none is left, ``histograms`` finds no logger that takes them, or the strategy hides
+            the parameters. Where no optimizer is an AdaBelief, Adam or AdamW it warns, and logs nothing.
 
     Example::
 
@@ -122,28 +122,40 @@ class BeliefMonitor(Callback):
         prog_bar: str | Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        if every_n_steps is not None and every_n_steps < 1:
-            raise ValueError(f"Invalid every_n_steps: {every_n_steps}. Give 1 or more, or None for the Trainer's")
-        for name in as_tuple(statistics):
+        if every_n_steps is not None and (not is_whole_number(every_n_steps) or every_n_steps < 1):
+            raise ValueError(
+                f"Invalid every_n_steps: {every_n_steps}. Give a whole number, 1 or more, or None for the Trainer's"
+            )
+        statistics, prog_bar = as_names("statistics", statistics), as_names("prog_bar", prog_bar)
+        for name in statistics:
             if name not in DEFAULT:
                 raise ValueError(f"Unknown statistic: {name!r}. {suggest(name, DEFAULT)}")
-        for name in as_tuple(prog_bar):
-            if name not in as_tuple(statistics):
-                raise ValueError(f"prog_bar={name!r} is not among statistics={as_tuple(statistics)}. Add it there")
+        for name in prog_bar:
+            if name not in statistics:
+                raise ValueError(f"prog_bar={name!r} is not among statistics={statistics}. Add it there")
         self.every_n_steps = every_n_steps
         self._choice = LayerChoice(include, exclude, top_k, depth)
-        self.statistics = as_tuple(statistics)
+        self.statistics = statistics
         self.histograms = histograms
         self.heat_map = heat_map
         self.custom_scalars = custom_scalars
         self.closing_table = closing_table
-        self.prog_bar = as_tuple(prog_bar)
+        self.prog_bar = prog_bar
         self._trackers: list[OptimizerTracker] = []
         self._table = ClosingTable()
         self._record = BeliefRecord(self.statistics)
         self._restored: dict[str, Any] = {}
         self._handles: list[Any] = []
         self._pending: dict[str, Measurement] = {}
+        self._alarms: list[Alarms] = []
+        self._outputs: list[Any] = []
+        self._module_id: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or another process goes on from: the options and the state, not the Trainer's objects."""
+        of_a_fit: dict[str, Any] = {name: [] for name in ("_trackers", "_alarms", "_outputs", "_handles")}
+        of_a_fit |= {"_pending": {}, "_module_id": None}
+        return {**self.__dict__, **of_a_fit, "_restored": self.state_dict()}
 
     @property
     def state_key(self) -> str:
@@ -154,8 +166,9 @@ class BeliefMonitor(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the optimizers and their layers, and check that the layers and outputs asked for are there."""
-        if not self._restored and _logged_step(trainer) > 0:  # the same Trainer fits again
-            self._restored = self.state_dict()
+        if not self._restored and _logged_step(trainer) > 0 and id(pl_module) == self._module_id:
+            self._restored = self.state_dict()  # the same Trainer fits the same module again
+        self._module_id = id(pl_module)
         self._trackers = track_optimizers(trainer.optimizers)
         self._check_setup(trainer, pl_module)
         clips_by_value = bool(trainer.gradient_clip_val) and trainer.gradient_clip_algorithm == "value"
@@ -166,14 +179,14 @@ class BeliefMonitor(Callback):
         for tracker in self._trackers:
             if tracker.name in restored:
                 tracker.load_state_dict(restored[tracker.name])
-            if trainer.is_global_zero or tracker.is_sharded:  # otherwise rank 0 has all that is to be measured
 
-                def after_step(*_: Any, tracker: OptimizerTracker = tracker) -> None:
-                    tracker.count_step()
-                    if self._is_due(tracker, trainer) and not tracker.is_skipping:
-                        self._measure(tracker, trainer, pl_module)
+            def after_step(*_: Any, tracker: OptimizerTracker = tracker) -> None:
+                tracker.count_step()
+                if self._is_due(tracker, trainer) and not tracker.is_skipping:
+                    self._measure(tracker, trainer, pl_module)
 
-                self._handles.append(tracker.optimizer.register_step_post_hook(after_step))
+            # On every rank, so that EarlyStopping and ModelCheckpoint find the metrics there: the figures are the same.
+            self._handles.append(tracker.optimizer.register_step_post_hook(after_step))
         self._has_begun = False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -188,9 +201,8 @@ class BeliefMonitor(Callback):
         for tracker in self._trackers:
             if tracker.optimizer is unwrap(optimizer):
                 tracker.attempted += 1
-                measures = trainer.is_global_zero or tracker.is_sharded
                 clips = bool(trainer.gradient_clip_val) and "unclipped_grad_norm" in self.statistics
-                if measures and clips and self._is_due(tracker, trainer):
+                if clips and self._is_due(tracker, trainer):
                     tracker.measure_unclipped()
 
     def on_train_batch_end(
@@ -266,7 +278,7 @@ class BeliefMonitor(Callback):
         self._record = BeliefRecord(self.statistics, suffix=f"-{place}" if place else "")
         self._record.load_state_dict(record)
         self._table = ClosingTable()
-        self._outputs: list[Any] = [Scalars(trainer, self.statistics, self.prog_bar), self._table]
+        self._outputs = [Scalars(trainer, self.statistics, self.prog_bar), self._table]
         if self.histograms:
             self._outputs.append(Histograms(trainer))
         if self.heat_map and trainer.is_global_zero:
@@ -289,10 +301,11 @@ class BeliefMonitor(Callback):
             )
         if not self._trackers:
             kinds = ", ".join(type(unwrap(optimizer)).__name__ for optimizer in trainer.optimizers) or "none"
-            raise MisconfigurationException(
-                f"BeliefMonitor found no optimizer with a belief, only: {kinds}. Return lightning_adabelief.AdaBelief "
-                "(or torch's Adam or AdamW) from configure_optimizers, or remove the callback"
+            rank_zero_warn(
+                f"BeliefMonitor logs nothing: it found no optimizer with a belief, only: {kinds}. Return "
+                "lightning_adabelief.AdaBelief (or torch's Adam or AdamW) from configure_optimizers"
             )
+            return
         taken = any(map(takes_histograms, trainer.loggers)) or not trainer.is_global_zero
         if self.histograms and not taken and not trainer.fast_dev_run:
             kinds = ", ".join(type(logger).__name__ for logger in trainer.loggers)
@@ -316,7 +329,8 @@ class BeliefMonitor(Callback):
         if interval == 0:
             return False
         has_ended = batch // interval > tracker.measured_at // interval
-        return has_ended or batch == tracker.measured_at or trainer.should_stop or trainer.fast_dev_run
+        is_only_chance = not tracker.layers and _is_last_batch(trainer)  # of a run shorter than the interval
+        return has_ended or batch == tracker.measured_at or is_only_chance or trainer.fast_dev_run
 
     def _measure(self, tracker: OptimizerTracker, trainer: Any, pl_module: LightningModule) -> None:
         """Measure the step just taken, if it moved a layer that is measured."""
@@ -376,6 +390,13 @@ class BeliefMonitor(Callback):
 
 
 BeliefMonitor.__doc__ = inspect.cleandoc(BeliefMonitor.__doc__ or "").replace("{statistics}", text_table())
+
+
+def _is_last_batch(trainer: Any) -> bool:
+    """Return True in the last batch of the last epoch, or with the step that reaches ``max_steps``."""
+    is_end_of_epoch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+    is_last_epoch = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= trainer.max_epochs
+    return (is_end_of_epoch and is_last_epoch) or 0 < trainer.max_steps <= trainer.global_step + 1
 
 
 def _logged_step(trainer: Any) -> int:

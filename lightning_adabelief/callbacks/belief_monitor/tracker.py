@@ -41,6 +41,7 @@ class OptimizerTracker:
             ``silent_fraction``, ``size`` and ``eps`` beside them.
         summary: The statistics of all layers together when last measured.
         notability: From a layer's name to how notable it has been, summed over the measurements.
+        shown: The layers that were last chosen as the most notable.
     """
 
     def __init__(self, name: str, optimizer: Optimizer) -> None:
@@ -53,6 +54,7 @@ class OptimizerTracker:
         self.layers: dict[str, dict[str, float]] = {}
         self.summary: dict[str, float] = {}
         self.notability: defaultdict[str, float] = defaultdict(float)
+        self.shown: set[str] = set()
         self._skipped_before = 0
         self._skipped_on_device = torch.zeros(())
         self._unclipped: dict[Tensor, Tensor] = {}
@@ -174,6 +176,7 @@ class OptimizerTracker:
             "skipped_steps": self.skipped_steps,
             "nonfinite_steps": self._nonfinite.count(sharded=False),  # no collective: rank 0 may be alone here
             "notability": dict(self.notability),
+            "shown": sorted(self.shown),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -181,6 +184,7 @@ class OptimizerTracker:
         self._skipped_before = self.logged_skips = state["skipped_steps"]
         self._nonfinite = NonfiniteGradients(state["nonfinite_steps"])
         self.notability = defaultdict(float, state["notability"])
+        self.shown = set(state.get("shown", ()))
 
     def parameters(self) -> list[Tensor]:
         """Return all its parameters, but for empty ones."""

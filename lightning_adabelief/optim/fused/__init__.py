@@ -1,28 +1,31 @@
 """The rule in one pass over memory: each number of the state is read once and written once.
 
-``cpu.py`` calls a C++ kernel compiled once a machine; ``cuda.py`` a Triton kernel. Both take the
-arguments of :func:`fused_adabelief`.
+``cpu.py`` calls a C++ kernel that is compiled once on a machine, ``cuda.py`` two Triton kernels. Both
+take the arguments of :func:`fused_adabelief`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from importlib import import_module
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-FUSED_DEVICES = ("cpu", "cuda")
-"""The types of device that have a fused path."""
+from lightning_adabelief.optim.fused.build import load_kernel
+from lightning_adabelief.optim.fused.cpu import fused_adabelief_cpu
+from lightning_adabelief.optim.tensors import StepTensors
 
-PLAIN = (Tensor, torch.nn.Parameter)
-"""The types of tensor that are not made of others, as a DTensor is."""
+FUSED_DEVICES = ("cpu", "cuda")
+"""The types of device that have a fused implementation."""
+
+ORDINARY_TENSORS = (Tensor, torch.nn.Parameter)
+"""The types of tensor that hold their elements themselves; a DTensor holds another tensor."""
 
 
 def check_fused(param: Tensor) -> None:
-    """Check that the fused path can serve a parameter.
+    """Check that the fused implementation can serve a parameter.
 
     Args:
         param: Of any shape.
@@ -39,7 +42,7 @@ def check_fused(param: Tensor) -> None:
 
 
 def can_fuse(params: Iterable[Tensor]) -> bool:
-    """Whether the fused path can serve all of these parameters on this machine.
+    """True if the fused implementation can serve all of these parameters on this machine.
 
     On the CPU this compiles the kernel, for some seconds, where the machine's cache does not hold it.
 
@@ -48,7 +51,7 @@ def can_fuse(params: Iterable[Tensor]) -> bool:
     """
     devices = set()
     for param in params:
-        if not (type(param) in PLAIN or hasattr(param, "to_local")):
+        if not (type(param) in ORDINARY_TENSORS or hasattr(param, "to_local")):
             return False
         try:
             check_fused(param)
@@ -56,10 +59,10 @@ def can_fuse(params: Iterable[Tensor]) -> bool:
             return False
         devices.add(param.device.type)
     try:
-        for device in devices:
-            path = import_module(f"lightning_adabelief.optim.fused.{device}")
-            if device == "cpu":
-                path.load_kernel()
+        if "cpu" in devices:
+            load_kernel()
+        if "cuda" in devices:
+            import lightning_adabelief.optim.fused.cuda  # noqa: F401, to see whether Triton is there
     except (ImportError, RuntimeError):
         return False
     return True
@@ -67,12 +70,7 @@ def can_fuse(params: Iterable[Tensor]) -> bool:
 
 @torch._disable_dynamo
 def fused_adabelief(
-    params: list[Tensor],
-    grads: list[Tensor],
-    exp_avgs: list[Tensor],
-    exp_avg_vars: list[Tensor],
-    max_exp_avg_vars: list[Tensor],
-    step_tensors: list[Tensor],
+    tensors: StepTensors,
     *,
     grad_scale: Tensor | None = None,
     found_inf: Tensor | None = None,
@@ -81,50 +79,52 @@ def fused_adabelief(
     """Take one step on many tensors, in place.
 
     Args:
-        params: Parameters of any shapes and floating-point dtypes, on devices with a fused path.
-        grads: Their gradients; left as they are without ``grad_scale``.
-        exp_avgs: Their m_t, in float32 or the parameter's dtype where that is wider.
-        exp_avg_vars: Their s_t, like ``exp_avgs``.
-        max_exp_avg_vars: Their largest s_t so far; empty without amsgrad.
-        step_tensors: The steps each has taken, 0-dim float32, on the parameter's device; 1 is added.
-        grad_scale: What the gradients were multiplied by, one number: they are divided by it, in place.
+        tensors: Parameters of any shapes and floating-point dtypes, on devices with a fused
+            implementation; gradients, left as they are without ``grad_scale``; averages, in float32 or
+            the parameter's dtype where that is wider; steps, in float32 on the parameter's device.
+        grad_scale: The factor by which the gradients were scaled, one number: they are divided by it,
+            in place.
         found_inf: One number; if it is not 0 nothing is changed, the steps included.
-        **options: Those of :func:`~lightning_adabelief.optim.rule.single_tensor_adabelief`.
+        **options: The options of :func:`~lightning_adabelief.optim.rule.single_tensor_adabelief` and of
+            :func:`~lightning_adabelief.optim.scaling.step_scale`.
 
     Raises:
-        RuntimeError: If a parameter is on a device without a fused path, or the kernel cannot be
+        RuntimeError: If a parameter is on a device without a fused implementation, or the kernel cannot be
             compiled; nothing is changed then.
     """
     by_device: dict[torch.device, list[int]] = defaultdict(list)
-    for i, param in enumerate(params):
+    for i, param in enumerate(tensors.params):
         by_device[param.device].append(i)
-    lists = (params, grads, exp_avgs, exp_avg_vars, max_exp_avg_vars, step_tensors)
     for device, members in by_device.items():
-        check_fused(params[members[0]])
-        alike = lists if len(by_device) == 1 else tuple([ts[i] for i in members] if ts else [] for ts in lists)
-        kind = device.type
-        path = getattr(import_module(f"lightning_adabelief.optim.fused.{kind}"), f"fused_adabelief_{kind}")
-        path(
-            *_local(alike),
+        check_fused(tensors.params[members[0]])
+        on_device = tensors if len(by_device) == 1 else tensors.select(members)
+        if device.type == "cpu":
+            implementation = fused_adabelief_cpu
+        else:  # imported here, for it imports Triton
+            from lightning_adabelief.optim.fused.cuda import fused_adabelief_cuda as implementation
+        implementation(
+            _unwrap_shards(on_device),
             grad_scale=None if grad_scale is None else grad_scale.to(device),
             found_inf=None if found_inf is None else found_inf.to(device),
             **options,
         )
 
 
-def _local(lists: tuple[list[Tensor], ...]) -> tuple[list[Tensor], ...]:
-    """What this process holds of each tensor: of a DTensor its shard, else the tensor itself.
+def _unwrap_shards(tensors: StepTensors) -> StepTensors:
+    """Return the part of each tensor that this process holds: the shard of a DTensor, else the tensor itself.
 
     The rule is elementwise, so shards of parameter, gradient and state are all that it needs.
     """
-    params, grads, *others = lists
-    if all(type(param) in PLAIN for param in params):
-        return lists
+    params, grads, *state = tensors
+    if all(type(param) in ORDINARY_TENSORS for param in params):
+        return tensors
     grads = [
         cast(Any, grad).redistribute(placements=param.placements) if hasattr(param, "placements") else grad
         for param, grad in zip(params, grads, strict=True)
     ]
-    return tuple(
-        [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
-        for tensors in (params, grads, *others)
+    return StepTensors(
+        *(
+            [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in column]
+            for column in (params, grads, *state)
+        )
     )

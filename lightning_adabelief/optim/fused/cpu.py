@@ -1,8 +1,8 @@
-"""The fused path on the CPU: tensors gathered into packs, each updated by one call of the kernel.
+"""The fused implementation on the CPU: tensors are gathered into packs, each updated by one kernel call.
 
-The kernel (``cpu.cpp``) takes addresses and sizes. What it cannot read that way, such as a
-gradient laid out in another order than its parameter, gets the rule of
-:mod:`lightning_adabelief.optim.rule` instead, one tensor at a time.
+The kernel (``cpu.cpp``) takes addresses and sizes. Tensors that it cannot read that way, such as a
+gradient laid out in another order than its parameter, are updated one at a time by
+:mod:`lightning_adabelief.optim.rule`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import ctypes
 import functools
 from array import array
 from collections import defaultdict
-from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,14 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from lightning_adabelief.optim.fused.build import load_kernel
+from lightning_adabelief.optim.fused.layout import is_dense
 from lightning_adabelief.optim.options import RULE_OPTIONS, SCALE_OPTIONS
 from lightning_adabelief.optim.rule import residual_scale, single_tensor_adabelief
 from lightning_adabelief.optim.scaling import step_scale
+from lightning_adabelief.optim.tensors import StepTensors
 
 CHUNK = 1 << 16
-"""Elements a thread takes at a time; fewer in all are not worth a second thread."""
+"""Elements that a thread updates at a time; a pack with fewer is not worth a second thread."""
 
 KERNELS = {
     (torch.float64, torch.float64): "float64_float64_float64",
@@ -36,11 +37,11 @@ KERNELS = {
     (torch.float16, torch.float16): "float16_float16_float32",
     (torch.float16, torch.float32): "float16_float32_float32",
 }
-"""The kernel's function for the dtypes of parameter and gradient."""
+"""The name of the kernel's function by the dtypes of parameter and gradient."""
 
 
 class _Scalars(ctypes.Structure):
-    """What every element of a call shares; see ``cpu.cpp``."""
+    """The scalars that all elements of a call share; see ``cpu.cpp``."""
 
     _fields_ = [
         (name, ctypes.c_double)
@@ -69,12 +70,7 @@ class _Pack(ctypes.Structure):
 
 
 def fused_adabelief_cpu(
-    params: list[Tensor],
-    grads: list[Tensor],
-    exp_avgs: list[Tensor],
-    exp_avg_vars: list[Tensor],
-    max_exp_avg_vars: list[Tensor],
-    step_tensors: list[Tensor],
+    tensors: StepTensors,
     *,
     grad_scale: Tensor | None = None,
     found_inf: Tensor | None = None,
@@ -83,7 +79,7 @@ def fused_adabelief_cpu(
     """Take one step on many tensors of the CPU, in place.
 
     See :func:`~lightning_adabelief.optim.fused.fused_adabelief` for the arguments. The kernel is
-    compiled at first use, which takes seconds, and for no change of model, options or learning rate again.
+    compiled at first use, which takes seconds, and never again for another model, option or learning rate.
 
     Raises:
         RuntimeError: If the kernel cannot be compiled; nothing is changed then.
@@ -93,16 +89,13 @@ def fused_adabelief_cpu(
     if found_inf is not None and found_inf.item():
         return
     scale = 0.0 if grad_scale is None else float(grad_scale)
-    steps = _advance(library, step_tensors)
+    steps = _increment_steps(library, tensors.steps)
 
-    maxima: Sequence[Tensor | None] = max_exp_avg_vars or [None] * len(params)
     packs: dict[tuple[str, float], list[tuple[Tensor, ...]]] = defaultdict(list)
-    for param, grad, exp_avg, exp_avg_var, maximum, step in zip(
-        params, grads, exp_avgs, exp_avg_vars, maxima, steps, strict=True
-    ):
+    for (param, grad, exp_avg, exp_avg_var, maximum), step in zip(tensors.rows(), steps, strict=True):
         states = (exp_avg, exp_avg_var) if maximum is None else (exp_avg, exp_avg_var, maximum)
         kernel = KERNELS.get((param.dtype, grad.dtype))
-        if kernel is not None and _can_be_read(param, grad, states):
+        if kernel is not None and _is_readable(param, grad, states):
             packs[kernel, step].append((param, grad, *states))
         else:
             if grad_scale is not None:
@@ -111,23 +104,23 @@ def fused_adabelief_cpu(
             scalars = step_scale(step, **{name: options[name] for name in SCALE_OPTIONS})
             single_tensor_adabelief(param, grad, exp_avg, exp_avg_var, maximum, scalars, **rule_options)
     for (kernel, step), members in packs.items():
-        _update(library, kernel, members, _scalars(step, scale, **options))
+        _run_kernel(library, kernel, members, _make_scalars(step, scale, **options))
 
 
-def _advance(library: ctypes.CDLL, step_tensors: list[Tensor]) -> array[float]:
-    """Add 1 to each step tensor, and return what they are then.
+def _increment_steps(library: ctypes.CDLL, step_tensors: list[Tensor]) -> array[float]:
+    """Add 1 to each step tensor, and return the new steps.
 
-    In the kernel because torch takes a microsecond for each of them.
+    The kernel does it, because torch takes a microsecond for each tensor.
     """
     assert all(step.dtype is torch.float32 and step.is_cpu for step in step_tensors), "load_state_dict sees to it"
     addresses = array("Q", [step.data_ptr() for step in step_tensors])
     steps = array("f", bytes(4 * len(step_tensors)))
-    library.advance(ctypes.c_int64(len(steps)), _pointer(addresses), _pointer(steps))
+    library.advance(ctypes.c_int64(len(steps)), _get_address(addresses), _get_address(steps))
     return steps
 
 
-def _can_be_read(param: Tensor, grad: Tensor, states: tuple[Tensor, ...]) -> bool:
-    """Whether element i in memory is the same element in all of the tensors, and no two share memory."""
+def _is_readable(param: Tensor, grad: Tensor, states: tuple[Tensor, ...]) -> bool:
+    """True if element i in memory is the same element in all of the tensors, and no two elements share memory."""
     shape, strides = param.shape, None if param.is_contiguous() else param.stride()
     dtype = torch.float64 if param.dtype is torch.float64 else torch.float32
     for state in states:  # a loop, for it runs for every parameter at every step
@@ -138,21 +131,12 @@ def _can_be_read(param: Tensor, grad: Tensor, states: tuple[Tensor, ...]) -> boo
             return False
         if tensor.stride() != strides if strides else not tensor.is_contiguous():
             return False
-    return (strides is None or _is_dense(param)) and not grad.is_neg()  # that is, stored with the sign changed
+    if strides is not None and not is_dense(shape, strides):
+        return False
+    return not grad.is_neg()  # a lazily negated view: its memory holds the opposite sign
 
 
-def _is_dense(tensor: Tensor) -> bool:
-    """Whether the elements fill a stretch of memory in some order, as with channels last."""
-    filled = 1
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if size != 1:
-            if stride != filled:
-                return False
-            filled *= size
-    return True
-
-
-def _scalars(
+def _make_scalars(
     step: float,
     grad_scale: float,
     *,
@@ -169,7 +153,7 @@ def _scalars(
     residual: str,
     maximize: bool,
 ) -> _Scalars:
-    """Work out what all elements of a call share; line by line the rule of ``rule.py``."""
+    """Compute the scalars that all elements of a call share; line by line those of ``rule.py``."""
     beta1, beta2 = betas
     scale = step_scale(
         step,
@@ -181,45 +165,46 @@ def _scalars(
         total_steps=total_steps,
     )
     c = residual_scale(residual, beta1)
+    decoupled_decay = weight_decay if fixed_decay else scale.lr * weight_decay
     return _Scalars(
         sign=-1 if maximize else 1,
         grad_scale=grad_scale,
-        shrink=1 - (weight_decay if fixed_decay else scale.lr * weight_decay) if weight_decouple else 1,
+        shrink=1 - decoupled_decay if weight_decouple else 1,
         decay=0 if weight_decouple else weight_decay,
         beta1_complement=1 - beta1,
         beta2=beta2,
         residual_weight=(1 - beta2) * c * c,
         eps=eps,
         step_size=scale.step_size,
-        root_scale=-1 if scale.root_scale is None else scale.root_scale,
+        root_scale=-1 if scale.root_scale is None else scale.root_scale,  # negative: a step of SGD
     )
 
 
-def _update(library: ctypes.CDLL, kernel: str, members: list[tuple[Tensor, ...]], scalars: _Scalars) -> None:
+def _run_kernel(library: ctypes.CDLL, kernel: str, members: list[tuple[Tensor, ...]], scalars: _Scalars) -> None:
     """Call the kernel on tensors of one pair of dtypes and one step."""
     params, grads, *states = zip(*members, strict=True)
     offsets = array("q", accumulate((param.numel() for param in params), initial=0))
     columns = [array("Q", [tensor.data_ptr() for tensor in column]) for column in (params, grads, *states)]
-    pack = _Pack(len(params), _pointer(offsets), *map(_pointer, columns))
+    pack = _Pack(len(params), _get_address(offsets), *map(_get_address, columns))
     getattr(library, kernel)(
         ctypes.byref(pack),
         ctypes.byref(scalars),
-        _parallel(),
+        _find_thread_starter(),
         ctypes.c_uint(torch.get_num_threads()),
         ctypes.c_int64(CHUNK),
     )
-    # Autograd must know, to refuse a backward pass through values that are no longer there.
+    # Autograd cannot see these writes; told of them, it refuses a backward pass through overwritten values.
     for tensor in params if scalars.grad_scale == 0 else params + grads:
         increment_version(tensor)
 
 
-def _pointer(numbers: array) -> ctypes.c_void_p:
+def _get_address(numbers: array) -> ctypes.c_void_p:
     return ctypes.c_void_p(numbers.buffer_info()[0])
 
 
 @functools.cache
-def _parallel() -> ctypes.c_void_p:
-    """What starts threads in the OpenMP runtime that torch has loaded; null, for one thread, without."""
+def _find_thread_starter() -> ctypes.c_void_p:
+    """Return the function that starts threads in torch's own OpenMP runtime; null, for one thread, if there is none."""
     libraries = Path(torch.__file__).with_name("lib")
     for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
         try:

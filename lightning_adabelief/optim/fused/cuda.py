@@ -1,17 +1,17 @@
 """The rule of :mod:`lightning_adabelief.optim.rule` in one pass over CUDA memory, by Triton.
 
-Two launches for all tensors of the same dtypes, whatever their number and sizes: ``schedule``
-counts the steps and works out the scalars of each tensor, on the device, so that nothing waits for
-the host; ``rule`` updates the elements. They are compiled once for a combination of dtypes (and of
-amsgrad, rectify, gradient scaling, 16-byte alignment), never for a model, a size or a lr.
+Two launches for all tensors of the same dtypes, whatever their number and sizes: ``scale`` counts the
+steps and computes the scalars of each tensor, on the device, so that the host waits for nothing;
+``rule`` updates the elements. They are compiled once for a combination of dtypes (and of amsgrad,
+rectify, gradient scaling, 16-byte alignment), never for a model, a size or a learning rate.
 
-Memory traffic is the floor: of each element theta, g, m and s are read and theta, m and s written,
-28 bytes in float32 (8 more with amsgrad). Beside the tensors, a step holds about 90 bytes a tensor
-and 4 bytes a block of 1024 elements; only tensors of a parameter that are laid out differently, or
-with gaps, are copied.
+A step costs its memory traffic: of each element theta, g, m and s are read and theta, m and s
+written, 28 bytes in float32 (8 more with amsgrad). Beside the tensors, a step holds about 90 bytes for
+each tensor and 4 bytes for each block of 1024 elements. Tensors are copied only where those of a
+parameter differ in their layout, or have gaps.
 
 A step can be captured in a CUDA graph after an eager one, as ``torch.cuda.graph`` asks of any
-warmup. A lr that is to change between replays must be a tensor on the device.
+warmup. A learning rate that is to change between replays must be a tensor on the device.
 
 Checked by Triton's interpreter on the CPU, and compiled for CUDA; not yet run or timed on a GPU.
 """
@@ -27,31 +27,28 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
+from lightning_adabelief.optim.fused.layout import align_layouts
 from lightning_adabelief.optim.rule import residual_scale
 from lightning_adabelief.optim.scaling import RHO_TRACTABLE, warmup_steps
+from lightning_adabelief.optim.tensors import StepTensors
 
 try:
     import triton.language as tl
 
-    from lightning_adabelief.optim.fused.cuda_kernels import rule, schedule
-    from lightning_adabelief.optim.fused.cuda_tables import BLOCK, Group, groups_of, laid_out_alike
+    from lightning_adabelief.optim.fused.cuda_kernels import rule, scale
+    from lightning_adabelief.optim.fused.cuda_tables import BLOCK, TensorGroup, group_tensors
 except ImportError as error:
     raise ImportError(
         "AdaBelief(fused=True) on CUDA needs Triton, which could not be imported; pip install triton, or give "
-        "fused=False (foreach=True is the fastest path without it)"
+        "fused=False (foreach=True is the fastest implementation without it)"
     ) from error
 
-_TENSORS = 128
-"""Tensors whose scalars a program of ``schedule`` works out."""
+TENSORS_PER_PROGRAM = 128
+"""The number of tensors whose scalars one program of ``scale`` computes."""
 
 
 def fused_adabelief_cuda(
-    params: list[Tensor],
-    grads: list[Tensor],
-    exp_avgs: list[Tensor],
-    exp_avg_vars: list[Tensor],
-    max_exp_avg_vars: list[Tensor],
-    step_tensors: list[Tensor],
+    tensors: StepTensors,
     *,
     grad_scale: Tensor | None = None,
     found_inf: Tensor | None = None,
@@ -60,39 +57,35 @@ def fused_adabelief_cuda(
     """Take one step on many tensors, in place, without waiting for the device.
 
     Args:
-        params: Parameters of any shapes, of real floating-point dtypes, all on one device.
-        grads: Their gradients; left as they are, unless ``grad_scale`` is given.
-        exp_avgs: Their m_t. The arithmetic runs in their dtype, float32 or float64.
-        exp_avg_vars: Their s_t, like ``exp_avgs``.
-        max_exp_avg_vars: Their largest s_t so far, like ``exp_avgs``; empty without amsgrad.
-        step_tensors: The steps they have taken, 0-dim float32 tensors on the device; each is
-            increased by 1.
+        tensors: Parameters of any shapes, of real floating-point dtypes, all on one device; gradients,
+            left as they are without ``grad_scale``; averages in float32 or float64, in which the
+            arithmetic is done; steps in float32, on the device.
         grad_scale: 1-element tensor on the device; the gradients are divided by it, and written.
         found_inf: 1-element tensor on the device; where it is not 0, nothing at all changes.
-        **options: The options of :func:`~lightning_adabelief.optim.rule.single_tensor_adabelief`;
-            lr may also be a 1-element tensor, which is read on the device if it is there.
+        **options: The options of :func:`~lightning_adabelief.optim.rule.single_tensor_adabelief` and of
+            :func:`~lightning_adabelief.optim.scaling.step_scale`; lr may also be a 1-element tensor,
+            which is read on the device if it is there.
 
     Raises:
         ImportError: On import of this module, where Triton is missing.
     """
-    if not params:
+    if not tensors.params:
         return
-    device = params[0].device
-    columns = [params, grads, exp_avgs, exp_avg_vars, *([max_exp_avg_vars] if max_exp_avg_vars else [])]
-    columns, copied = laid_out_alike(columns)
+    device = tensors.params[0].device
+    columns, copied = align_layouts(tensors.columns_in_param_shape())
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        for group in groups_of(columns, step_tensors):
-            _launch(group, device, bool(max_exp_avg_vars), grad_scale, found_inf, **options)
-    # What a kernel writes through an address, autograd does not see by itself.
-    increment_version(params if grad_scale is None else [*params, *grads])
-    for tensors, copies in copied:
+        for group in group_tensors(columns, tensors.steps):
+            _launch_kernels(group, device, bool(tensors.max_exp_avg_vars), grad_scale, found_inf, **options)
+    # Autograd does not see what a kernel writes through an address.
+    increment_version(tensors.params if grad_scale is None else [*tensors.params, *tensors.grads])
+    for originals, copies in copied:
         if grad_scale is None:  # then the gradient was not written
-            del tensors[1], copies[1]
-        torch._foreach_copy_(tensors, copies)
+            del originals[1], copies[1]
+        torch._foreach_copy_(originals, copies)
 
 
-def _launch(
-    group: Group,
+def _launch_kernels(
+    group: TensorGroup,
     device: torch.device,
     amsgrad: bool,
     grad_scale: Tensor | None,
@@ -113,28 +106,37 @@ def _launch(
 ) -> None:
     """Launch both kernels for tensors of the same dtypes."""
     beta1, beta2 = betas
-    dtypes, wide, table, owners, scales = group
+    dtypes, aligned, table, owners, scales = group
+    # A lr on the device stays there, so that nothing waits for it and a captured step sees it change.
     lr_tensor = lr if isinstance(lr, Tensor) and lr.device == device else None
-    schedule[(-(-len(table) // _TENSORS),)](
+    host_lr = float(lr) if lr_tensor is None else 0.0
+    # beta^t is exp(t log(beta)): Triton has no power of float64. exp(-inf) is the 0 of beta = 0.
+    log_beta1, log_beta2 = (math.log(beta) if beta > 0 else -math.inf for beta in betas)
+    warmup_length = warmup_steps(warmup, total_steps) or 1.0  # min(1, t / 1) is 1: no warmup
+    # The weight is multiplied by 1 - fixed_shrink - lr_shrink * lr, with the lr in force.
+    lr_shrink = weight_decay if weight_decouple and not fixed_decay else 0.0
+    fixed_shrink = weight_decay if weight_decouple and fixed_decay else 0.0
+    programs = -(-len(table) // TENSORS_PER_PROGRAM)
+    scale[(programs,)](
         table,
         scales,
         len(table),
         found_inf,
         lr_tensor,
-        _bits(float(lr) if lr_tensor is None else 0.0),
-        log_beta1=_bits(math.log(beta1) if beta1 > 0 else -math.inf),
-        log_beta2=_bits(math.log(beta2) if beta2 > 0 else -math.inf),
-        rho_inf=_bits(2 / (1 - beta2) - 1),
-        warmup_length=_bits(warmup_steps(warmup, total_steps) or 1.0),
-        decay=_bits(weight_decay if weight_decouple and not fixed_decay else 0.0),
-        fixed_decay=_bits(weight_decay if weight_decouple and fixed_decay else 0.0),
+        _encode_float64(host_lr),
+        log_beta1=_encode_float64(log_beta1),
+        log_beta2=_encode_float64(log_beta2),
+        rho_inf=_encode_float64(2 / (1 - beta2) - 1),
+        warmup_length=_encode_float64(warmup_length),
+        decay=_encode_float64(lr_shrink),
+        fixed_decay=_encode_float64(fixed_shrink),
         RECTIFY=rectify,
         SGD=float(degenerated_to_sgd),
         RHO_TRACTABLE=RHO_TRACTABLE,
-        TENSORS=_TENSORS,
+        TENSORS=TENSORS_PER_PROGRAM,
         enable_fp_fusion=True,
     )
-    if len(owners) == 0:
+    if len(owners) == 0:  # all tensors are empty, and Triton refuses to launch no programs
         return
     c = residual_scale(residual, beta1)
     param_dtype, grad_dtype, state_dtype = (getattr(tl, str(dtype).removeprefix("torch.")) for dtype in dtypes)
@@ -144,22 +146,22 @@ def _launch(
         scales,
         grad_scale,
         found_inf,
-        sign=_bits(-1.0 if maximize else 1.0),
-        decay=_bits(0.0 if weight_decouple else weight_decay),
-        one_minus_beta1=_bits(1 - beta1),
-        beta2=_bits(beta2),
-        residual_weight=_bits((1 - beta2) * c * c),
-        eps=_bits(eps),
+        sign=_encode_float64(-1.0 if maximize else 1.0),
+        decay=_encode_float64(0.0 if weight_decouple else weight_decay),
+        one_minus_beta1=_encode_float64(1 - beta1),
+        beta2=_encode_float64(beta2),
+        residual_weight=_encode_float64((1 - beta2) * c * c),
+        eps=_encode_float64(eps),
         AMSGRAD=amsgrad,
         PARAM=param_dtype,
         GRAD=grad_dtype,
         STATE=state_dtype,
-        WIDE=wide,
+        ALIGNED=aligned,
         BLOCK=BLOCK,
         enable_fp_fusion=True,
     )
 
 
-def _bits(value: float) -> int:
-    """The bits of a float64, as a signed integer."""
+def _encode_float64(value: float) -> int:
+    """Return the bits of a float64 as a signed integer."""
     return struct.unpack("q", struct.pack("d", value))[0]

@@ -1,8 +1,8 @@
-"""The two Triton kernels of the fused CUDA step: ``schedule.py`` and ``rule.py``, on the device.
+"""The two Triton kernels of the fused CUDA step: ``scaling.py`` and ``rule.py``, on the device.
 
-Both find their tensors through a table of addresses, a row a tensor: theta, g, m, s, the largest s,
-step, then the number of elements and the number of the tensor's first block. A scalar of the step
-comes as the bits of a float64 in an integer, for Triton would pass a float as float32.
+Both find their tensors through a table of addresses with a row for each tensor: theta, g, m, s, the
+largest s, step, then the number of elements and the number of the tensor's first block. A scalar of
+the step is passed as the bits of a float64 in an integer, because Triton passes a float as float32.
 """
 # ruff: noqa: ANN001, ANN201, ANN202
 # mypy: disable-error-code="no-untyped-def"
@@ -13,13 +13,13 @@ import triton.language as tl
 COLUMNS = tl.constexpr(8)
 """The length of a row of the table."""
 
-_SCHEDULE_SCALARS = ["n", "lr", "log_beta1", "log_beta2", "rho_inf", "warmup_length", "decay", "fixed_decay"]
-_RULE_SCALARS = ["sign", "decay", "one_minus_beta1", "beta2", "residual_weight", "eps"]
+_SCALE_ARGUMENTS = ["n", "lr", "log_beta1", "log_beta2", "rho_inf", "warmup_length", "decay", "fixed_decay"]
+_RULE_ARGUMENTS = ["sign", "decay", "one_minus_beta1", "beta2", "residual_weight", "eps"]
 
 
-# do_not_specialize: no value of a scalar is worth a compilation of its own.
-@triton.jit(do_not_specialize=_SCHEDULE_SCALARS)
-def schedule(
+# do_not_specialize: Triton would compile again for values such as 1 or a multiple of 16.
+@triton.jit(do_not_specialize=_SCALE_ARGUMENTS)
+def scale(
     table,
     scales,
     n: tl.int64,
@@ -39,41 +39,41 @@ def schedule(
 ):
     """Count the step of TENSORS tensors and write their (factor of theta, step_size, root_scale).
 
-    All in float64: 1 - beta2^t cancels to 3 digits at t = 1. root_scale is 0 where the
-    denominator is 1. Without found_inf, or without lr as a tensor, these are None.
+    In float64, because 1 - beta2^t keeps just 3 digits of its precision at t = 1. root_scale is 0 where the
+    denominator is 1. found_inf and lr_tensor may be None.
     """
     i = tl.program_id(0).to(tl.int64) * TENSORS + tl.arange(0, TENSORS)
     mask = i < n
     step_at = tl.load(table + i * COLUMNS + 5, mask=mask, other=0).to(tl.pointer_type(tl.float32))
-    taken = tl.load(step_at, mask=mask, other=0.0)
+    steps_taken = tl.load(step_at, mask=mask, other=0.0)
     if found_inf is None:
-        tl.store(step_at, taken + 1, mask=mask)
+        tl.store(step_at, steps_taken + 1, mask=mask)
     else:
-        tl.store(step_at, tl.where(tl.load(found_inf) == 0, taken + 1, taken), mask=mask)
+        tl.store(step_at, tl.where(tl.load(found_inf) == 0, steps_taken + 1, steps_taken), mask=mask)
 
-    t = (taken + 1).to(tl.float64)
-    base_lr = _float64(lr) if lr_tensor is None else tl.load(lr_tensor).to(tl.float64)
-    lr_t = base_lr * tl.minimum(1.0, t / _float64(warmup_length))
-    beta2_t = tl.exp(t * _float64(log_beta2))
+    t = (steps_taken + 1).to(tl.float64)
+    base_lr = _decode_float64(lr) if lr_tensor is None else tl.load(lr_tensor).to(tl.float64)
+    lr_t = base_lr * tl.minimum(1.0, t / _decode_float64(warmup_length))
+    beta2_t = tl.exp(t * _decode_float64(log_beta2))
     root_correction2 = tl.sqrt(1 - beta2_t)
-    step_size = lr_t / (1 - tl.exp(t * _float64(log_beta1)))
+    step_size = lr_t / (1 - tl.exp(t * _decode_float64(log_beta1)))
     root_scale = 1 / root_correction2
     if RECTIFY:
-        rho_8 = _float64(rho_inf)
-        rho_t = rho_8 - 2 * t * beta2_t / (1 - beta2_t)
+        rho_inf_f64 = _decode_float64(rho_inf)
+        rho_t = rho_inf_f64 - 2 * t * beta2_t / (1 - beta2_t)
         tractable = rho_t >= RHO_TRACTABLE
-        square = (rho_t - 4) / (rho_8 - 4) * (rho_t - 2) / rho_t * rho_8 / (rho_8 - 2)
+        square = (rho_t - 4) / (rho_inf_f64 - 4) * (rho_t - 2) / rho_t * rho_inf_f64 / (rho_inf_f64 - 2)
         r_t = tl.sqrt(tl.where(tractable, square, 0.0))
         step_size *= tl.where(tractable, root_correction2 * r_t, SGD)
         root_scale = tl.where(tractable, 1.0, 0.0)
 
     scales += i * 3
-    tl.store(scales, 1 - _float64(fixed_decay) - _float64(decay) * lr_t, mask=mask)
+    tl.store(scales, 1 - _decode_float64(fixed_decay) - _decode_float64(decay) * lr_t, mask=mask)
     tl.store(scales + 1, step_size, mask=mask)
     tl.store(scales + 2, root_scale, mask=mask)
 
 
-@triton.jit(do_not_specialize=_RULE_SCALARS)
+@triton.jit(do_not_specialize=_RULE_ARGUMENTS)
 def rule(
     table,
     owners,
@@ -90,14 +90,13 @@ def rule(
     PARAM: tl.constexpr,
     GRAD: tl.constexpr,
     STATE: tl.constexpr,
-    WIDE: tl.constexpr,
+    ALIGNED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Take the step on one block of BLOCK elements; ``owners`` says of which tensor.
+    """Take the step on one block of BLOCK elements of the tensor whose row ``owners`` holds.
 
-    WIDE promises addresses that are multiples of 16 bytes and sizes that are multiples of 8
-    elements, so that a thread reads and writes 16 bytes at a time. Without gradient scaling,
-    grad_scale and found_inf are None.
+    ALIGNED promises addresses that are multiples of 16 bytes and sizes that are multiples of 8
+    elements, so that a thread reads and writes 16 bytes at a time. grad_scale and found_inf may be None.
     """
     i = tl.load(owners + tl.program_id(0)).to(tl.int64)
     row = table + i * COLUMNS
@@ -105,15 +104,15 @@ def rule(
     left = tl.load(row + 6) - start
     if found_inf is not None:
         left = tl.where(tl.load(found_inf) == 0, left, 0)
-    if WIDE:
+    if ALIGNED:
         left = tl.multiple_of(left, 8)
     offsets = tl.arange(0, BLOCK)
     mask = offsets < left
 
-    theta_at = _pointer(row, PARAM, WIDE) + start + offsets
-    g_at = _pointer(row + 1, GRAD, WIDE) + start + offsets
-    m_at = _pointer(row + 2, STATE, WIDE) + start + offsets
-    s_at = _pointer(row + 3, STATE, WIDE) + start + offsets
+    theta_at = _load_pointer(row, PARAM, ALIGNED) + start + offsets
+    g_at = _load_pointer(row + 1, GRAD, ALIGNED) + start + offsets
+    m_at = _load_pointer(row + 2, STATE, ALIGNED) + start + offsets
+    s_at = _load_pointer(row + 3, STATE, ALIGNED) + start + offsets
     theta = tl.load(theta_at, mask=mask).to(STATE)
     g = tl.load(g_at, mask=mask).to(STATE)
     m = tl.load(m_at, mask=mask)
@@ -122,35 +121,39 @@ def rule(
     if grad_scale is not None:
         g /= tl.load(grad_scale).to(STATE)
         tl.store(g_at, g.to(GRAD), mask=mask)
-    g *= _float64(sign).to(STATE)
+    g *= _decode_float64(sign).to(STATE)
     scales += i * 3
     theta *= tl.load(scales).to(STATE)
-    g += _float64(decay).to(STATE) * theta
+    g += _decode_float64(decay).to(STATE) * theta
 
     d = g - m
-    m += _float64(one_minus_beta1).to(STATE) * d
-    s = s * _float64(beta2).to(STATE) + _float64(residual_weight).to(STATE) * d * d + _float64(eps).to(STATE)
+    m += _decode_float64(one_minus_beta1).to(STATE) * d
+    s = (
+        s * _decode_float64(beta2).to(STATE)
+        + _decode_float64(residual_weight).to(STATE) * d * d
+        + _decode_float64(eps).to(STATE)
+    )
     tl.store(m_at, m, mask=mask)
     tl.store(s_at, s, mask=mask)
     if AMSGRAD:
-        max_s_at = _pointer(row + 4, STATE, WIDE) + start + offsets
+        max_s_at = _load_pointer(row + 4, STATE, ALIGNED) + start + offsets
         s = tl.maximum(tl.load(max_s_at, mask=mask), s, propagate_nan=tl.PropagateNan.ALL)
         tl.store(max_s_at, s, mask=mask)
 
     step_size, root_scale = tl.load(scales + 1).to(STATE), tl.load(scales + 2).to(STATE)
-    denominator = tl.where(root_scale > 0, tl.sqrt(s) * root_scale + _float64(eps).to(STATE), 1.0)
+    denominator = tl.where(root_scale > 0, tl.sqrt(s) * root_scale + _decode_float64(eps).to(STATE), 1.0)
     theta -= step_size * (m / denominator)
     tl.store(theta_at, theta.to(PARAM), mask=mask)
 
 
 @triton.jit
-def _float64(bits):
+def _decode_float64(bits):
     return bits.to(tl.int64).to(tl.float64, bitcast=True)
 
 
 @triton.jit
-def _pointer(cell, DTYPE: tl.constexpr, WIDE: tl.constexpr):
+def _load_pointer(cell, DTYPE: tl.constexpr, ALIGNED: tl.constexpr):
     pointer = tl.load(cell).to(tl.pointer_type(DTYPE))
-    if WIDE:
+    if ALIGNED:
         pointer = tl.multiple_of(pointer, 16)
     return pointer

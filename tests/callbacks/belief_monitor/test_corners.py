@@ -1,6 +1,8 @@
 """BeliefMonitor where things are not as usual: each of these was once wrong."""
 
+import copy
 import csv
+import pickle
 import warnings
 
 import pytest
@@ -11,7 +13,10 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_adabelief import AdaBelief, BeliefMonitor, configure_adabelief
+from lightning_adabelief.callbacks.belief_monitor.layer_choice import LayerChoice
+from lightning_adabelief.callbacks.belief_monitor.tracker import OptimizerTracker
 from tests.callbacks.belief_monitor.conftest import Net
+from tests.callbacks.belief_monitor.test_monitor import key_of_the_monitor
 
 
 @pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
@@ -46,7 +51,7 @@ def test_nothing_waits_for_the_device_where_gradients_are_missing(fit, missing):
     def reads(*callbacks):
         CountsReads.reads = 0
         with CountsReads():
-            fit(Partly(), *callbacks, log_every_n_steps=1000)
+            fit(Partly(), *callbacks, log_every_n_steps=0)
         return CountsReads.reads
 
     assert reads(BeliefMonitor(closing_table=False)) == reads()
@@ -188,8 +193,90 @@ def test_a_monitor_with_other_options_goes_on_with_the_record_of_the_checkpoint(
     trainer.save_checkpoint(tmp_path / "half.ckpt")
     checkpoint = torch.load(tmp_path / "half.ckpt", weights_only=True)
     states = checkpoint["callbacks"]
-    states[f"BeliefMonitor{before}"] = states.pop(trainer.callbacks[0].state_key)
+    states[f"BeliefMonitor{before}"] = states.pop(key_of_the_monitor(trainer))
     torch.save(checkpoint, tmp_path / "older.ckpt")
     monitor = BeliefMonitor()
     fit(Net(), monitor, max_epochs=2, ckpt_path=tmp_path / "older.ckpt")
     assert monitor.state_dict()["record"]["AdaBelief"]["steps"] == [4, 9, 14, 19]
+
+
+def test_a_wish_to_stop_before_min_epochs_measures_no_more_than_usual(fit, csv_rows):
+    class WantsToStop(Net):
+        def on_train_start(self):
+            self.trainer.should_stop = True
+
+    fit(WantsToStop(), BeliefMonitor(), max_epochs=3, min_epochs=2)
+    assert list(csv_rows()["belief/s_t/model"]) == [4, 9, 14, 19]
+
+
+@pytest.mark.parametrize("options", [dict(max_epochs=1), dict(max_epochs=-1, max_steps=3)], ids=str)
+def test_a_run_shorter_than_the_interval_logs_its_last_step(fit, csv_rows, options):
+    fit(Net(), BeliefMonitor(), batches=3, log_every_n_steps=50, **options)
+    assert list(csv_rows()["belief/s_t/model"]) == [2]
+
+
+def test_another_module_in_the_same_trainer_begins_its_own_record(fit, tmp_path):
+    monitor = BeliefMonitor()
+    trainer = fit(Net(), monitor, logger=CSVLogger(tmp_path, "other"))
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(Net(), trainer.train_dataloader)
+    assert min(monitor.state_dict()["record"]["AdaBelief"]["steps"]) > 9
+
+
+def test_it_can_be_pickled_and_copied_after_a_fit(fit):
+    monitor = BeliefMonitor(top_k=1)
+    fit(Net(), monitor)
+    for copied in (pickle.loads(pickle.dumps(monitor)), copy.deepcopy(monitor)):
+        assert copied.state_dict()["AdaBelief"] == monitor.state_dict()["AdaBelief"]
+        fit(Net(), copied)
+        assert copied.notable_layers()
+
+
+def test_a_logger_that_fails_is_named_once_and_training_goes_on(fit, csv_rows, tmp_path):
+    class Full(CSVLogger):
+        def log_metrics(self, metrics, step=None):
+            if any("belief" in name for name in metrics):
+                raise OSError("No space left on device")
+
+    with pytest.warns(UserWarning, match="could not log to Full, and goes on: No space left") as warned:
+        fit(Net(), BeliefMonitor(1), logger=[Full(tmp_path, "full"), CSVLogger(tmp_path, "csv")])
+    assert sum("could not log" in str(warning.message) for warning in warned) == 1
+    assert len(csv_rows()["belief/s_t/model"]) == 12
+
+
+def test_optimizers_that_it_cannot_read_do_not_end_a_training(fit):
+    class Nothing(Net):
+        def configure_optimizers(self):
+            return None
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`LightningModule.configure_optimizers` returned `None`")
+        with pytest.warns(UserWarning, match="BeliefMonitor logs nothing"):
+            fit(Nothing(), BeliefMonitor())
+
+
+def test_two_optimizers_of_the_same_parameters_are_no_error(fit, csv_rows):
+    class Shared(Net):
+        def configure_optimizers(self):
+            self.automatic_optimization = False
+            return AdaBelief(self.parameters()), torch.optim.Adam(self.parameters())
+
+        def training_step(self, batch, batch_idx):
+            optimizer = self.optimizers()[batch_idx % 2]
+            optimizer.zero_grad()
+            self.manual_backward(super().training_step(batch, batch_idx))
+            optimizer.step()
+
+    fit(Shared(), BeliefMonitor(1))
+    assert {"belief/s_t/AdaBelief", "belief/s_t/Adam"} <= csv_rows().keys()
+
+
+def test_layers_once_notable_stay_while_they_are_nearly_so():
+    choice, tracker = LayerChoice(None, None, 2, None), OptimizerTracker("AdaBelief", AdaBelief([torch.ones(1)]))
+    tracker.layers = {name: {} for name in "abcdef"}
+    tracker.notability.update(a=6, b=5, c=4, d=3, e=2, f=1)
+    assert choice.select(tracker) == ["a", "b"]
+    tracker.notability.update(c=7)  # b is third, no longer second
+    assert choice.select(tracker) == ["a", "b"]
+    tracker.notability.update(d=8, e=9)  # b is fifth
+    assert choice.select(tracker) == ["e", "a"]

@@ -11,6 +11,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_adabelief import AdaBelief, BeliefMonitor
 from lightning_adabelief.beliefs.measure import measure_columns, to_statistics
+from lightning_adabelief.beliefs.statistic import OPTIMIZER_STATISTICS
 from lightning_adabelief.callbacks.belief_monitor.outputs.history import NAMES
 from lightning_adabelief.optim.scaling import rectification
 from tests.callbacks.belief_monitor.conftest import Net
@@ -33,6 +34,11 @@ class Recorder(pl.Callback):
             name: to_statistics(measure_columns([(param, optimizer.state[param], group)]))[0]
             for name, param in zip(LAYERS, group["params"], strict=True)
         }
+
+
+def key_of_the_monitor(trainer):
+    (monitor,) = (callback for callback in trainer.callbacks if isinstance(callback, BeliefMonitor))
+    return monitor.state_key
 
 
 def belief(scalars):
@@ -60,9 +66,11 @@ def test_every_logger_gets_every_layers_statistics_at_the_right_step(fit, tensor
 def test_the_model_and_the_optimizer_are_summed_up(fit, tensorboard):
     fit(Net(rectify=True, warmup=20), BeliefMonitor(top_k=0))
     scalars, _ = tensorboard()
-    optimizer_tags = {f"belief/{n}/AdaBelief" for n in ("rectification", "warmup", "skipped_steps", "nonfinite_steps")}
+    optimizer_tags = {f"belief/{row.name}/AdaBelief" for row in OPTIMIZER_STATISTICS}
     assert belief(scalars).keys() == {f"belief/{name}/model" for name in NAMES} | optimizer_tags
     assert scalars["belief/warmup/AdaBelief"] == pytest.approx({4: 0.25, 9: 0.5})
+    assert scalars["belief/lr/AdaBelief"][4] == pytest.approx(1e-2 * 0.25)  # a step of SGD, in the warmup
+    assert scalars["belief/lr/AdaBelief"][9] == pytest.approx(1e-2 * 0.5 * rectification(10, 0.999))
     assert scalars["belief/rectification/AdaBelief"][4] == 0
     assert scalars["belief/rectification/AdaBelief"][9] == pytest.approx(rectification(10, 0.999))
     assert scalars["belief/skipped_steps/AdaBelief"] == scalars["belief/nonfinite_steps/AdaBelief"] == {4: 0, 9: 0}
@@ -295,7 +303,7 @@ def test_nothing_waits_for_the_device_on_steps_that_do_not_log(fit, monkeypatch)
 
     def reads(*callbacks):
         count.clear()
-        fit(Net(), *callbacks, log_every_n_steps=1000)
+        fit(Net(), *callbacks, log_every_n_steps=0)
         return len(count)
 
     assert reads(BeliefMonitor()) == reads() > 0
@@ -307,7 +315,7 @@ def test_a_resumed_run_goes_on_counting_and_choosing(fit, tmp_path, csv_rows):
     trainer = fit(Overflowing(), BeliefMonitor(top_k=1), plugins=[precision()], log_every_n_steps=1)
     path = tmp_path / "half.ckpt"
     trainer.save_checkpoint(path)
-    saved = torch.load(path, weights_only=True)["callbacks"][trainer.callbacks[0].state_key]["AdaBelief"]
+    saved = torch.load(path, weights_only=True)["callbacks"][key_of_the_monitor(trainer)]["AdaBelief"]
     assert saved["skipped_steps"] == 2
 
     monitor = BeliefMonitor(top_k=1)
@@ -350,7 +358,7 @@ def test_with_an_optimizer_without_belief_it_says_so(fit):
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), lr=0.1)
 
-    with pytest.raises(MisconfigurationException, match="no optimizer with a belief, only: SGD"):
+    with pytest.warns(UserWarning, match="no optimizer with a belief, only: SGD"):
         fit(Sgd(), BeliefMonitor())
 
 
@@ -374,6 +382,14 @@ def test_histograms_without_tensorboard_are_an_error(fit, tmp_path):
     ("options", "message"),
     [
         (dict(every_n_steps=0), "every_n_steps: 0"),
+        (dict(every_n_steps=2.5), "every_n_steps: 2.5. Give a whole number"),
+        (dict(every_n_steps=True), "every_n_steps: True"),
+        (dict(top_k=1.5), "top_k: 1.5"),
+        (dict(depth=True), "depth: True"),
+        (dict(prog_bar=True), "prog_bar: True. Give a name"),
+        (dict(include=[]), r"include: \[\]"),
+        (dict(exclude=3), "exclude: 3"),
+        (dict(statistics="eps"), "'eps'. Did you mean 'eps_share'"),
         (dict(top_k=-1), "top_k: -1"),
         (dict(statistics=["s_tt"]), "'s_tt'. Did you mean 's_t'"),
     ],

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from lightning_adabelief.callbacks.belief_monitor.measurement import Measurement
+from lightning_adabelief.lightning_tree import rank_zero_warn
 
 
 class Scalars:
@@ -23,6 +24,7 @@ class Scalars:
         self._trainer = trainer
         self._statistics = frozenset(statistics)
         self._prog_bar = frozenset(prog_bar)
+        self._failed: set[int] = set()
 
     def write(self, measurements: Sequence[Measurement]) -> None:
         """Write the measurements of one step, an optimizer each, in one call to each logger."""
@@ -37,10 +39,19 @@ class Scalars:
             separated = {
                 "/".join(parts).replace("/", logger.group_separator): value for parts, value in numbers.items()
             }
-            logger.log_metrics(separated, step=measurements[0].step)
+            self._log(logger, separated, measurements[0].step)
         tags = {"/".join(parts): torch.tensor(value) for parts, value in numbers.items()}
         self._trainer.callback_metrics.update(tags)
         self._show_progress(measurements)
+
+    def _log(self, logger: Any, numbers: dict[str, float], step: int) -> None:
+        """Log, or warn once for each logger that it failed: training does not end because of a log."""
+        try:
+            logger.log_metrics(numbers, step=step)
+        except Exception as error:
+            if id(logger) not in self._failed:
+                self._failed.add(id(logger))
+                rank_zero_warn(f"BeliefMonitor could not log to {type(logger).__name__}, and goes on: {error}")
 
     def _select_numbers(self, measurement: Measurement) -> Iterator[tuple[str, str, float]]:
         """Yield the statistic, the layer, optimizer or group, and the value of all that is to be logged."""

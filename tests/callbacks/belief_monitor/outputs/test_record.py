@@ -12,6 +12,7 @@ from lightning_adabelief import AdaBelief, BeliefMonitor
 from lightning_adabelief.callbacks.belief_monitor.outputs import record
 from lightning_adabelief.callbacks.belief_monitor.outputs.history import NAMES
 from tests.callbacks.belief_monitor.conftest import Net
+from tests.callbacks.belief_monitor.test_monitor import key_of_the_monitor
 
 LAYERS = ["encoder.weight", "encoder.bias", "head.weight", "head.bias"]
 
@@ -63,7 +64,7 @@ def test_a_resumed_run_continues_the_table_without_duplicates(fit, tmp_path):
     trainer = fit(Net(), BeliefMonitor())
     trainer.save_checkpoint(tmp_path / "half.ckpt")
     saved = torch.load(tmp_path / "half.ckpt", weights_only=True)
-    assert saved["callbacks"][trainer.callbacks[0].state_key]["record"]["AdaBelief"]["steps"] == [4, 9]
+    assert saved["callbacks"][key_of_the_monitor(trainer)]["record"]["AdaBelief"]["steps"] == [4, 9]
 
     resumed = read(fit(Net(), BeliefMonitor(), max_epochs=2, ckpt_path=tmp_path / "half.ckpt"))
     assert [(row["step"], row["layer"]) for row in resumed[: len(LAYERS) * 2]] == [

@@ -1,0 +1,47 @@
+"""The tensors that one step of the optimizer reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class StepTensors(NamedTuple):
+    """The tensors of a step in columns: entry i of each column belongs to parameter i.
+
+    Attributes:
+        params: Parameters of any shapes; updated in place.
+        grads: Their gradients.
+        exp_avgs: Their m_t, each of its parameter's shape; updated in place.
+        exp_avg_vars: Their s_t, like ``exp_avgs``.
+        max_exp_avg_vars: Their largest s_t so far, like ``exp_avgs``; empty without amsgrad.
+        steps: The number of steps each has taken, 0-dim tensors; 1 is added in place.
+    """
+
+    params: list[Tensor]
+    grads: list[Tensor]
+    exp_avgs: list[Tensor]
+    exp_avg_vars: list[Tensor]
+    max_exp_avg_vars: list[Tensor]
+    steps: list[Tensor]
+
+    @classmethod
+    def empty(cls) -> StepTensors:
+        """Return empty columns, to be filled."""
+        return cls([], [], [], [], [], [])
+
+    def select(self, members: Sequence[int]) -> StepTensors:
+        """Return the columns of some parameters, by their indices; an empty column stays empty."""
+        return StepTensors(*([column[i] for i in members] if column else [] for column in self))
+
+    def columns_in_param_shape(self) -> list[list[Tensor]]:
+        """Return all columns but ``steps``, and without ``max_exp_avg_vars`` where it is empty."""
+        columns = [self.params, self.grads, self.exp_avgs, self.exp_avg_vars]
+        return [*columns, self.max_exp_avg_vars] if self.max_exp_avg_vars else columns
+
+    def rows(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]]:
+        """Iterate over (param, grad, exp_avg, exp_avg_var, max_exp_avg_var or None)."""
+        maxima: Iterable[Tensor | None] = self.max_exp_avg_vars or [None] * len(self.params)
+        return zip(self.params, self.grads, self.exp_avgs, self.exp_avg_vars, maxima, strict=True)
