@@ -43,7 +43,7 @@ PREPARE_PAGE = """(() => {
     });
     return charts.length;
 })()"""
-"""JavaScript that shows outliers, logarithmic axes for all charts but the gain's and the cosine's, and the first legend."""
+"""JavaScript that shows outliers, logarithmic axes but for the gain and the cosine, and the first legend."""
 
 
 class Browser:

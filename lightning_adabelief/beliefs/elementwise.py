@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lightning_adabelief.optim.options import SCALE_OPTIONS, as_number
-from lightning_adabelief.optim.scaling import step_scale
+from lightning_adabelief.optim.scaling import rectification, step_scale, warmup_factor
 
 Number: TypeAlias = Any
 """A number, or a tensor that broadcasts with the tensor it is applied to."""
@@ -94,6 +94,21 @@ def belief_scale(state: dict[str, Any], group: dict[str, Any]) -> BeliefScale:
         noise_scale=1 / beta1 if group["residual"] == "updated" else beta1,
         decay=_decay_fraction(group, scale.lr),
     )
+
+
+def acting_lr(group: dict[str, Any], step: float) -> float:
+    """Return the learning rate that acts in a step: lr times warmup times rectification.
+
+    Args:
+        group: A param group.
+        step: The step that its parameters are at, 1 or more.
+
+    Returns:
+        lr times warmup alone in a step of SGD, and 0 in a skipped step.
+    """
+    lr = as_number(group["lr"]) * warmup_factor(step, group["warmup"], group["total_steps"])
+    r_t = rectification(step, as_number(group["betas"][1])) if group["rectify"] else 1.0
+    return lr * (r_t or float(group["degenerated_to_sgd"]))
 
 
 def _decay_fraction(group: dict[str, Any], lr: float) -> float:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from lightning_adabelief.beliefs import elementwise
-from lightning_adabelief.beliefs.elementwise import WeightBeliefs, belief_scale
+from lightning_adabelief.beliefs.elementwise import WeightBeliefs, acting_lr
 from lightning_adabelief.beliefs.layers import (
     Columns,
     LayerBatch,
@@ -191,7 +191,7 @@ STATISTICS = (
         scope="optimizer",
         definition="lr times warmup times rectification; lr times warmup in the steps of SGD",
         meaning="the learning rate that acts",
-        of_group=lambda group, step: belief_scale({"step": step}, group).lr,
+        of_group=acting_lr,
         chart=("optimizer", "lr"),
     ),
     Statistic(

@@ -90,7 +90,8 @@ class Remembering(ImageClassifier):
 @pytest.fixture
 def own_module():
     Path("own_resumed.py").write_text(OWN)
-    yield ["--model=own_resumed.Remembering", "--model.optimizer=lightning_adabelief.AdaBelief"]
+    optimizer = ["--model.optimizer=lightning_adabelief.AdaBelief", "--model.optimizer.warmup=0"]
+    yield ["--model=own_resumed.Remembering", *optimizer]
     sys.modules.pop("own_resumed", None)
 
 

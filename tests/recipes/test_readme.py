@@ -71,3 +71,12 @@ def test_the_mean_factor_of_rectification_is_that_of_the_digits_run():
     factor = sum(rectification(step, 0.999) for step in range(1, 481)) / 480
     readme = (RECIPES / "image_classification/README.md").read_text(encoding="utf-8")
     assert f"480 steps, over which rectification would come to a mean factor of {factor:.2f}" in readme
+
+
+def test_the_distances_with_and_without_rectification_are_those_measured():
+    folder = Path(lightning_adabelief.__file__).parents[1]
+    measured = (folder / "benchmarks/results/rectification-digits-sngan.md").read_text(encoding="utf-8")
+    readme = (RECIPES / "gan/README.md").read_text(encoding="utf-8")
+    (paragraph,) = [part for part in readme.split("\n\n") if part.startswith("The digits' recipes train without")]
+    figures = re.findall(r"[+-]?\d\.\d{4}(?: ± \d\.\d{4})?", paragraph)
+    assert len(figures) == 5 and all(figure in measured for figure in figures)

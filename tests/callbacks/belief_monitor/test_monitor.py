@@ -325,7 +325,8 @@ def test_a_resumed_run_goes_on_counting_and_choosing(fit, tmp_path, csv_rows):
     resumed = monitor.state_dict()["AdaBelief"]["notability"]
     assert all(resumed[layer] >= saved["notability"][layer] > 0 for layer in LAYERS if saved["notability"][layer])
     assert sum(resumed.values()) > sum(saved["notability"].values())
-    assert list(monitor.notable_layers()) == [max(resumed, key=resumed.get)]
+    (notable,) = monitor.notable_layers()
+    assert notable in sorted(resumed, key=resumed.get)[-2:]  # one that was chosen stays while it is second
 
 
 def test_it_leaves_the_optimizer_when_training_ends_or_fails(fit):
