@@ -159,3 +159,11 @@ def test_a_search_with_a_plain_adabelief_tries_the_rate_that_acts(tree, tmp_path
     done = run(tmp_path, "-c", SEARCH.format(tree=tree))
     assert done.returncode == 0, done.stderr[-3000:]
     assert (done.stdout + done.stderr).count("the rate tried is the rate that acts") == 1
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_a_plain_cli_with_adabelief_knows_the_length_of_the_run(tree, tmp_path):
+    words = ["--model=main.Plain", "--optimizer=lightning_adabelief.AdaBelief", "--optimizer.warmup=0.5"]
+    line, said = fit(tmp_path, tree, *words)
+    assert line == "groups [(None, 6, 0.5, 18, 0.001, 18)]"
+    assert "laid over" not in said

@@ -25,6 +25,8 @@ class ConfiguredAdaBelief(Optimizer):
         weight_decay: Of all but biases and norms (default: 0).
         decay_embeddings: Give ``nn.Embedding`` weight decay (default: True).
         layers: Options by layer: from a glob over the names of parameters to options.
+        layer_decay: Factor of lr from a layer to the one below it (default: None, the same lr everywhere).
+        decouple_lr: Have weight decay follow the schedule of lr, but not its size (default: False).
         warmup: An int is a number of steps; a float in (0, 1) a fraction of the run (default: None, chosen
             with ``rectify`` by the length of the run).
         rectify: Multiply the step by RAdam's r_t (default: None, chosen with ``warmup``).
@@ -54,6 +56,8 @@ class ConfiguredAdaBelief(Optimizer):
         weight_decay: float = 0.0,
         decay_embeddings: bool = True,
         layers: dict[str, dict[str, Any]] | None = None,
+        layer_decay: float | None = None,
+        decouple_lr: bool = False,
         warmup: int | float | None = None,
         rectify: bool | None = None,
         schedule: Literal["cosine", "linear", "step"] | None = None,
@@ -72,6 +76,8 @@ class ConfiguredAdaBelief(Optimizer):
             "weight_decay": weight_decay,
             "decay_embeddings": decay_embeddings,
             "layers": layers,
+            "layer_decay": layer_decay,
+            "decouple_lr": decouple_lr,
             "warmup": warmup,
             "rectify": rectify,
             "schedule": schedule,

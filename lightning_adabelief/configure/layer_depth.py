@@ -22,6 +22,7 @@ from lightning_adabelief.configure.weight_decay import is_vector
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 WRAPPER_NAMES = ("_fsdp_wrapped_module", "_orig_mod", "_checkpoint_wrapped_module")
 NUMBERED_NAME = re.compile(r"(.*?)[._-]?\d+")
+"""A name that ends in a number, after a name that its neighbours share: ``0``, ``layer1``, ``encoder_layer_0``."""
 HEAD_NAME = re.compile(r"(.*_)?(heads?|classifier|fc)")
 """Names of modules that are a network's head, even where they were registered before its layers."""
 MAX_NETWORKS = 4
@@ -128,14 +129,12 @@ def _find_networks(module: nn.Module, single_modules_count: bool) -> _Networks:
         if HEAD_NAME.fullmatch(name) and not has_blocks:
             found.above += child.parameters()
         elif stack:
+            before = waiting + stack.below
             if not own.layers:
                 found.stacks.append(own)
-                own.below, waiting = waiting + stack.below, []
-                own.layers += stack.layers
-            else:
-                own.layers += _Stack(waiting + stack.below, stack.layers).merge()
-                waiting = []
-            waiting += stack.above
+                own.below, before = before, []
+            own.layers += _Stack(before, stack.layers).merge()
+            waiting = list(stack.above)
         elif within.stacks:
             found.stacks += within.stacks
             found.above += within.above
@@ -201,19 +200,18 @@ def _read_stack(module: nn.Module, block_classes: set[type], single_modules_coun
         return _Stack(layers=[list(module.parameters())])
     stack = _Stack(below=list(module.parameters(recurse=False)), is_stage=True)
     inner = _stacks_of_children(module, block_classes, single_modules_count)
-    waiting = stack.below
+    waiting = list(stack.below)
     for name, child in module.named_children():
         if name in inner:
-            if stack.layers:
-                stack.layers += _Stack(waiting + inner[name].below, inner[name].layers, inner[name].above).merge()
-            else:
-                stack.below = waiting + inner[name].below
-                stack.layers += _Stack([], inner[name].layers, inner[name].above).merge()
+            before = waiting + inner[name].below
+            if not stack.layers:
+                stack.below, before = before, []
+            stack.layers += _Stack(before, inner[name].layers, inner[name].above).merge()
             waiting = []
         elif stack.layers and not waiting and not _has_matrix(child):
             stack.layers[-1] += child.parameters()  # a norm belongs to the layer before it
         else:
-            waiting = waiting + list(child.parameters())
+            waiting += child.parameters()
     if not stack.layers:
         is_block = not is_container and not is_single
         return _Stack(layers=[list(module.parameters())] if is_block else [])

@@ -67,8 +67,8 @@ def check_group_sizes(saved: list[dict[str, Any]], own: list[dict[str, Any]]) ->
     )
     raise ValueError(
         f"The checkpoint's param groups are not this optimizer's: {in_checkpoint} in the checkpoint, {here} here. "
-        "configure_adabelief groups by weight_decay (0, or more), decay_embeddings and layers, and leaves out what is "
-        "frozen: give these as the checkpoint's run had them"
+        "configure_adabelief groups by weight_decay (0, or more), decay_embeddings, layers and layer_decay, and leaves "
+        "out what is frozen: give these as the checkpoint's run had them"
     )
 
 

@@ -37,6 +37,30 @@ class Recording(Net):
         self.lrs.append(optimizer.param_groups[0]["lr"])
 
 
+class Stacked(pl.LightningModule):
+    """A stem, three numbered blocks and a head."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.stem = torch.nn.Linear(4, 4)
+        self.blocks = torch.nn.ModuleList(
+            torch.nn.TransformerEncoderLayer(4, 1, 8, dropout=0.0, batch_first=True) for _ in range(3)
+        )
+        self.head = torch.nn.Linear(4, 1)
+        self.options = options
+
+    training_step = Net.training_step
+
+    def network(self, batch):
+        hidden = self.stem(batch).unsqueeze(1)
+        for block in self.blocks:
+            hidden = block(hidden)
+        return self.head(hidden.squeeze(1))
+
+    def configure_optimizers(self):
+        return configure_adabelief(self, **self.options)
+
+
 def make_trainer(**options):
     quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
     return pl.Trainer(**{"accelerator": "cpu", **quiet, **options})

@@ -5,8 +5,7 @@ import pytorch_lightning as pl
 import torch
 
 from lightning_adabelief import configure_adabelief
-from tests.configure.nets import fit, make_trainer
-from tests.configure.test_layer_decay import Stacked
+from tests.configure.nets import Stacked, fit, make_trainer
 
 
 class Shrinking(pl.LightningModule):

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from lightning_adabelief import configure_adabelief
-from tests.configure.nets import Net, fit
-from tests.configure.test_layer_decay import Stacked
+from tests.configure.nets import Net, Stacked, fit
 
 
 def logged(caplog, module, **options):

@@ -8,32 +8,8 @@ from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import CSVLogger
 from timm.optim import param_groups_layer_decay
 
-from lightning_adabelief import configure_adabelief
-from tests.configure.nets import Net, fit, make_trainer
-
-
-class Stacked(pl.LightningModule):
-    """A stem, three numbered blocks and a head."""
-
-    def __init__(self, **options):
-        super().__init__()
-        self.stem = torch.nn.Linear(4, 4)
-        self.blocks = torch.nn.ModuleList(
-            torch.nn.TransformerEncoderLayer(4, 1, 8, dropout=0.0, batch_first=True) for _ in range(3)
-        )
-        self.head = torch.nn.Linear(4, 1)
-        self.options = options
-
-    training_step = Net.training_step
-
-    def network(self, batch):
-        hidden = self.stem(batch).unsqueeze(1)
-        for block in self.blocks:
-            hidden = block(hidden)
-        return self.head(hidden.squeeze(1))
-
-    def configure_optimizers(self):
-        return configure_adabelief(self, **self.options)
+from lightning_adabelief import ConfiguredAdaBelief, configure_adabelief
+from tests.configure.nets import Stacked, fit, make_trainer
 
 
 def lrs(optimizer):
@@ -135,6 +111,17 @@ def test_learning_rate_monitor_logs_each_depth_under_its_name(tmp_path):
     module = Stacked(lr=1e-3, layer_decay=0.5)
     trainer.fit(module, torch.utils.data.DataLoader(torch.randn(8, 4), batch_size=4))
     assert {f"lr-AdaBelief/depth{depth}" for depth in range(5)} <= set(trainer.callback_metrics)
+
+
+def test_a_config_can_ask_for_it_and_for_decay_apart_from_lr():
+    module = Stacked()
+    options = dict(lr=1e-3, weight_decay=1e-5, layer_decay=0.5, decouple_lr=True)
+    optimizer = ConfiguredAdaBelief(module.parameters(), **options).configure(module, None)
+    expected = configure_adabelief(module, **options).param_groups
+    assert len(expected) == 10 and lrs(optimizer)["stem.weight"] == 1e-3 / 16
+    assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [
+        (group["lr"], group["weight_decay"]) for group in expected
+    ]
 
 
 @pytest.mark.parametrize("layer_decay", [0, -0.5, 1.5, "0.75", float("nan")])

@@ -88,7 +88,7 @@ GROUPINGS = [
     (dict(), "decayed (2 parameters), undecayed (6 parameters) in the checkpoint, unnamed (8 parameters) here"),
     (
         dict(weight_decay=0.1, layers={"network.0.*": {"lr": 1e-4}}),
-        "here. configure_adabelief groups by weight_decay (0, or more), decay_embeddings and layers",
+        "here. configure_adabelief groups by weight_decay (0, or more), decay_embeddings, layers and layer_decay",
     ),
 ]
 

@@ -39,7 +39,7 @@ def test_where_the_length_is_unknown_the_originals_defaults_hold():
 def test_the_choice_is_said_in_one_line_with_what_it_comes_to(caplog):
     with caplog.at_level(logging.INFO):
         fit(Net(), max_epochs=7)
-    (line,) = [record.message for record in caplog.records if "AdaBelief" in record.message]
+    (line,) = [record.message for record in caplog.records if record.message.startswith("AdaBelief:")]
     assert line == ("AdaBelief: rectify=False and warmup=0.05 chosen for a run of 42 steps: 0.99 of lr acts on average")
 
 
