@@ -82,6 +82,17 @@ def check_state_stays_float32():
         assert not isinstance(twin.state[param]["step"], DTensor) and twin.state[param]["step"] == STEPS
 
 
+def check_switch():
+    plain, sharded = make_model(), shard(make_model())
+    switched = []
+    for model in (plain, sharded):
+        adam = torch.optim.Adam(model.parameters(), amsgrad=True)
+        train(model, adam)
+        switched.append(AdaBelief.like(adam))
+        train(model, switched[-1], steps=range(STEPS, 2 * STEPS))
+    torch.testing.assert_close(full_state(sharded, switched[1]), full_state(plain, switched[0]))
+
+
 def checkpoint_of(model, optimizer):
     from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
 
@@ -127,6 +138,7 @@ def worker(rank, folder):
     try:
         check_implementations()
         check_state_stays_float32()
+        check_switch()
         continued = check_checkpoints(f"{folder}/checkpoint")
         if rank == 0:
             torch.save(continued, f"{folder}/continued.pt")
