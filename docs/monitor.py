@@ -33,9 +33,9 @@ PREPARE_PAGE = """(() => {
     const named = name => all.filter(element => element.localName === name);
     named('paper-checkbox').find(box => box.textContent.includes('outliers')).click();
     const charts = named('tf-custom-scalar-multi-line-chart-card').filter(chart => chart.shadowRoot);
-    charts.slice(0, 7).forEach(({shadowRoot}, i) => {
+    charts.slice(0, 8).forEach(({shadowRoot}, i) => {
         const [, logarithmic, fit] = shadowRoot.querySelectorAll('#buttons paper-icon-button');
-        if (i != 2)
+        if (i != 2 && i != 3)
             logarithmic.click();
         fit.click();
         if (i == 0)
@@ -43,7 +43,7 @@ PREPARE_PAGE = """(() => {
     });
     return charts.length;
 })()"""
-"""JavaScript that shows outliers, logarithmic axes for all charts but the gain's, and the first legend."""
+"""JavaScript that shows outliers, logarithmic axes for all charts but the gain's and the cosine's, and the first legend."""
 
 
 class Browser:

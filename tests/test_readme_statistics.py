@@ -9,7 +9,7 @@ from lightning_adabelief.beliefs.statistic import STATISTICS, markdown_table
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_tables_are_as_docs_statistics_py_writes_them():
+def test_the_tables_are_as_docs_statistic_tables_py_writes_them():
     tables = re.findall(r"<!-- statistics: (\w+) -->\n(.*?)\n<!-- end -->", README, re.DOTALL)
     assert dict(tables) == {scope: markdown_table(scope) for scope in ("layer", "optimizer")}
 

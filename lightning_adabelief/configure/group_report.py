@@ -182,8 +182,8 @@ def _common_modules(names: list[str]) -> list[str]:
 
 
 def _shorten(text: str, width: int) -> str:
-    """Return the text, or its beginning and end where it is longer than the width."""
+    """Return the text, or as much of its beginning and end as the width has room for."""
     if len(text) <= width:
         return text
-    end = (width - 3) // 2
-    return f"{text[: width - 3 - end]}...{text[-end:]}"
+    end = (width - 3) // 2 if width >= 20 else 0  # a few characters of both would say nothing
+    return f"{text[: width - 3 - end]}...{text[len(text) - end :]}"

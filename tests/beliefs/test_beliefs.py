@@ -133,7 +133,7 @@ def test_in_a_step_of_sgd_the_effective_step_size_is_lr_and_in_none_it_is_0():
         assert effective_step_size(weights).tolist() == pytest.approx([expected] * 4)
 
 
-def side_by_side(mean, noise, *, steps=2000, **options):
+def side_by_side(mean, noise, *, steps=4000, **options):
     """An AdaBelief and an Adam on the same gradients, whose scale is ``noise`` and ``mean`` weight by weight."""
     noise, mean = torch.broadcast_tensors(torch.as_tensor(noise), torch.as_tensor(mean))
     noise, mean = noise.double(), mean.double()

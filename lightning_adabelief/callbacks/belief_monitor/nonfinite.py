@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from lightning_adabelief.beliefs.layers import norms
+from lightning_adabelief.callbacks.belief_monitor.ranks import reduce_over_ranks, to_local
 
 ENTRIES_LOOKED_AT = 1 << 12
 """The number of entries of each gradient that are looked at; reading all took 1 % of a training step on a CPU."""
@@ -39,7 +38,7 @@ class NonfiniteGradients:
             params: All parameters, some of which may have no gradient.
             step: The number of this step.
         """
-        grads = [_first_rows(_to_local(param.grad)) for param in params if param.grad is not None]
+        grads = [_first_rows(to_local(param.grad)) for param in params if param.grad is not None]
         if not grads:
             return
         device = grads[0].device
@@ -61,13 +60,13 @@ class NonfiniteGradients:
 
     def count(self, sharded: bool) -> int:
         """Return the number of such steps; of shards, the most that any rank saw (every rank must call)."""
-        return int(_reduce_over_ranks(self._count, torch.distributed.ReduceOp.MAX) if sharded else self._count)
+        return int(reduce_over_ranks(self._count, torch.distributed.ReduceOp.MAX) if sharded else self._count)
 
     def first(self, sharded: bool) -> tuple[int, int] | None:
         """Return the parameter's index and the step at the first such gradient; of shards, on any rank."""
         step, index = self._first_step, self._first_index
         occurrence = torch.where(step < 0, NO_OCCURRENCE, step * MAX_PARAMETERS + index)
-        earliest = int(_reduce_over_ranks(occurrence, torch.distributed.ReduceOp.MIN) if sharded else occurrence)
+        earliest = int(reduce_over_ranks(occurrence, torch.distributed.ReduceOp.MIN) if sharded else occurrence)
         return None if earliest == NO_OCCURRENCE else (earliest % MAX_PARAMETERS, earliest // MAX_PARAMETERS)
 
 
@@ -77,13 +76,3 @@ def _first_rows(grad: Tensor) -> Tensor:
         return grad
     rows = 1 + ENTRIES_LOOKED_AT * len(grad) // grad.numel()
     return grad[:rows]
-
-
-def _to_local(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
-
-
-def _reduce_over_ranks(value: Tensor, operation: Any) -> Tensor:
-    value = value.clone()
-    torch.distributed.all_reduce(value, op=operation)
-    return value

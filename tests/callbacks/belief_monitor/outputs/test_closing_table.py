@@ -28,7 +28,7 @@ def test_an_interrupted_fit_closes_with_them_too(fit, capsys):
 
 
 def test_nothing_is_printed_where_nothing_was_measured(fit, capsys):
-    fit(Net(), BeliefMonitor(every_n_steps=1000))
+    fit(Net(), BeliefMonitor(), log_every_n_steps=0)
     assert TITLE not in capsys.readouterr().out
 
 

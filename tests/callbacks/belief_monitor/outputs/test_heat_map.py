@@ -5,6 +5,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from PIL import Image
 
+from lightning_adabelief.beliefs.statistic import BY_NAME
 from lightning_adabelief.callbacks.belief_monitor.outputs.heat_map import (
     MAX_ROWS,
     PANELS,
@@ -62,7 +63,13 @@ def test_colours_go_by_decades_where_values_span_them():
     wide = draw({"AdaBelief": history({"a": 1e-6, "b": 1e-2})})
     near = draw({"AdaBelief": history({"a": 1.0, "b": 2.0})})
     logarithmic = [isinstance(mesh(ax).norm, LogNorm) for ax in panels(wide)]
-    assert dict(zip(PANELS, logarithmic, strict=True)) == {name: name[:3] not in ("ste", "eps") for name in PANELS}
+    open_ended = {name: BY_NAME[name].color_range == (None, None) for name in PANELS}
+    assert dict(zip(PANELS, logarithmic, strict=True)) == open_ended
+    assert [name for name, is_open in open_ended.items() if is_open] == [
+        "s_t",
+        "effective_step_size",
+        "update_to_weight",
+    ]
     assert not any(isinstance(mesh(ax).norm, LogNorm) for ax in panels(near))
 
 

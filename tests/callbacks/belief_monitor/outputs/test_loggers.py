@@ -12,11 +12,12 @@ from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, WandbLogger
 from wandb.proto.wandb_internal_pb2 import Record
 
 from lightning_adabelief import BeliefMonitor
+from lightning_adabelief.beliefs.statistic import OPTIMIZER_STATISTICS
 from lightning_adabelief.callbacks.belief_monitor.outputs.history import NAMES
 from tests.callbacks.belief_monitor.conftest import Net
 from tests.callbacks.belief_monitor.test_monitor import LAYERS, belief
 
-OPTIMIZER = ("rectification", "warmup", "skipped_steps", "nonfinite_steps")
+OPTIMIZER = [row.name for row in OPTIMIZER_STATISTICS]
 TAGS = {f"belief/{name}/{layer}" for name in NAMES for layer in [*LAYERS, "model"]} | {
     f"belief/{name}/AdaBelief" for name in OPTIMIZER
 }

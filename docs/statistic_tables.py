@@ -1,7 +1,7 @@
 """Write the tables of statistics into README.md, from the package's own table.
 
-python docs/statistics.py           print them
-python docs/statistics.py --write   write them between the markers in README.md
+python docs/statistic_tables.py           print them
+python docs/statistic_tables.py --write   write them between the markers in README.md
 """
 
 import re
