@@ -265,7 +265,7 @@ def test_the_tensorboard_command_is_told_where_there_is_something_to_see(capsys)
 def test_an_argument_that_a_class_of_the_config_refuses_is_told_in_its_own_words(capsys):
     Path("mine.yaml").write_text(find("digits-cnn").path.read_text().replace("every_n_steps: null", "every_n_steps: 0"))
     assert main(["fit", "--config", "mine.yaml"]) == 1
-    assert "error: Invalid every_n_steps: 0. Give 1 or more" in capsys.readouterr().err
+    assert "error: Invalid every_n_steps: 0. Give a whole number, 1 or more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [b"a: b: c", b"\x00\xff{{", b"just words", b"[1, 2]", b"", b"trainer: 3"], ids=repr)
