@@ -27,7 +27,7 @@ LAYERS = {
 }
 PANELS = {
     "s_t": "s_t: how much gradients disagree with their trend",
-    "effective_step_size": "effective_step_size: rectification, then the cosine",
+    "effective_step_size": "effective_step_size: warmup, then the cosine",
     "step_gain_over_adam": "step_gain_over_adam: how much further than Adam",
     "update_to_weight": "update_to_weight: the fraction of a weight that a step moves",
 }
