@@ -113,9 +113,9 @@ def test_a_mistake_in_the_command_line_is_answered_by_what_was_meant(words):
     assert find_problem("--config=digits-cnn", *words.split()) == MISTYPED[words]
 
 
-def test_in_a_gan_both_optimizers_are_suggested():
+def test_in_a_gan_the_generators_optimizer_is_suggested_which_the_critic_takes_too():
     assert find_problem("--config=digits-wgan", "--model.lr=1") == (
-        "GAN has no option 'lr'. Did you mean '--model.generator_optimizer.lr' or '--model.critic_optimizer.lr'?"
+        "GAN has no option 'lr'. Did you mean '--model.generator_optimizer.lr'?"
     )
 
 
