@@ -63,7 +63,7 @@ def run(folder, *words):
 
 
 def assert_beliefs_are_those_of_the_checkpoint(folder, layer):
-    """What was logged last is what the optimizer's state, saved after the same step, comes to."""
+    """Check that the values logged last are those of the optimizer's state, saved after the same step."""
     (log_dir,) = (folder / "lightning_logs").iterdir()
     logged = EventAccumulator(str(log_dir)).Reload()
     events = logged.Scalars(f"belief/s_t/{layer}")

@@ -34,7 +34,7 @@ def commands():
 
 
 class Completion:
-    """What a snippet leaves out of its LightningModule: layers, by the names that the README uses, and a loss."""
+    """The parts of a LightningModule that a snippet leaves out: layers, by the README's names, and a loss."""
 
     def __init__(self):
         super().__init__()

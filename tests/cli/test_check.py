@@ -1,4 +1,4 @@
-"""What the command refuses in a moment, and what it lets through."""
+"""Command lines that are refused in a moment, and those that pass."""
 
 import os
 import re

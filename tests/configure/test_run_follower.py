@@ -1,4 +1,4 @@
-"""What changes after the optimizer was built: the length of the run, and a search for a learning rate."""
+"""Changes after the optimizer was built: the length of the run, and a search for a learning rate."""
 
 import logging
 

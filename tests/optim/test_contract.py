@@ -1,4 +1,4 @@
-"""What PyTorch's own optimizer tests ask of an optimizer's step, asked of every implementation."""
+"""The demands of PyTorch's own optimizer tests on a step, made of every implementation."""
 
 import inspect
 import weakref

@@ -19,6 +19,7 @@ from lightning_adabelief.callbacks.belief_monitor.outputs.loggers import takes_h
 from lightning_adabelief.callbacks.belief_monitor.outputs.record import BeliefRecord
 from lightning_adabelief.callbacks.belief_monitor.outputs.scalars import Scalars
 from lightning_adabelief.callbacks.belief_monitor.outputs.tensorboard_layout import write_layout
+from lightning_adabelief.callbacks.belief_monitor.progress import is_due, logged_step
 from lightning_adabelief.callbacks.belief_monitor.tracker import (
     OptimizerTracker,
     parameter_names,
@@ -166,7 +167,7 @@ class BeliefMonitor(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the optimizers and their layers, and check that the layers and outputs asked for are there."""
-        if not self._restored and _logged_step(trainer) > 0 and id(pl_module) == self._module_id:
+        if not self._restored and logged_step(trainer) > 0 and id(pl_module) == self._module_id:
             self._restored = self.state_dict()  # the same Trainer fits the same module again
         self._module_id = id(pl_module)
         self._trackers = track_optimizers(trainer.optimizers)
@@ -193,7 +194,7 @@ class BeliefMonitor(Callback):
         """Begin the first interval: only now does a resumed Trainer know how many batches it has done."""
         if not self._has_begun:
             for tracker in self._trackers:
-                tracker.measured_at = _logged_step(trainer)
+                tracker.measured_at = logged_step(trainer)
             self._has_begun = True
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -213,9 +214,9 @@ class BeliefMonitor(Callback):
             return
         for tracker, alarms in zip(self._trackers, self._alarms, strict=True):
             self._add_counts(tracker, trainer)
-            if tracker.name in self._pending and tracker.measured_at == _logged_step(trainer) + 1 and self._is_first:
+            if tracker.name in self._pending and tracker.measured_at == logged_step(trainer) + 1 and self._is_first:
                 first = tracker.first_nonfinite(parameter_names(self._trackers, pl_module))
-                for warning in [*alarms.check(_logged_step(trainer)), *alarms.check_nonfinite(first)]:
+                for warning in [*alarms.check(logged_step(trainer)), *alarms.check_nonfinite(first)]:
                     rank_zero_warn(warning)
         measurements = list(self._pending.values())
         if measurements:
@@ -319,18 +320,8 @@ class BeliefMonitor(Callback):
         self._choice.check([[names[param] for param in tracker.parameters()] for tracker in self._trackers], frozen)
 
     def _is_due(self, tracker: OptimizerTracker, trainer: Any) -> bool:
-        """Return True if the step just taken is to be measured: an interval has ended since the last measurement.
-
-        In the plain case these are the batches in which the Trainer logs; an optimizer that did not
-        step in such a batch is measured at its next step.
-        """
         interval = trainer.log_every_n_steps if self.every_n_steps is None else self.every_n_steps
-        batch = _logged_step(trainer) + 1  # counted when it is over
-        if interval == 0:
-            return False
-        has_ended = batch // interval > tracker.measured_at // interval
-        is_only_chance = not tracker.layers and _is_last_batch(trainer)  # of a run shorter than the interval
-        return has_ended or batch == tracker.measured_at or is_only_chance or trainer.fast_dev_run
+        return is_due(tracker, trainer, interval)
 
     def _measure(self, tracker: OptimizerTracker, trainer: Any, pl_module: LightningModule) -> None:
         """Measure the step just taken, if it moved a layer that is measured."""
@@ -346,10 +337,10 @@ class BeliefMonitor(Callback):
         if self.histograms:
             shown_members = {name: members[name] for name in shown}
             histograms = take_logarithms(shown_members, self.statistics, tracker.is_adabelief)
-        tracker.measured_at = _logged_step(trainer) + 1
+        tracker.measured_at = logged_step(trainer) + 1
         self._pending[tracker.name] = Measurement(
             optimizer=tracker.name,
-            step=_logged_step(trainer),
+            step=logged_step(trainer),
             layers={name: tracker.layers[name] for name in layers},
             shown=tuple(shown),
             included=tuple(filter(self._choice.includes, layers)),
@@ -361,7 +352,7 @@ class BeliefMonitor(Callback):
 
     def _add_counts(self, tracker: OptimizerTracker, trainer: Any) -> None:
         """Add the counts of steps to the measurement; skipped steps are logged in between as well."""
-        step = _logged_step(trainer)
+        step = logged_step(trainer)
         is_measured = tracker.measured_at == step + 1
         if not self._is_first or not (is_measured or tracker.noticed_skips > tracker.logged_skips):
             return
@@ -390,15 +381,3 @@ class BeliefMonitor(Callback):
 
 
 BeliefMonitor.__doc__ = inspect.cleandoc(BeliefMonitor.__doc__ or "").replace("{statistics}", text_table())
-
-
-def _is_last_batch(trainer: Any) -> bool:
-    """Return True in the last batch of the last epoch, or with the step that reaches ``max_steps``."""
-    is_end_of_epoch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-    is_last_epoch = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= trainer.max_epochs
-    return (is_end_of_epoch and is_last_epoch) or 0 < trainer.max_steps <= trainer.global_step + 1
-
-
-def _logged_step(trainer: Any) -> int:
-    """Return the number of batches that stepped and are over: the step that loggers are given."""
-    return trainer.fit_loop.epoch_loop._batches_that_stepped
