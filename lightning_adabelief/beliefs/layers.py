@@ -57,18 +57,52 @@ class LayerBatch:
     Args:
         layers: Parameters after the step, with their gradients still in place, not empty, each with
             its state, at least one step old, and its param group. DTensors are gathered, and then
-            every rank must call.
+            every rank must call. States of an optimizer without AdaBelief's averages may be anything, and
+            then only weights and gradients can be asked for.
     """
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.params = [param for param, _, _ in layers]
+        self.states = [state for _, state, _ in layers]
         self.groups = [group for _, _, group in layers]
-        self.steps = [float(state["step"]) for _, state, _ in layers]
-        self.scales = [belief_scale(state, group) for _, state, group in layers]
-        averages = zip(*(moments(*layer) for layer in layers), strict=True)
-        self.exp_avgs, self.exp_avg_vars, self.denominator_vars = map(list, averages)
-        squares = [read_square(param, state) for param, state, _ in layers]
-        self.squares = [square for square in squares if square is not None]  # of all layers or of none
+
+    @cached_property
+    def steps(self) -> list[float]:
+        """The number of steps that each layer has taken."""
+        return [float(state["step"]) for state in self.states]
+
+    @cached_property
+    def scales(self) -> list[BeliefScale]:
+        """The scalars that all weights of a layer share."""
+        return [belief_scale(*pair) for pair in zip(self.states, self.groups, strict=True)]
+
+    @cached_property
+    def averages(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """The averages of each layer (:func:`~lightning_adabelief.beliefs.elementwise.moments`)."""
+        layers = zip(self.params, self.states, self.groups, strict=True)
+        exp_avgs, exp_avg_vars, denominator_vars = zip(*(moments(*layer) for layer in layers), strict=True)
+        return list(exp_avgs), list(exp_avg_vars), list(denominator_vars)
+
+    @property
+    def exp_avgs(self) -> list[Tensor]:
+        """m_t, uncorrected."""
+        return self.averages[0]
+
+    @property
+    def exp_avg_vars(self) -> list[Tensor]:
+        """s_t, uncorrected."""
+        return self.averages[1]
+
+    @property
+    def denominator_vars(self) -> list[Tensor]:
+        """The uncorrected s_t that the step is divided by."""
+        return self.averages[2]
+
+    @cached_property
+    def squares(self) -> list[Tensor]:
+        """v_t, uncorrected, of all layers; none where they are an AdaBelief's."""
+        squares = [read_square(*pair) for pair in zip(self.params, self.states, strict=True)]
+        return [square for square in squares if square is not None]
 
     @property
     def is_amsgrad(self) -> bool:
@@ -105,7 +139,8 @@ def split_into_batches(layers: Sequence[Layer]) -> Iterator[LayerBatch]:
     kind = None
     for layer in layers:
         param, state, _ = layer
-        own_kind = (param.device, state["exp_avg"].dtype)
+        exp_avg = state.get("exp_avg")  # which an optimizer without averages lacks
+        own_kind = (param.device, param.dtype if exp_avg is None else exp_avg.dtype)
         if batch and (own_kind != kind or weights + param.numel() > BATCH_WEIGHTS):
             yield LayerBatch(batch)
             batch, weights = [], 0
