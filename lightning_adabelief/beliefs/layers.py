@@ -74,7 +74,11 @@ class LayerBatch:
     @cached_property
     def scales(self) -> list[BeliefScale]:
         """The scalars that all weights of a layer share."""
-        return [belief_scale(*pair) for pair in zip(self.states, self.groups, strict=True)]
+        known: dict[tuple[int, float], BeliefScale] = {}  # most layers of a group are at the same step
+        for step, state, group in zip(self.steps, self.states, self.groups, strict=True):
+            if (id(group), step) not in known:
+                known[id(group), step] = belief_scale(state, group)
+        return [known[id(group), step] for step, group in zip(self.steps, self.groups, strict=True)]
 
     @cached_property
     def averages(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
@@ -117,6 +121,13 @@ class LayerBatch:
         return grads if len(grads) == len(self.params) else None
 
     @cached_property
+    def grad_squares(self) -> Tensor:
+        """The sums of squared gradients, in float64 on the CPU; NaN once one is gone."""
+        if self.grads is None:
+            return torch.full((len(self.params),), torch.nan, dtype=torch.float64)
+        return _square(norms(self.grads))
+
+    @cached_property
     def sample(self) -> WeightBeliefs:
         """The averages of up to :data:`SAMPLE` weights of each layer, a row each, padded with NaN."""
         like = self.exp_avgs[0]
@@ -157,9 +168,7 @@ def sum_sizes(batch: LayerBatch) -> Columns:
 
 def sum_grads(batch: LayerBatch) -> Columns:
     """Return ``grad_square``, the sum of squared gradients; NaN once a gradient is gone."""
-    if batch.grads is None:
-        return {"grad_square": torch.full((len(batch.params),), torch.nan, dtype=torch.float64)}
-    return {"grad_square": _square(norms(batch.grads))}
+    return {"grad_square": batch.grad_squares}
 
 
 def sum_weights(batch: LayerBatch) -> Columns:
@@ -254,7 +263,8 @@ def sum_grads_and_momentum(batch: LayerBatch) -> Columns:
         products += [torch.dot(grad, exp_avg) for _, grad, exp_avg in pieces]
     product = torch.zeros(count, dtype=torch.float64)
     product.index_add_(0, torch.tensor(indices), torch.stack(products).cpu().double())
-    grad_square, exp_avg_square = _square(norms(grads)), _square(norms(batch.exp_avgs))
+    grad_square = _square(norms(grads)) if any(map(_decays_gradient, batch.groups)) else batch.grad_squares
+    exp_avg_square = _square(norms(batch.exp_avgs))
     beta1 = torch.tensor([float(as_number(group["betas"][0])) for group in batch.groups], dtype=torch.float64)
     weight = 1 - beta1
     grad_momentum = (product - weight * grad_square) / beta1
@@ -277,10 +287,15 @@ def _used_grad(param: Tensor, grad: Tensor, exp_avg: Tensor, group: dict[str, An
     grad = grad.to(exp_avg.dtype)
     if group.get("maximize"):
         grad = -grad
-    if group.get("weight_decay") and not group.get("weight_decouple", True):
+    if _decays_gradient(group):
         # The weight before the step would be exact; the step is small beside it, and the decay beside the gradient.
         grad = grad.add(param.to(grad.dtype), alpha=as_number(group["weight_decay"]))
     return grad
+
+
+def _decays_gradient(group: dict[str, Any]) -> bool:
+    """True if weight decay is added to the gradient."""
+    return bool(group.get("weight_decay")) and not group.get("weight_decouple", True)
 
 
 def norms(tensors: Sequence[Tensor]) -> Tensor:
@@ -315,17 +330,24 @@ def _split_for_cache(*columns: Sequence[Tensor]) -> Iterator[list[tuple[Any, ...
     pieces: list[tuple[Any, ...]] = []
     room = limit
     for index, tensors in enumerate(zip(*columns, strict=True)):
-        # In the order of memory, flattening copies nothing, whatever the layout (channels last, say).
-        strides = tensors[0].stride()
-        memory_order = sorted(range(len(strides)), key=lambda axis, strides=strides: -strides[axis])  # type: ignore[misc]
-        flat = [tensor.permute(memory_order).reshape(-1).split(limit) for tensor in tensors]
-        for cut in zip(*flat, strict=True):
+        for cut in _cut(tensors, limit):
             if cut[0].numel() > room:
                 yield pieces
                 pieces, room = [], limit
             pieces.append((index, *cut))
             room -= cut[0].numel()
     yield pieces
+
+
+def _cut(tensors: Sequence[Tensor], limit: int) -> list[tuple[Tensor, ...]]:
+    """Cut tensors of one shape into flat pieces of at most ``limit`` numbers, all tensors alike."""
+    if tensors[0].numel() <= limit and all(map(Tensor.is_contiguous, tensors)):
+        return [tuple(map(Tensor.flatten, tensors))]  # quick, for networks of thousands of small tensors
+    # In the order of memory, flattening copies nothing, whatever the layout (channels last, say).
+    strides = tensors[0].stride()
+    memory_order = sorted(range(len(strides)), key=lambda axis: -strides[axis])
+    flat = [tensor.permute(memory_order).reshape(-1).split(limit) for tensor in tensors]
+    return list(zip(*flat, strict=True))
 
 
 def _add_up_norms(norms_of_pieces: list[Tensor], indices: list[int], count: int) -> Tensor:
@@ -337,13 +359,15 @@ def _add_up_norms(norms_of_pieces: list[Tensor], indices: list[int], count: int)
 
 def _draw_sample(tensors: list[Tensor]) -> Tensor:
     """Return up to :data:`SAMPLE` entries of each tensor, a row each."""
-    width = min(SAMPLE, max(tensor.numel() for tensor in tensors))
+    sizes = [tensor.numel() for tensor in tensors]
+    width = min(SAMPLE, max(sizes))
+    entries = [
+        tensor.reshape(-1) if size <= width else torch.take(tensor, _sample_indices(size, tensor.device))
+        for tensor, size in zip(tensors, sizes, strict=True)
+    ]
     rows = tensors[0].new_full((len(tensors), width), torch.nan)
-    for row, tensor in zip(rows, tensors, strict=True):
-        if tensor.numel() <= width:
-            row[: tensor.numel()] = tensor.flatten()
-        else:
-            torch.take(tensor, _sample_indices(tensor.numel(), tensor.device), out=row)
+    columns = torch.arange(width, device=rows.device)
+    rows[columns < torch.tensor(sizes, device=rows.device).unsqueeze(-1)] = torch.cat(entries)
     return rows
 
 

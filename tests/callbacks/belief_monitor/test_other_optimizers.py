@@ -24,7 +24,7 @@ WITHOUT_SECOND_MOMENT = {
     "SGD-plain": lambda params: torch.optim.SGD(params, lr=1e-2),
     "Lion": lambda params: timm.optim.Lion(params, lr=1e-3, weight_decay=0.1),
     "Adagrad": lambda params: torch.optim.Adagrad(params, lr=1e-2),
-    "LBFGS": lambda params: torch.optim.LBFGS(params, lr=1e-2, max_iter=2),
+    "LBFGS": lambda params: torch.optim.LBFGS(params, lr=1e-3, max_iter=2, tolerance_grad=0, tolerance_change=0),
 }
 
 
