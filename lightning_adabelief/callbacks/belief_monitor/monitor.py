@@ -33,6 +33,7 @@ from lightning_adabelief.lightning_tree import (
     Trainer,
     rank_zero_warn,
 )
+from lightning_adabelief.optim.names import parameter_names as names_in_module
 from lightning_adabelief.optim.names import plain_name
 from lightning_adabelief.suggest import suggest
 
@@ -165,7 +166,7 @@ class BeliefMonitor(Callback):
         """The key of this monitor's state in a checkpoint, which tells several monitors apart."""
         options = {name: getattr(self, name) for name in ("every_n_steps", "histograms", "heat_map", "prog_bar")}
         statistics = None if self.statistics == DEFAULT else self.statistics  # so that a new statistic changes no key
-        return self._generate_state_key(**vars(self._choice), **options, statistics=statistics)
+        return self._generate_state_key(**self._choice.options, **options, statistics=statistics)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the optimizers and their layers, and check that the layers and outputs asked for are there."""
@@ -314,6 +315,7 @@ class BeliefMonitor(Callback):
                 f"the Trainer has only: {kinds}. Add one, or leave histograms out"
             )
         names = parameter_names(self._trackers, pl_module)
+        self._choice.set_other_names(names_in_module(pl_module).values())
         optimized = {param for item in trainer.optimizers for group in item.param_groups for param in group["params"]}
         frozen = [plain_name(name) for name, param in pl_module.named_parameters() if param not in optimized]
         self._choice.check([[names[param] for param in tracker.parameters()] for tracker in self._trackers], frozen)

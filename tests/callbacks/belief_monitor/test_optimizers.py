@@ -153,20 +153,39 @@ def test_a_glob_for_layers_still_frozen_is_no_error(fit, csv_rows):
     assert set(csv_rows()["belief/s_t/encoder.weight"]) == {14, 19}
 
 
+class Tied(Net):
+    def __init__(self):
+        super().__init__()
+        self.twin = torch.nn.Linear(6, 5)
+        self.twin.weight = self.encoder.weight
+        self.unused = torch.nn.Linear(2, 2)
+
+    def training_step(self, batch, batch_idx):
+        return self.head(self.encoder(batch[0]).relu() + self.twin(batch[0])).square().mean()
+
+
+def layers_logged(rows):
+    return {tag.split("/")[2] for tag in rows if tag.startswith("belief/s_t/")} - {"model"}
+
+
 def test_tied_weights_are_one_layer_and_unused_parameters_none(fit, csv_rows):
-    class Tied(Net):
-        def __init__(self):
-            super().__init__()
-            self.twin = torch.nn.Linear(6, 5)
-            self.twin.weight = self.encoder.weight
-            self.unused = torch.nn.Linear(2, 2)
-
-        def training_step(self, batch, batch_idx):
-            return self.head(self.encoder(batch[0]).relu() + self.twin(batch[0])).square().mean()
-
     fit(Tied(), BeliefMonitor(include="*", statistics="s_t"))
-    layers = {tag.split("/")[2] for tag in csv_rows() if tag.startswith("belief/s_t/")}
-    assert layers == {"encoder.weight", "encoder.bias", "twin.bias", "head.weight", "head.bias", "model"}
+    assert layers_logged(csv_rows()) == {"encoder.weight", "encoder.bias", "twin.bias", "head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize(
+    ("options", "layers"),
+    [
+        (dict(include="twin.weight"), {"encoder.weight"}),
+        (dict(include="twin.*"), {"encoder.weight", "twin.bias"}),
+        (dict(include="*", exclude="twin.weight"), {"encoder.bias", "twin.bias", "head.weight", "head.bias"}),
+        (dict(include="*", exclude="twin.*", depth=1), {"encoder", "head"}),
+        (dict(include="twin", depth=1), {"encoder", "twin"}),
+    ],
+)
+def test_a_tied_weight_is_found_by_each_of_its_names(fit, csv_rows, options, layers):
+    fit(Tied(), BeliefMonitor(**options, statistics="s_t"))
+    assert layers_logged(csv_rows()) == layers
 
 
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")

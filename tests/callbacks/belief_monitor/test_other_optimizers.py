@@ -24,7 +24,7 @@ WITHOUT_SECOND_MOMENT = {
     "SGD-plain": lambda params: torch.optim.SGD(params, lr=1e-2),
     "Lion": lambda params: timm.optim.Lion(params, lr=1e-3, weight_decay=0.1),
     "Adagrad": lambda params: torch.optim.Adagrad(params, lr=1e-2),
-    "LBFGS": lambda params: torch.optim.LBFGS(params, lr=1e-3, max_iter=2, tolerance_grad=0, tolerance_change=0),
+    "Rprop": lambda params: torch.optim.Rprop(params, lr=1e-3),
 }
 
 
@@ -98,6 +98,11 @@ def test_any_other_optimizer_has_norms_and_a_cosine_where_there_is_a_momentum(fi
     assert rows.keys() == expected
     check_update(rows, module)
     assert any(tag.startswith("belief/lr/") for tag in csv_rows())
+
+
+def test_an_optimizer_that_evaluates_its_closure_several_times_is_measured_once_a_step(fit, csv_rows):
+    fit(Recording(lambda params: torch.optim.LBFGS(params, lr=0.1, max_iter=3)), BeliefMonitor(1), batches=2)
+    assert csv_rows()["belief/update_norm/model"][0] > 0
 
 
 def test_statistics_that_an_optimizer_does_not_tell_are_warned_of_once(fit):
