@@ -211,6 +211,7 @@ def configure_adabelief(
             counts_steps=counts_steps,
             steps_per_batch=steps_per_batch,
             trainer_steps_per_batch=trainer_steps_per_batch,
+            reports_scaling=run_steps is not None,
         )
     return configured
 
