@@ -132,7 +132,8 @@ def configure_adabelief(
 
     Returns:
         The optimizer; with a schedule, Lightning's dictionary of both. Under manual optimization a
-        schedule is yours to step.
+        schedule is yours to step. Of several optimizers Lightning takes a list where all or none have a schedule;
+        otherwise return ``[a["optimizer"], b], [a["lr_scheduler"]]``.
 
     Raises:
         TypeError: If there is no such option.
