@@ -9,11 +9,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import Namespace
 
 from lightning_adabelief.callbacks import ResumeReport
 from lightning_adabelief.callbacks.resume_report import say_difference
+from lightning_adabelief.checkpoint_io import AtomicCheckpointIO, save_whole
 from lightning_adabelief.cli.closing import best_checkpoint, print_closing
 from lightning_adabelief.cli.config_file import UsageError
 from lightning_adabelief.cli.explain import explain
@@ -26,6 +26,7 @@ from lightning_adabelief.lightning_tree import (
     ProgressBar,
     RichProgressBar,
     SaveConfigCallback,
+    TorchCheckpointIO,
     Trainer,
     is_overridden,
     rank_zero_info,
@@ -114,7 +115,10 @@ class AdaBeliefCLI(LightningCLI):
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             ours.append(_ProgressBar())
         kwargs["callbacks"] = [*ours, *callbacks]
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not one of the config's plugins
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        return trainer
 
     def _parse_ckpt_path(self) -> None:
         """Log each hyperparameter of the config that gives way to the checkpoint's (Lightning 2.6 and newer)."""
@@ -156,10 +160,9 @@ class AdaBeliefCLI(LightningCLI):
         """Predict, and save the list of batches' predictions as ``predictions.pt``."""
         predictions = self.trainer.predict(**kwargs)
         if self.trainer.is_global_zero:
-            folder = Path(self.trainer.log_dir or ".")
-            folder.mkdir(parents=True, exist_ok=True)
-            torch.save(predictions, folder / "predictions.pt")
-            print(f"Predictions: {folder / 'predictions.pt'} (torch.load gives a list, a tensor a batch)")
+            path = Path(self.trainer.log_dir or ".", "predictions.pt")
+            save_whole(predictions, path)
+            print(f"Predictions: {path} (torch.load gives a list, a tensor a batch)")
 
 
 class _BuildOnly(AdaBeliefCLI):
