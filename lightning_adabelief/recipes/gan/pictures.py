@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
+from lightning_adabelief.callbacks.belief_monitor.outputs.loggers import folder_of
 from lightning_adabelief.files import replace_file
 from lightning_adabelief.lightning_tree import Callback, TensorBoardLogger
 
@@ -64,8 +64,9 @@ class Pictures(Callback):
                 logger.experiment.add_image("samples", samples, step)
                 logger.experiment.add_image("interpolation", strips, step)
                 logger.experiment.add_figure("losses", losses, step, close=False)  # it is saved below
-        if trainer.log_dir:
-            folder = Path(trainer.log_dir) / "pictures"
+        logs = folder_of(trainer.loggers)  # not trainer.log_dir, for which every rank must ask
+        if logs:
+            folder = logs / "pictures"
             for name, picture in (
                 (f"samples-{trainer.current_epoch + 1:04}", samples),
                 ("samples", samples),
