@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -11,9 +10,10 @@ from lightning_adabelief.callbacks.generator_states import States, collect_state
 from lightning_adabelief.callbacks.place_in_epoch import (
     describe_place,
     finish_batch,
-    list_loaders,
+    finish_epoch,
+    list_differences,
     make_iterator,
-    reload_loaders,
+    make_validation_workers,
     skip_batches,
 )
 from lightning_adabelief.lightning_tree import Callback, LightningModule, Trainer, rank_zero_info
@@ -77,7 +77,9 @@ class ExactResume(Callback):
         if self._resumed is not None:
             # It is as good as resumable.
             warnings.filterwarnings("ignore", ".*ended before the epoch ended and your dataloader is not resumable")
-            for line in _list_differences(trainer, self._resumed["place"]):
+            trainer.callback_metrics.update(self._resumed["place"]["metrics"])
+            make_validation_workers(trainer, self._resumed["place"])
+            for line in list_differences(trainer, self._resumed["place"]):
                 rank_zero_info(f"ckpt_path: {line}")
 
     def on_train_epoch_start(self, trainer: Any, pl_module: LightningModule) -> None:
@@ -86,8 +88,7 @@ class ExactResume(Callback):
             return
         resumed, self._resumed = self._resumed, None
         restore_states(resumed["ranks"][trainer.global_rank]["now"], trainer.strategy.root_device)
-        trainer.fit_loop.epoch_loop._batches_that_stepped = resumed["place"]["logged_step"]
-        reload_loaders(trainer, resumed["place"])
+        finish_epoch(trainer, resumed["place"])
 
     def on_train_end(self, trainer: Any, pl_module: LightningModule) -> None:
         """Leave the Trainer's loop as it was."""
@@ -114,21 +115,22 @@ class ExactResume(Callback):
     def _go_on_within_epoch(self, trainer: Any, data_fetcher: Any) -> None:
         assert self._resumed is not None
         device = trainer.strategy.root_device
-        loop = trainer.fit_loop.epoch_loop
-        states = self._resumed["ranks"][trainer.global_rank]
+        fit_loop, loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
+        states, place = self._resumed["ranks"][trainer.global_rank], self._resumed["place"]
         self._at_epoch_start = states["at_epoch_start"]
+        done = loop.batch_progress.current.ready
         if loop._num_ready_batches_reached():
             data_fetcher.done = True  # what is left of the epoch is its end
         elif self._at_epoch_start is not None:
+            rank_zero_info(
+                f"ckpt_path: epoch {trainer.current_epoch} goes on after batch {done} of "
+                f"{trainer.num_training_batches}; the batches before are loaded again, and left out"
+            )
             restore_states(self._at_epoch_start, device)
             make_iterator(trainer, data_fetcher)
-            skip_batches(data_fetcher, loop.batch_progress.current.ready)
+            skip_batches(data_fetcher, done)
         restore_states(states["now"], device)
-        trainer.fit_loop._last_train_dl_reload_epoch = self._resumed["place"]["loaders_made_in_epoch"]
-        if not getattr(trainer.fit_loop, "restarted_on_epoch_end", False):  # with max_steps, its end comes once more
+        fit_loop._last_train_dl_reload_epoch = place["loaders_made_in_epoch"]
+        if not getattr(fit_loop, "restarted_on_epoch_end", False):  # with max_steps, an epoch's end comes once more
+            fit_loop._restarting = False  # or schedules that depend on a metric miss the end of this epoch
             self._resumed = None
-
-
-def _list_differences(trainer: Any, place: dict[str, Any]) -> Iterator[str]:
-    """Yield a line for each reason why the resumed run can't be the uninterrupted one."""
-    return iter(())
