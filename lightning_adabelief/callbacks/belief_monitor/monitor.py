@@ -231,7 +231,7 @@ class BeliefMonitor(Callback):
         self._remove_hooks()
         with suppress(Exception):  # it must not hide the exception that ended the training
             self._record.save(trainer.loggers)
-        if isinstance(exception, KeyboardInterrupt):
+        if isinstance(exception, (KeyboardInterrupt, SystemExit)):  # as a signal ends a run
             self._print_table(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
