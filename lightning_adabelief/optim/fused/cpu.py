@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from array import array
 from collections import defaultdict
+from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -80,9 +82,11 @@ def fused_adabelief_cpu(
 
     See :func:`~lightning_adabelief.optim.fused.fused_adabelief` for the arguments. The kernel is
     compiled at first use, which takes seconds, and never again for another model, option or learning rate.
+    A process that was forked after such a step takes its own on one thread, because OpenMP's threads do not
+    survive a fork.
 
     Raises:
-        RuntimeError: If the kernel cannot be compiled; nothing is changed then.
+        RuntimeError: If the kernel cannot be had; nothing is changed then.
     """
     options["lr"], options["betas"] = float(options["lr"]), tuple(map(float, options["betas"]))
     library = load_kernel()
@@ -205,10 +209,12 @@ def _get_address(numbers: array) -> ctypes.c_void_p:
 @functools.cache
 def _find_thread_starter() -> ctypes.c_void_p:
     """Return the function that starts threads in torch's own OpenMP runtime; null, for one thread, if there is none."""
+    starter = ctypes.c_void_p(None)
     libraries = Path(torch.__file__).with_name("lib")
     for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
-        try:
-            return ctypes.cast(ctypes.CDLL(str(libraries / name)).GOMP_parallel, ctypes.c_void_p)
-        except (OSError, AttributeError):
-            continue
-    return ctypes.c_void_p(None)
+        with suppress(OSError, AttributeError):
+            starter = ctypes.cast(ctypes.CDLL(str(libraries / name)).GOMP_parallel, ctypes.c_void_p)
+    if hasattr(os, "register_at_fork"):
+        # OpenMP's threads do not survive a fork, and a child that calls for them waits for ever.
+        os.register_at_fork(after_in_child=lambda: setattr(starter, "value", None))
+    return starter
