@@ -24,7 +24,7 @@ from torch.autograd.graph import increment_version
 from lightning_adabelief.optim.fused.build import load_kernel
 from lightning_adabelief.optim.fused.layout import is_dense
 from lightning_adabelief.optim.options import RULE_OPTIONS, SCALE_OPTIONS
-from lightning_adabelief.optim.rule import residual_scale, single_tensor_adabelief
+from lightning_adabelief.optim.rule import decoupled_decay, residual_scale, single_tensor_adabelief
 from lightning_adabelief.optim.scaling import step_scale
 from lightning_adabelief.optim.tensors import StepTensors
 
@@ -169,11 +169,10 @@ def _make_scalars(
         total_steps=total_steps,
     )
     c = residual_scale(residual, beta1)
-    decoupled_decay = weight_decay if fixed_decay else scale.lr * weight_decay
     return _Scalars(
         sign=-1 if maximize else 1,
         grad_scale=grad_scale,
-        shrink=1 - decoupled_decay if weight_decouple else 1,
+        shrink=1 - decoupled_decay(scale.lr, weight_decay, fixed_decay) if weight_decouple else 1,
         decay=0 if weight_decouple else weight_decay,
         beta1_complement=1 - beta1,
         beta2=beta2,
