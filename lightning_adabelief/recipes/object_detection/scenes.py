@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
-from torchvision import tv_tensors
 from torchvision.transforms.functional import pil_to_tensor
 
 from lightning_adabelief.recipes.image_classification import DigitsDataModule
@@ -17,13 +14,13 @@ from lightning_adabelief.recipes.object_detection.detection_data import Detectio
 
 MAX_DIGITS = 5
 
-MIN_HEIGHT, MAX_HEIGHT = 14, 40
+MIN_HEIGHT, MAX_HEIGHT = 12, 40
 """Pixels of a digit's 8x8 image in a scene, before it is rotated."""
 
 MAX_ROTATION = 20
 """Degrees, to either side: a 6 and a 9 can still be told apart."""
 
-MAX_COVERED = 0.4
+MAX_COVERED = 0.5
 """The largest share of a digit's box, or of the box of one below, that two digits may have in common."""
 
 PLACEMENTS = 20
@@ -83,12 +80,12 @@ class ScenesDataModule(DetectionDataModule):
         """Divide the digits among the three parts, the same way each time."""
         digits = DigitsDataModule()
         digits.setup(stage)
+        parts = {"train": digits.train_set, "val": digits.val_set, "test": digits.test_set}
         self.train_set, self.val_set, self.test_set = (
             Scenes(part, count, self.size, (self.seed, number), name)
-            for number, (part, count, name) in enumerate(
-                zip((digits.train_set, digits.val_set, digits.test_set), self.counts, ("train", "val", "test"), strict=True)
-            )
+            for number, ((name, part), count) in enumerate(zip(parts.items(), self.counts, strict=True))
         )
+        self.predict_set = self.test_set
 
 
 class Scenes(Dataset):
@@ -128,23 +125,22 @@ class Scenes(Dataset):
             if box is not None:
                 boxes.append(box)
                 labels.append(self.labels[digit] + 1)  # 0 is the background
-        noise = rng.normal(0, rng.uniform(2, 12), (self.size, self.size, 3))
+        self._draw_strokes(canvas, rng)  # over the digits
+        noise = rng.normal(0, rng.uniform(2, 20), (self.size, self.size, 3))
         pixels = (np.asarray(canvas) + noise).clip(0, 255).astype(np.uint8)
         target: Target = {
-            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(self.size, self.size), dtype=torch.float32),  # type: ignore[call-overload]
+            "boxes": torch.tensor(boxes, dtype=torch.float32),
             "labels": torch.tensor(labels),
+            "iscrowd": torch.zeros(len(boxes), dtype=torch.int64),
             "file": f"{self.name}-{index:05}.png",
         }
-        return tv_tensors.Image(pil_to_tensor(Image.fromarray(pixels))), target
+        return pil_to_tensor(Image.fromarray(pixels)), target
 
     def _draw_background(self, rng: np.random.Generator) -> Image.Image:
         """Draw shades that run into each other, and clutter: strokes, and pieces of digits that are none."""
         shades = rng.integers(50, 206, 3) + rng.integers(-40, 41, (3, 3, 3))
         canvas = Image.fromarray(shades.astype(np.uint8)).resize((self.size, self.size), Image.Resampling.BICUBIC)
-        draw = ImageDraw.Draw(canvas)
-        for _ in range(rng.integers(2, 7)):
-            points = rng.integers(0, self.size, 2) + np.cumsum(rng.integers(-18, 19, (rng.integers(2, 5), 2)), axis=0)
-            draw.line([tuple(point) for point in points.tolist()], _draw_colour(canvas, points[0], rng), int(rng.integers(1, 5)))
+        self._draw_strokes(canvas, rng)
         for _ in range(rng.integers(2, 6)):
             digit = self.images[rng.integers(len(self.images))]
             left, top = rng.integers(0, 5, 2).tolist()
@@ -154,6 +150,14 @@ class Scenes(Dataset):
             canvas.paste(_draw_colour(canvas, corner, rng), tuple(corner.tolist()), mask)
         return canvas
 
+    def _draw_strokes(self, canvas: Image.Image, rng: np.random.Generator) -> None:
+        draw = ImageDraw.Draw(canvas)
+        for _ in range(rng.integers(1, 4)):
+            moves = rng.integers(-18, 19, (rng.integers(2, 5), 2))
+            points = rng.integers(0, self.size, 2) + np.cumsum(moves, axis=0)
+            colour = _draw_colour(canvas, points[0], rng)
+            draw.line([tuple(point) for point in points.tolist()], colour, int(rng.integers(1, 4)))
+
     def _place_digit(
         self,
         canvas: Image.Image,
@@ -162,7 +166,7 @@ class Scenes(Dataset):
         rng: np.random.Generator,
     ) -> tuple[int, int, int, int] | None:
         """Draw a digit where it covers the others little enough, and return its box; None if there is no such place."""
-        height = round(float(np.exp(rng.uniform(np.log(MIN_HEIGHT), np.log(MAX_HEIGHT)))))
+        height = round(float(np.exp(rng.uniform(np.log(MIN_HEIGHT), np.log(MAX_HEIGHT)))))  # as many small as large ones
         mask = _enlarge(digit, height, rng.uniform(-MAX_ROTATION, MAX_ROTATION))
         inked = mask.point(lambda opacity: 255 * (opacity >= INK)).getbbox()
         assert inked is not None, "every digit has ink"
@@ -188,7 +192,7 @@ def _draw_colour(canvas: Image.Image, place: np.ndarray, rng: np.random.Generato
     x, y = (int(coordinate) for coordinate in place.clip(0, canvas.width - 1))
     ground = np.array(canvas.getpixel((x, y)))
     sign = -1 if ground.mean() > 128 else 1
-    return tuple((ground + sign * rng.uniform(45, 110) + rng.integers(-30, 31, 3)).clip(0, 255).astype(int).tolist())
+    return tuple((ground + sign * rng.uniform(25, 100) + rng.integers(-30, 31, 3)).clip(0, 255).astype(int).tolist())
 
 
 def _measure_covered(box: tuple[int, ...], other: tuple[int, ...]) -> float:
