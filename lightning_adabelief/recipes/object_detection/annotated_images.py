@@ -167,7 +167,9 @@ class AnnotatedImagesDataModule(DetectionDataModule):
         else:
             whole = lists / "trainval.txt"
             listed = whole.is_file()
-            all_names = _read_list(whole) if listed else sorted(p.stem for p in (self.root / "Annotations").glob("*.xml"))
+            all_names = (
+                _read_list(whole) if listed else sorted(p.stem for p in (self.root / "Annotations").glob("*.xml"))
+            )
             names = {"train": all_names}
             if "test" in files:
                 names["test"] = _read_list(files["test"])
@@ -203,10 +205,10 @@ class AnnotatedImagesDataModule(DetectionDataModule):
             VOCDetection(self.root, year, image_set, download=True)
         except (OSError, RuntimeError) as error:
             raise FileNotFoundError(
-                f"PASCAL VOC {year} ({image_set}) is not in {self.root}/VOCdevkit/VOC{year}, and could not be downloaded "
-                f"({error}). Put VOCtrainval_06-Nov-2007.tar, VOCtest_06-Nov-2007.tar and VOCtrainval_11-May-2012.tar "
-                f"(2.9 GB, from host.robots.ox.ac.uk/pascal/VOC) into {self.root} and leave data.download on: they are "
-                "checked and unpacked there"
+                f"PASCAL VOC {year} ({image_set}) is not in {self.root}/VOCdevkit/VOC{year}, and could not be "
+                f"downloaded ({error}). Put VOCtrainval_06-Nov-2007.tar, VOCtest_06-Nov-2007.tar and "
+                f"VOCtrainval_11-May-2012.tar (2.9 GB, from host.robots.ox.ac.uk/pascal/VOC) into {self.root} and leave "
+                "data.download on: they are checked and unpacked there"
             ) from error
 
 

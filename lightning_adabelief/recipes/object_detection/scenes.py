@@ -166,7 +166,9 @@ class Scenes(Dataset):
         rng: np.random.Generator,
     ) -> tuple[int, int, int, int] | None:
         """Draw a digit where it covers the others little enough, and return its box; None if there is no such place."""
-        height = round(float(np.exp(rng.uniform(np.log(MIN_HEIGHT), np.log(MAX_HEIGHT)))))  # as many small as large ones
+        height = round(
+            float(np.exp(rng.uniform(np.log(MIN_HEIGHT), np.log(MAX_HEIGHT))))
+        )  # as many small as large ones
         mask = _enlarge(digit, height, rng.uniform(-MAX_ROTATION, MAX_ROTATION))
         inked = mask.point(lambda opacity: 255 * (opacity >= INK)).getbbox()
         assert inked is not None, "every digit has ink"
