@@ -207,8 +207,8 @@ class AnnotatedImagesDataModule(DetectionDataModule):
             raise FileNotFoundError(
                 f"PASCAL VOC {year} ({image_set}) is not in {self.root}/VOCdevkit/VOC{year}, and could not be "
                 f"downloaded ({error}). Put VOCtrainval_06-Nov-2007.tar, VOCtest_06-Nov-2007.tar and "
-                f"VOCtrainval_11-May-2012.tar (2.9 GB, from host.robots.ox.ac.uk/pascal/VOC) into {self.root} and leave "
-                "data.download on: they are checked and unpacked there"
+                f"VOCtrainval_11-May-2012.tar (2.9 GB, from host.robots.ox.ac.uk/pascal/VOC) into {self.root} and "
+                "leave data.download on: they are checked and unpacked there"
             ) from error
 
 

@@ -24,7 +24,7 @@ IMAGENET = ResNet50_Weights.IMAGENET1K_V1
 
 Losses = dict[str, Tensor]
 Detections = dict[str, Tensor]
-"""Of an image, best first: ``boxes`` (N, 4), as left, top, right, bottom in pixels, ``labels`` (N,) and ``scores`` (N,)."""
+"""Of an image, best first: ``boxes`` (N, 4), left, top, right and bottom in pixels, their ``labels`` and ``scores``."""
 
 
 class Detector(NetworkFromData):
