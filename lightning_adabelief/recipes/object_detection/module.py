@@ -67,10 +67,11 @@ class ObjectDetector(LightningModule):
         self.lr_scheduler_interval = lr_scheduler_interval
         self.num_classes: int | None = None
         self.class_names: list[str] | None = None
+        self._has_weights = False
         self.val_metric, self.test_metric = _make_metric(), _make_metric()
 
     def configure_model(self) -> None:
-        """Make the network's layers, once the number of classes is known, and load the weights to begin with.
+        """Make the network's layers, once the number of classes is known.
 
         Raises:
             ValueError: If the data and the network have different numbers of classes, or training begins and
@@ -84,11 +85,19 @@ class ObjectDetector(LightningModule):
         self.class_names = getattr(data, "class_names", None)
         if isinstance(self.network, Detector):
             self.network.complete(num_classes=self.num_classes)
-            if trainer is not None and trainer.state.fn == "fit":
-                if not self.network.is_complete:
-                    raise ValueError(UNKNOWN_CLASSES)
-                if trainer.ckpt_path is None:  # type: ignore[attr-defined]
-                    self.network.load_pretrained()
+            if not self.network.is_complete and trainer is not None and trainer.state.fn == "fit":
+                raise ValueError(UNKNOWN_CLASSES)
+
+    def on_fit_start(self) -> None:
+        """Load the weights that the network begins with, unless the module has those of a checkpoint.
+
+        Raises:
+            FileNotFoundError: As the network's ``load_pretrained``.
+            ValueError: As the network's ``load_pretrained``.
+        """
+        if isinstance(self.network, Detector) and not self._has_weights:
+            self.network.load_pretrained()
+        self._has_weights = True
 
     def forward(self, images: list[Tensor]) -> list[Detections]:
         """Detect the objects in images (3, H, W) in [0, 1]; only in evaluation mode."""
@@ -148,6 +157,7 @@ class ObjectDetector(LightningModule):
         Raises:
             ValueError: If the checkpoint has other classes than the data.
         """
+        self._has_weights = True
         saved = checkpoint.get(CHECKPOINT_KEY)
         if saved is None:
             return
