@@ -50,16 +50,23 @@ def draw_detections(
     picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC)
     drawn = detections["scores"] >= min_score
     boxes, labels, scores = (detections[name][drawn].cpu() for name in ("boxes", "labels", "scores"))
-    colours = [RIGHT] * len(boxes)
-    draw = ImageDraw.Draw(picture)
+    is_right = torch.ones(len(boxes), dtype=torch.bool)
+    missed: list[tuple[Tensor, int]] = []
     if target is not None:
         objects, classes = target["boxes"].cpu(), target["labels"].cpu()
         found, is_right = match_boxes(boxes, labels, objects, classes)
-        colours = [RIGHT if right else WRONG for right in is_right.tolist()]
-        for box, label in zip(objects[~found], classes[~found].tolist(), strict=True):
-            _draw_box(draw, box * scale, f"{_name_class(label, class_names)}?", MISSED)
-    for box, label, score, colour in zip(boxes, labels.tolist(), scores.tolist(), colours, strict=True):
-        _draw_box(draw, box * scale, f"{_name_class(label, class_names)} {score:.2f}", colour)
+        missed = list(zip(objects[~found] * scale, classes[~found].tolist(), strict=True))
+    colours = [RIGHT if right else WRONG for right in is_right.tolist()]
+    draw = ImageDraw.Draw(picture)
+    for box, _ in missed:
+        _draw_box(draw, box, MISSED)
+    for box, colour in zip(boxes * scale, colours, strict=True):
+        _draw_box(draw, box, colour)
+    # After all boxes, so that none crosses a label; a missed object's is below, as above may be that of a wrong box.
+    for box, label in missed:
+        _draw_label(draw, box, f"{_name_class(label, class_names)}?", MISSED, is_below=True)
+    for box, label, score, colour in zip(boxes * scale, labels.tolist(), scores.tolist(), colours, strict=True):
+        _draw_label(draw, box, f"{_name_class(label, class_names)} {score:.2f}", colour)
     return pil_to_tensor(picture)
 
 
@@ -96,15 +103,21 @@ def _name_class(label: int, class_names: Sequence[str] | None) -> str:
     return str(label) if class_names is None else class_names[label - 1]
 
 
-def _draw_box(draw: ImageDraw.ImageDraw, box: Tensor, text: str, colour: str) -> None:
-    """Draw a box, and its text above: within, it would cover a small object."""
+def _draw_box(draw: ImageDraw.ImageDraw, box: Tensor, colour: str) -> None:
     left, top, right, bottom = box.tolist()
     # A dark line around the coloured one is seen on light and on dark ground.
     draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline="black", width=4)
     draw.rectangle((left, top, right, bottom), outline=colour, width=2)
+
+
+def _draw_label(draw: ImageDraw.ImageDraw, box: Tensor, text: str, colour: str, is_below: bool = False) -> None:
+    """Draw the text of a box above it, or below, as far as the picture goes: within, it would cover a small object."""
+    left, top, _, bottom = box.tolist()
     font = ImageFont.load_default(FONT_SIZE)
-    _, _, width, height = draw.textbbox((0, 0), text, font=font)
-    x = max(0, min(left, draw.im.size[0] - width - 4))
-    y = top - height - 4 if top >= height + 4 else min(bottom, draw.im.size[1] - height - 4)
-    draw.rectangle((x, y, x + width + 4, y + height + 4), fill=colour)
+    _, _, text_width, text_height = draw.textbbox((0, 0), text, font=font)
+    width, height = text_width + 4, text_height + 4
+    picture_width, picture_height = draw.im.size
+    x = max(0, min(left, picture_width - width))
+    y = max(0, min(bottom if is_below else top - height, picture_height - height))
+    draw.rectangle((x, y, x + width, y + height), fill=colour)
     draw.text((x + 2, y + 1), text, fill="black", font=font)
