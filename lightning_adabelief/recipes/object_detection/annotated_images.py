@@ -91,7 +91,8 @@ class AnnotatedImagesDataModule(DetectionDataModule):
             FileNotFoundError: If it can't be downloaded; the message says which files to put where.
             ValueError: If ``root`` is a folder of something else.
         """
-        if _is_coco(self.root) or _is_voc_tree(self.root):
+        predicts_others = self.predict_images and self.trainer is not None and self.trainer.state.fn == "predict"
+        if predicts_others or _is_coco(self.root) or _is_voc_tree(self.root):
             return
         if self.root.suffix == ".json":
             raise FileNotFoundError(f"There is no {self.root}")
@@ -116,6 +117,7 @@ class AnnotatedImagesDataModule(DetectionDataModule):
             if stage == "predict":
                 return
         parts = self._read_parts()
+        assert self.class_names is not None
         val, test = parts.get("val"), parts.get("test", parts.get("val"))
         if test is None or (val is None and stage == "validate"):
             raise ValueError(
