@@ -16,7 +16,7 @@ from lightning_adabelief.callbacks.place_in_epoch import (
     make_validation_workers,
     skip_batches,
 )
-from lightning_adabelief.lightning_tree import Callback, LightningModule, Trainer, rank_zero_info
+from lightning_adabelief.lightning_tree import Callback, LightningModule, rank_zero_info
 
 CHECKPOINT_KEY = "exact_resume"
 

@@ -1,12 +1,9 @@
 """SIGTERM and Ctrl-C: what a run leaves, says, and ends with."""
 
-import os
 import re
 import shlex
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest

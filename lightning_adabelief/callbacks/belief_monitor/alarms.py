@@ -21,6 +21,9 @@ MAX_GAIN = 10.0
 SPIKE_FACTOR = 10.0
 """A spike is above this many times the running median, of a layer's update over weight and of its update."""
 
+MAX_SGD_UPDATE = 0.25
+"""A step of SGD above this fraction of the norm of all weights undoes their initialization."""
+
 MEDIAN_LENGTH = 20
 """The number of measurements that the running median looks back on; half of them must be there."""
 
@@ -82,6 +85,17 @@ class Alarms:
             f"{self.tracker.name}: {choices[smallest]} let only {smallest:.2f} of lr act on average over the "
             f"{int(total_steps):,} steps of this run. Give rectify=False and a short warmup, or build the optimizer by "
             "configure_adabelief, which chooses by the length of the run"
+        )
+
+    def check_sgd_steps(self) -> str | None:
+        """Return the warning to give, once, where the first steps, those of SGD, moved the weights too far."""
+        steps = self.tracker.sgd_steps
+        if not steps.are_over or steps.longest <= MAX_SGD_UPDATE or not self._select_new("sgd", [self.tracker.name]):
+            return None
+        return (
+            f"{self.tracker.name}: the steps of SGD that rectification begins with moved the weights by up to "
+            f"{steps.longest:.2g} times their norm, in proportion to gradients this large. Scale the inputs, give "
+            "degenerated_to_sgd=False, or rectify=False and a warmup"
         )
 
     def check_unseen(self) -> str | None:

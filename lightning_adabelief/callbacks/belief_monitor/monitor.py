@@ -207,6 +207,7 @@ class BeliefMonitor(Callback):
             return
         for tracker, alarms in zip(self._trackers, self._alarms, strict=True):
             self._add_counts(tracker, trainer)
+            self._warn([alarms.check_sgd_steps()])
             if tracker.name in self._pending and tracker.measured_at == logged_step(trainer) + 1:
                 first = tracker.first_nonfinite(parameter_names(self._trackers, pl_module))
                 self._warn([*alarms.check(logged_step(trainer)), *alarms.check_nonfinite(first)])
