@@ -79,6 +79,7 @@ def single_tensor_adabelief(
     """
     beta1, beta2 = betas
     if torch.is_complex(param):
+        grad = grad.resolve_conj()  # of a lazily conjugated tensor there is no real view
         param, grad, exp_avg, exp_avg_var = map(torch.view_as_real, (param, grad, exp_avg, exp_avg_var))
         max_exp_avg_var = None if max_exp_avg_var is None else torch.view_as_real(max_exp_avg_var)
 

@@ -41,6 +41,22 @@ def check_fused(param: Tensor) -> None:
         )
 
 
+def load_implementation(device: torch.device) -> None:
+    """Load the fused implementation for a device, once a process.
+
+    Args:
+        device: Of one of :data:`FUSED_DEVICES`.
+
+    Raises:
+        RuntimeError: If the kernel for the CPU can't be compiled.
+        ImportError: If Triton, which that for CUDA needs, is missing.
+    """
+    if device.type == "cpu":
+        load_kernel()
+    else:
+        import lightning_adabelief.optim.fused.cuda  # noqa: F401
+
+
 def can_fuse(params: Iterable[Tensor]) -> bool:
     """True if the fused implementation can serve all of these parameters on this machine.
 
