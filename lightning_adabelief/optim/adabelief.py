@@ -16,10 +16,11 @@ from torch.optim.optimizer import (
 )
 
 from lightning_adabelief.optim.foreach import _multi_tensor_adabelief
-from lightning_adabelief.optim.fused import check_fused, fused_adabelief
+from lightning_adabelief.optim.fused import check_fused, fused_adabelief, load_kernels
 from lightning_adabelief.optim.like import adabelief_like
 from lightning_adabelief.optim.migrate import to_adabelief
 from lightning_adabelief.optim.names import name_late_parameters
+from lightning_adabelief.optim.nonfinite import find_step_to_skip, make_skip_count, reset_nonfinite_state
 from lightning_adabelief.optim.options import (
     LATER_OPTIONS,
     RULE_OPTIONS,
@@ -30,7 +31,14 @@ from lightning_adabelief.optim.options import (
 )
 from lightning_adabelief.optim.rule import single_tensor_adabelief
 from lightning_adabelief.optim.scaling import Scalar, convert_tensor_scalar, step_scale, to_float64
-from lightning_adabelief.optim.state import check_capturable, check_group_sizes, make_step, restore_state, state_dtype
+from lightning_adabelief.optim.state import (
+    check_capturable,
+    check_group_sizes,
+    increment_steps,
+    make_step,
+    restore_state,
+    state_dtype,
+)
 from lightning_adabelief.optim.tensors import StepTensors
 
 # torch's warning about capturable and graphs, by its present name and the one it had in torch 2.6
@@ -75,6 +83,14 @@ class AdaBelief(Optimizer):
             first step (default: None).
         residual: What s_t averages the square of: ``"updated"`` for g_t - m_t, as in the paper;
             ``"previous"`` for g_t - m_{t-1}, which makes beta1 = 0 usable (default: "updated").
+        nonfinite: What a step does if a gradient of any parameter, on any rank, is NaN, infinite, or so large
+            that its square is (4.6e18 in float32): ``"propagate"`` takes it; ``"skip"`` changes nothing and
+            adds to :attr:`skipped_steps`, without waiting for the device; ``"raise"`` raises an error, and
+            waits. Groups that have ``"propagate"`` are neither looked at nor skipped. Where torch.distributed
+            is initialized, the others need all ranks to step together (default: "propagate").
+        max_update_to_lr: The most that a step moves a weight, weight decay aside, in multiples of the lr in
+            force: 10, say, bounds steps of SGD on huge gradients, and those on an s_t that has become tiny.
+            Of each weight by itself, so that weights of 0 move too, and all shards alike (default: None).
         maximize: Ascend rather than descend (default: False).
         foreach: Update lists of tensors at once. ``None`` does so, as torch.optim does, where all
             parameters are plain tensors on a device with foreach kernels, such as CUDA; on the CPU one
@@ -133,6 +149,8 @@ class AdaBelief(Optimizer):
         warmup: int | float = 0,
         total_steps: int | None = None,
         residual: Literal["updated", "previous"] = "updated",
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        max_update_to_lr: float | None = None,
         maximize: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -152,6 +170,8 @@ class AdaBelief(Optimizer):
             "warmup": warmup,
             "total_steps": total_steps,
             "residual": residual,
+            "nonfinite": nonfinite,
+            "max_update_to_lr": max_update_to_lr,
             "maximize": maximize,
             "foreach": foreach,
             "fused": fused,
@@ -279,6 +299,23 @@ class AdaBelief(Optimizer):
         """Forget all state, so that the next step is step 1 (a method of ``adabelief-pytorch`` too)."""
         self.state.clear()
 
+    @property
+    def skipped_steps(self) -> int:
+        """The steps that ``nonfinite="skip"`` skipped, before a load too; reading them waits for the device."""
+        return max((int(group.get("skipped_steps", 0)) for group in self.param_groups), default=0)
+
+    def reset_nonfinite_state(self) -> int:
+        """Put finite moments in the place of those that are not, so that their weights move again.
+
+        An s_t that has become infinite, from a gradient above 1.8e19 in float32, stays so, and stops its
+        weight; a NaN in m_t or s_t makes it NaN. There m_t becomes 0, and s_t (and its largest) the mean over
+        the finite ones of the tensor; a tensor without any begins again at step 1. Weights are left as they are.
+
+        Returns:
+            The number of weights whose moments were reset, on this rank.
+        """
+        return reset_nonfinite_state(self)
+
     def _init_group(self, group: dict[str, Any], *columns: list[Tensor]) -> None:
         """Gather the tensors of the group's parameters that have a gradient, making state for new ones.
 
@@ -302,6 +339,8 @@ class AdaBelief(Optimizer):
                 if group["fused"]:
                     check_fused(param)
                 state["step"] = make_step(0.0, param, group)
+            elif group["nonfinite"] == "skip" and state["step"].device != param.device:  # set since the last step
+                state["step"] = make_step(state["step"], param, group)
             for key in ("exp_avg", "exp_avg_var", "max_exp_avg_var")[: 2 + group["amsgrad"]]:
                 if key not in state:
                     state[key] = torch.zeros_like(param, dtype=state_dtype(param), memory_format=torch.preserve_format)
@@ -312,6 +351,8 @@ class AdaBelief(Optimizer):
             if group["amsgrad"]:
                 tensors.max_exp_avg_vars.append(state["max_exp_avg_var"])
             tensors.steps.append(state["step"])
+        if tensors.params and group["nonfinite"] == "skip":
+            make_skip_count(group)
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -348,38 +389,54 @@ class AdaBelief(Optimizer):
             self._init_group(group, *tensors)
             check_capturable(group, tensors)
             gathered.append((group, tensors))
+            if group["fused"] and not torch.compiler.is_compiling():
+                load_kernels(tensors.params[:1])
+        grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        skip = find_step_to_skip(gathered, grad_scale)
         for group, tensors in gathered:
             if tensors.params:
-                _update_group(
-                    group,
-                    tensors,
-                    grad_scale=getattr(self, "grad_scale", None),
-                    found_inf=getattr(self, "found_inf", None),
-                )
+                skips = skip if group["nonfinite"] == "skip" else None
+                _update_group(group, tensors, grad_scale=grad_scale, found_inf=found_inf, skip=skips)
         return loss
 
 
 def _update_group(
-    group: dict[str, Any], tensors: StepTensors, *, grad_scale: Tensor | None, found_inf: Tensor | None
+    group: dict[str, Any],
+    tensors: StepTensors,
+    *,
+    grad_scale: Tensor | None,
+    found_inf: Tensor | None,
+    skip: Tensor | None,
 ) -> None:
-    """Take a step on one group, by the implementation that its options choose."""
+    """Take a step on one group, by the implementation that its options choose, or none if ``skip`` is True."""
     options = {name: group[name] for name in RULE_OPTIONS}
     scale_options = {name: group[name] for name in SCALE_OPTIONS}
     implementation = _choose_implementation(group, tensors.params)
     scales_gradients = grad_scale is not None or found_inf is not None
+    if skip is not None:
+        group["skipped_steps"] += skip.to(group["skipped_steps"].device)
     if implementation == "fused" and (scales_gradients or not torch.compiler.is_compiling()):
+        if skip is not None:
+            found_inf = skip.float() if found_inf is None else skip.float() + found_inf
         fused_adabelief(tensors, grad_scale=grad_scale, found_inf=found_inf, **options | scale_options)
         return
     # Numbers are fast; tensors neither wait for the device nor hide from autograd and the compiler.
     in_tensors = group["capturable"] or group["differentiable"] or torch.compiler.is_compiling()
+    if skip is not None and not in_tensors:
+        if skip.is_cpu:  # there is no device to wait for
+            if skip:
+                return
+            skip = None
+        else:
+            in_tensors = True
     convert = convert_tensor_scalar if in_tensors else as_number
     options["betas"] = scale_options["betas"] = tuple(convert(beta) for beta in group["betas"])
     scale_options["lr"] = convert(group["lr"])
-    torch._foreach_add_(tensors.steps, 1)
-    steps: Sequence[Scalar] = tensors.steps if in_tensors else [step.item() for step in tensors.steps]
+    step_tensors = increment_steps(tensors.steps, skip)
+    steps: Sequence[Scalar] = step_tensors if in_tensors else [step.item() for step in step_tensors]
 
     if implementation != "forloop":  # compiling, "fused" is foreach, which the compiler fuses
-        _multi_tensor_adabelief(tensors, steps, scale_options=scale_options, **options)
+        _multi_tensor_adabelief(tensors, steps, scale_options=scale_options, skip=skip, **options)
         return
     if in_tensors:  # of a copy: autograd may keep it, and the next step adds to the tensor in place
         scales = [step_scale(to_float64(step.clone()), **scale_options) for step in steps]
@@ -387,7 +444,8 @@ def _update_group(
         scale_at = {step: step_scale(step, **scale_options) for step in set(steps)}
         scales = [scale_at[step] for step in steps]
     for row, scale in zip(tensors.rows(), scales, strict=True):
-        single_tensor_adabelief(*row, scale, **options, differentiable=group["differentiable"])
+        skip_here = None if skip is None else skip.to(row[0].device)
+        single_tensor_adabelief(*row, scale, **options, differentiable=group["differentiable"], skip=skip_here)
 
 
 def _choose_implementation(group: dict[str, Any], params: list[Tensor]) -> Literal["forloop", "foreach", "fused"]:

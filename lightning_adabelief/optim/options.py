@@ -23,6 +23,7 @@ RULE_OPTIONS = (
     "fixed_decay",
     "residual",
     "maximize",
+    "max_update_to_lr",
 )
 """The options the update rule reads; the others choose the state that is kept and the implementation."""
 
@@ -35,6 +36,8 @@ LATER_OPTIONS: dict[str, Any] = {
     "fused": None,
     "capturable": False,
     "differentiable": False,
+    "nonfinite": "propagate",
+    "max_update_to_lr": None,
 }
 """The options that ``adabelief-pytorch`` does not have, with their defaults: older pickles lack some."""
 
