@@ -75,6 +75,7 @@ def _update_tensors(
         s_decay, s_addend = replace_where(skip, beta2, 1.0), replace_where(skip, eps, 0.0)
     params, grads, m, s, maxima, _ = tensors
     if torch.is_complex(params[0]):
+        grads = [grad.resolve_conj() for grad in grads]  # of a lazily conjugated tensor there is no real view
         params, grads, m, s, maxima = (
             [torch.view_as_real(t) for t in column] for column in (params, grads, m, s, maxima)
         )

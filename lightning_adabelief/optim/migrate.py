@@ -26,6 +26,8 @@ from lightning_adabelief.optim.rule import residual_scale
 
 AVERAGES = {"exp_avg", "exp_avg_var"}
 ADAM_AVERAGES = {"exp_avg", "exp_avg_sq"}
+RECTIFICATION_CACHE = {"rho_inf", "rho_t"}
+"""Numbers of the step that adabelief-pytorch 0.0.5 keeps in each parameter's state."""
 
 State = dict[str, Any]
 
@@ -55,7 +57,7 @@ class Origin:
 
 
 def _keep_state(values: State, group: dict[str, Any], own_group: dict[str, Any]) -> State:
-    return values
+    return {name: value for name, value in values.items() if name not in RECTIFICATION_CACHE}
 
 
 def _add_group_step(values: State, group: dict[str, Any], own_group: dict[str, Any]) -> State:
@@ -137,7 +139,7 @@ ADABELIEF_PYTORCH = Origin(
     name="adabelief-pytorch",
     change="its state is taken as it is",
     required={"step", *AVERAGES},
-    optional={"max_exp_avg_var"},
+    optional={"max_exp_avg_var", *RECTIFICATION_CACHE},
     convert=_keep_state,
     dropped={"buffer"},
 )

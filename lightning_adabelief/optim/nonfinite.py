@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
+from lightning_adabelief.optim.state import make_step
 from lightning_adabelief.optim.tensors import StepTensors
-
-NONFINITE = ("propagate", "skip", "raise")
-"""What a step does whose gradients are not finite: as any other, nothing, or raise an error."""
 
 AVERAGES = ("exp_avg", "exp_avg_var", "max_exp_avg_var")
 
@@ -65,10 +63,20 @@ def find_step_to_skip(gathered: Gathered, grad_scale: Tensor | None) -> Tensor |
     return found
 
 
-def make_skip_count(group: dict[str, Any]) -> None:
-    """Make a group's ``skipped_steps``, a 0-dim int64 tensor on its first parameter's device, or take it there."""
+def prepare_skip(group: dict[str, Any], tensors: StepTensors, states: MutableMapping[Tensor, Any]) -> None:
+    """Have all that a skipped step leaves or changes on the device, so that nothing waits for it.
+
+    Args:
+        group: A group with ``nonfinite="skip"``. Its ``skipped_steps``, a 0-dim int64 tensor, is made if there
+            is none.
+        tensors: Its tensors; steps elsewhere than their parameters, as the option was set late, are replaced.
+        states: The optimizer's state.
+    """
     count = group.get("skipped_steps", 0)
-    group["skipped_steps"] = torch.as_tensor(count, dtype=torch.int64, device=group["params"][0].device)
+    group["skipped_steps"] = torch.as_tensor(count, dtype=torch.int64, device=tensors.params[0].device)
+    for i, (param, step) in enumerate(zip(tensors.params, tensors.steps, strict=True)):
+        if step.device != param.device:
+            states[param]["step"] = tensors.steps[i] = make_step(step, param, group)
 
 
 def reset_nonfinite_state(optimizer: Optimizer) -> int:

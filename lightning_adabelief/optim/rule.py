@@ -89,6 +89,7 @@ def single_tensor_adabelief(
         scale = scale.zero_where(skip)
         s_decay, s_addend = replace_where(skip, beta2, 1.0), replace_where(skip, eps, 0.0)
     if torch.is_complex(param):
+        grad = grad.resolve_conj()  # of a lazily conjugated tensor there is no real view
         param, grad, exp_avg, exp_avg_var = map(torch.view_as_real, (param, grad, exp_avg, exp_avg_var))
         max_exp_avg_var = None if max_exp_avg_var is None else torch.view_as_real(max_exp_avg_var)
 
