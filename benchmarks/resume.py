@@ -242,8 +242,11 @@ def compare(whole: Path, run: Path) -> list[int]:
 
 
 def count_differences(expected: dict[Any, bytes], got: dict[Any, bytes]) -> int:
-    """Count the keys of which two dicts don't have the same value, or only one has any."""
-    return sum(expected.get(key) != got.get(key) for key in expected.keys() | got.keys())
+    """Count the keys of which two dicts don't have the same value, or only one has any; name some of them."""
+    different = [key for key in expected | got if expected.get(key) != got.get(key)]
+    for key in different[:3]:
+        print(f"{key}: {expected.get(key)!r:.200} and, resumed, {got.get(key)!r:.200}", file=sys.stderr)
+    return len(different)
 
 
 def flatten(tree: Any, path: str = "") -> dict[str, bytes]:
