@@ -29,6 +29,10 @@ class StopOnSignal(Callback):
         self.problem: OSError | None = None
         self._is_agreed = False
 
+    def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
+        """Come after ModelCheckpoint, whose state is in the checkpoint."""
+        trainer.callbacks = [*(callback for callback in trainer.callbacks if callback is not self), self]
+
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the place of Lightning's handlers, which it has installed by now."""
         handler.install()
@@ -49,20 +53,20 @@ class StopOnSignal(Callback):
         Raises:
             StoppedBySignal: If so.
         """
-        self._is_agreed = trainer.strategy.reduce_boolean_decision(handler.received is not None, all=False)
-        if self._is_agreed:
-            self._save(trainer)
-            raise _make_stop(trainer)
+        self._stop_if_told(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Stop if a signal came; not one of several ranks, whose numbers of batches may differ here.
+        """Save early if a signal came: it may be followed by a kill before a long validation has ended.
 
-        Raises:
-            StoppedBySignal: If so.
+        Not with several ranks, whose numbers of batches may differ here.
         """
-        if handler.received is not None and handler.is_training and trainer.world_size == 1:
+        if handler.received is not None and handler.is_training and trainer.world_size == 1 and not self.checkpoint:
             self._save(trainer)
-            raise _make_stop(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop as :meth:`on_train_batch_end` does."""
+        if handler.is_training:
+            self._stop_if_told(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let a signal stop at once again: the training has saved its last checkpoint."""
@@ -76,6 +80,12 @@ class StopOnSignal(Callback):
         if isinstance(exception, StoppedBySignal) and not self._is_agreed:
             for process in getattr(trainer.strategy.launcher, "procs", ()):
                 process.terminate()
+
+    def _stop_if_told(self, trainer: Any) -> None:
+        self._is_agreed = trainer.strategy.reduce_boolean_decision(handler.received is not None, all=False)
+        if self._is_agreed:
+            self._save(trainer)
+            raise _make_stop(trainer)
 
     def _save(self, trainer: Any) -> None:
         folders = [getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks]
