@@ -12,11 +12,12 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from lightning_adabelief.callbacks import ResumeReport
+from lightning_adabelief.callbacks import ExactResume, ResumeReport
 from lightning_adabelief.callbacks.resume_report import say_difference
 from lightning_adabelief.checkpoint_io import AtomicCheckpointIO, save_whole
 from lightning_adabelief.cli.closing import best_checkpoint, make_command, print_closing
 from lightning_adabelief.cli.config_file import UsageError
+from lightning_adabelief.cli.continued_logs import LogLengths, continue_logs
 from lightning_adabelief.cli.explain import explain
 from lightning_adabelief.cli.safeguards import Safeguards
 from lightning_adabelief.cli.settings import Settings, strip_wrappers
@@ -113,11 +114,14 @@ class AdaBeliefCLI(LightningCLI):
         )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make the Trainer, with a Rich progress bar unless the config has another or none, and ResumeReport."""
+        """Make the Trainer, with what resuming needs, and a Rich progress bar unless the config has another or none."""
         config = self._get(self.config_init, "trainer", default={})
         callbacks = config.get("callbacks") or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-        ours: list[Callback] = [Safeguards(), ResumeReport()]  # first, because BaseFinetuning restores groups itself
+        # first, because BaseFinetuning restores groups itself, and others may draw random numbers
+        ours: list[Callback] = [Safeguards(), ResumeReport(), LogLengths()]
+        if not any(isinstance(c, ExactResume) for c in callbacks):
+            ours.append(ExactResume())
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             ours.append(_ProgressBar())
         kwargs["callbacks"] = [*ours, *callbacks, self.stopping]
@@ -146,6 +150,10 @@ class AdaBeliefCLI(LightningCLI):
         Raises:
             StoppedBySignal: If a signal, or a KeyboardInterrupt of another origin, has ended the training.
         """
+        if kwargs.get("ckpt_path") and continue_logs(self.trainer, kwargs["ckpt_path"]):
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, _SaveConfig):
+                    callback.overwrite = True
         try:
             self.trainer.fit(**kwargs)
         except (RuntimeError, SystemExit) as error:
