@@ -19,6 +19,7 @@ from lightning_adabelief.callbacks.place_in_epoch import (
     restore_gradients,
     skip_batches,
 )
+from lightning_adabelief.callbacks.running_means import collect_means, restore_means
 from lightning_adabelief.lightning_tree import Callback, LightningModule, rank_zero_info
 
 CHECKPOINT_KEY = "exact_resume"
@@ -56,7 +57,7 @@ class ExactResume(Callback):
         now, is_within_validation = collect_states(trainer.strategy.root_device), False
         if trainer.validating and self._before_validation is not None:  # which is to be begun again
             now, is_within_validation = self._before_validation, True
-        states = {"now": now, "at_epoch_start": self._at_epoch_start}
+        states = {"now": now, "at_epoch_start": self._at_epoch_start, "means": collect_means(trainer)}
         place = describe_place(trainer, is_within_validation)
         gradients = collect_gradients(pl_module) if place["has_accumulated"] and trainer.world_size == 1 else {}
         checkpoint[CHECKPOINT_KEY] = {
@@ -158,5 +159,6 @@ class ExactResume(Callback):
             log_unlogged(trainer, place)
         fit_loop._last_train_dl_reload_epoch = place["loaders_made_in_epoch"]
         if not getattr(fit_loop, "restarted_on_epoch_end", False):  # with max_steps, an epoch's end comes once more
+            restore_means(trainer, trainer.lightning_module, states["means"])
             fit_loop._restarting = False  # or schedules that depend on a metric miss the end of this epoch
             self._resumed = None

@@ -38,7 +38,6 @@ def describe_place(trainer: Any, is_within_validation: bool) -> Place:
         "is_within_validation": is_within_validation,
         "validation_is_due": is_at_batch_end and loop._should_check_val_fx(fit_loop._data_fetcher),
         "has_accumulated": is_training and batches.ready > 0 and loop._should_accumulate(),
-        "has_means": any(metric.meta.on_epoch for metric in loop._results.result_metrics),
         "has_validation_workers": [_has_workers_now(loader) for loader in list_loaders(loop.val_loop)],
         "loaders_made_in_epoch": fit_loop._last_train_dl_reload_epoch,
         "logged_step": loop._batches_that_stepped,
@@ -170,8 +169,6 @@ def list_differences(trainer: Any, place: Place) -> Iterator[str]:
         yield "the checkpoint was saved between batches whose gradients are accumulated: those of the first are lost"
     if place["is_within_batch"]:
         yield "the checkpoint was saved within a batch, which is done once more"
-    if is_within_epoch and place["has_means"]:
-        yield "means over this epoch, such as those of self.log(on_epoch=True), are over the batches from here on"
 
 
 def _count_workers(loader: Any) -> int:

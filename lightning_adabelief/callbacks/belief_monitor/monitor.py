@@ -243,7 +243,10 @@ class BeliefMonitor(Callback):
             self._print_table(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the closing table."""
+        """Print the closing table; of a resumed run in which nothing was left to train, save the heat map."""
+        if self._restored:
+            self._prepare_outputs(trainer, self._restored.get("record", {}))
+            self._save_record(self._record.save, trainer)
         self._print_table(trainer)
 
     def state_dict(self) -> dict[str, Any]:
