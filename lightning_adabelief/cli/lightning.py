@@ -19,7 +19,7 @@ from lightning_adabelief.cli.closing import best_checkpoint, make_command, print
 from lightning_adabelief.cli.config_file import UsageError
 from lightning_adabelief.cli.continued_logs import LogLengths, continue_logs
 from lightning_adabelief.cli.explain import explain
-from lightning_adabelief.cli.safeguards import Safeguards
+from lightning_adabelief.cli.safeguards import Safeguards, UsedFolderError, refuse_used_folder
 from lightning_adabelief.cli.settings import Settings, strip_wrappers
 from lightning_adabelief.cli.signals import StoppedBySignal, handler
 from lightning_adabelief.cli.stop_on_signal import StopOnSignal, is_stop
@@ -154,6 +154,8 @@ class AdaBeliefCLI(LightningCLI):
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, _SaveConfig):
                     callback.overwrite = True
+        else:
+            refuse_used_folder(self.trainer)
         try:
             self.trainer.fit(**kwargs)
         except (RuntimeError, SystemExit) as error:
@@ -185,9 +187,19 @@ class AdaBeliefCLI(LightningCLI):
                 checkpoint = best_checkpoint(self.trainer) or None
                 for of_loader in self.trainer.test(self.model, self.datamodule, checkpoint, verbose=False):
                     scores |= of_loader
+        except StoppedBySignal as stop:
+            command = make_command(self.settings.typed_words, Path(best_checkpoint(self.trainer)), "test")
+            stop.message += f" The training had ended; test its checkpoint with\n  {command}"
+            raise
         finally:
             if self.trainer.is_global_zero:
                 print_closing(self.trainer, scores)
+
+    def before_validate(self) -> None:
+        """Leave the folder of another run as it is."""
+        refuse_used_folder(self.trainer)
+
+    before_test = before_predict = before_validate
 
     def predict(self, **kwargs: Any) -> None:
         """Predict, and save the list of batches' predictions as ``predictions.pt``."""
@@ -224,11 +236,8 @@ class _SaveConfig(SaveConfigCallback):
             return
         try:
             super().setup(trainer, pl_module, stage)
-        except RuntimeError as error:
-            raise ValueError(
-                f"{trainer.log_dir} holds another run, and is left as it is. Give another "
-                "--trainer.logger.init_args.version, or none, to number runs"
-            ) from error
+        except RuntimeError as error:  # of a logger whose folder is known only now
+            raise UsedFolderError(trainer.log_dir) from error
 
 
 def _silence_advice() -> None:
