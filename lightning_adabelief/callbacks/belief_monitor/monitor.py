@@ -236,7 +236,10 @@ class BeliefMonitor(Callback):
             self._print_table(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the closing table."""
+        """Print the closing table; of a resumed run in which nothing was left to train, save the heat map."""
+        if self._restored:
+            self._prepare_outputs(trainer, self._restored.get("record", {}))
+            self._save_record(self._record.save, trainer)
         self._print_table(trainer)
 
     def state_dict(self) -> dict[str, Any]:
@@ -317,8 +320,7 @@ class BeliefMonitor(Callback):
         self._choice.check([[names[param] for param in tracker.parameters()] for tracker in self._trackers], frozen)
 
     def _is_due(self, tracker: OptimizerTracker, trainer: Any) -> bool:
-        interval = trainer.log_every_n_steps if self.every_n_steps is None else self.every_n_steps
-        return is_due(tracker, trainer, interval)
+        return is_due(tracker, trainer, trainer.log_every_n_steps if self.every_n_steps is None else self.every_n_steps)
 
     def _register_hooks(self, tracker: OptimizerTracker, trainer: Any, pl_module: LightningModule) -> list[Any]:
         """Measure an optimizer around each of its steps that is due."""
@@ -367,9 +369,8 @@ class BeliefMonitor(Callback):
         is_measured = tracker.measured_at == step + 1
         if not self._is_first or not (is_measured or tracker.noticed_skips > tracker.logged_skips):
             return
-        counts = {"skipped_steps": tracker.skipped_steps}
-        if is_measured:
-            counts["nonfinite_steps"] = tracker.nonfinite_steps
+        nonfinite = {"nonfinite_steps": tracker.nonfinite_steps} if is_measured else {}
+        counts = {"skipped_steps": tracker.skipped_steps, **nonfinite}
         measurement = self._pending.get(tracker.name, Measurement(tracker.name, step))
         self._pending[tracker.name] = measurement.with_counts(counts)
         tracker.logged_skips = tracker.noticed_skips
