@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import pickle
 import signal
 import warnings
 from pathlib import Path
@@ -15,6 +14,7 @@ from jsonargparse import Namespace
 from lightning_adabelief.callbacks import ExactResume, ResumeReport
 from lightning_adabelief.callbacks.resume_report import say_difference
 from lightning_adabelief.checkpoint_io import AtomicCheckpointIO, save_whole
+from lightning_adabelief.cli.checkpoint_file import CheckpointError, check_checkpoint, explain_other_network
 from lightning_adabelief.cli.closing import best_checkpoint, make_command, print_closing
 from lightning_adabelief.cli.config_file import UsageError
 from lightning_adabelief.cli.continued_logs import LogLengths, continue_logs
@@ -68,6 +68,7 @@ def build(settings: Settings) -> None:
 def _run(cli: type[AdaBeliefCLI], settings: Settings) -> None:
     """Run a CLI, with the errors of its parser and of Lightning in words of ours."""
     _silence_advice()
+    check_checkpoint(settings.tree.get("ckpt_path"), settings.command, settings.tree.get("weights_only") is not False)
     try:
         cli(settings)
     except argparse.ArgumentError as error:
@@ -80,12 +81,10 @@ def _run(cli: type[AdaBeliefCLI], settings: Settings) -> None:
         if "learning rate finder" not in str(error):
             raise
         raise ValueError(NO_RATE_TO_FIND) from error
-    except pickle.UnpicklingError as error:
-        raise ValueError("The file given as --ckpt_path is not a checkpoint of Lightning") from error
     except RuntimeError as error:
         if "Error(s) in loading state_dict" not in str(error):
             raise
-        raise ValueError(f"The checkpoint is of another network than the config's. {error}") from error
+        raise CheckpointError(explain_other_network(str(error))) from error
 
 
 NO_RATE_TO_FIND = (
