@@ -97,9 +97,9 @@ class LanguageModel(LightningModule):
         Raises:
             ValueError: If the network is for another number of words.
         """
-        vocabulary = getattr(getattr(self._trainer, "datamodule", None), "vocabulary", None)
+        vocabulary = getattr(self._data, "vocabulary", None)
         if self.vocabulary is None and vocabulary is not None:
-            self._make_layers(vocabulary, str(self.trainer.datamodule.text))
+            self._make_layers(vocabulary, str(getattr(self._data, "text", "a text without a name")))
 
     def forward(self, words: Tensor, state: State | None = None) -> Output:
         """Read a window of text (T, N) from a state on (see :class:`AWDLSTM`)."""
@@ -107,8 +107,8 @@ class LanguageModel(LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Scale the learning rate by the window's length, where that is random."""
-        data = getattr(self.trainer, "datamodule", None)
-        self._lr_factor = len(batch[0]) / data.bptt if getattr(data, "random_bptt", False) else 1.0
+        is_random = getattr(self._data, "random_bptt", False)
+        self._lr_factor = len(batch[0]) / self._data.bptt if is_random else 1.0
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss a word, a scalar, with the regularization that is asked for."""
@@ -149,7 +149,7 @@ class LanguageModel(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Log the bigram's perplexity on the same words, and print which text was tested on."""
-        words, vocabulary = getattr(self.trainer.datamodule, "words", None), self.vocabulary
+        words, vocabulary = getattr(self._data, "words", None), self.vocabulary
         if words is not None and vocabulary is not None:
             bigram = InterpolatedBigram(words["train"], words["val"], len(vocabulary), vocabulary.end_of_line)
             self.log("test/perplexity_bigram", bigram.perplexity(words["test"]))
@@ -232,6 +232,10 @@ class LanguageModel(LightningModule):
             )
         state = saved["state"]
         self._state = state and [tuple(part.to(self.device) for part in of_layer) for of_layer in state]
+
+    @property
+    def _data(self) -> Any:
+        return getattr(self._trainer, "datamodule", None)
 
     def _make_layers(self, vocabulary: Vocabulary, text_name: str) -> None:
         self.vocabulary, self._text_name = vocabulary, text_name
