@@ -156,10 +156,13 @@ class LanguageModel(LightningModule):
         self._print_text()
 
     def predict_step(self, batch: Prompt, batch_idx: int) -> str:
-        """Continue a prompt, print the whole, and return it."""
-        text = batch.text + self.continue_text(*batch)
-        print(text)
-        return text
+        """Return a prompt and what follows it."""
+        return batch.text + self.continue_text(*batch)
+
+    def on_predict_end(self) -> None:
+        """Print the texts, below the progress bar."""
+        for text in self.trainer.predict_loop.predictions:
+            print(text)
 
     @torch.no_grad()
     def continue_text(self, text: str, length: int, temperature: float = 1.0, seed: int = 0) -> str:
