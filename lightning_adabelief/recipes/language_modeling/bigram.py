@@ -11,7 +11,8 @@ ITERATIONS = 50
 class InterpolatedBigram:
     """A word's probability by the word before it, by its frequency, and as one of all, in a mixture.
 
-    ``P(w|v) = a count(v w) / count(v) + b count(w) / count() + c / vocabulary_size`` (Jelinek and Mercer, 1980).
+    ``P(w|v) = a count(v w) / count(v) + b P(w) + c / V`` (Jelinek and Mercer, 1980), with V words and
+    ``P(w) = (count(w) + 1) / (count() + V)``; after a word v that was not counted, P(w) is in the first term's place.
 
     Args:
         train: Numbers of the words (n,) that are counted.
@@ -45,8 +46,9 @@ class InterpolatedBigram:
         pairs = self._number_pairs(words)
         places = torch.searchsorted(self._pairs, pairs).clamp(max=len(self._pairs) - 1)
         counts = torch.where(self._pairs[places] == pairs, self._pair_counts[places], 0)
-        by_context = counts.double() / self._contexts[self._shift(words)].clamp(min=1)
-        by_frequency = self._words[words].double() / self._words.sum()
+        context_counts = self._contexts[self._shift(words)]
+        by_frequency = (self._words[words] + 1.0).double() / (self._words.sum() + self.vocabulary_size)
+        by_context = (counts.double() / context_counts).where(context_counts > 0, by_frequency)
         return torch.stack([by_context, by_frequency, torch.full_like(by_context, 1 / self.vocabulary_size)])
 
     def _number_pairs(self, words: Tensor) -> Tensor:

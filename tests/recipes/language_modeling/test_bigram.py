@@ -11,17 +11,17 @@ def test_its_perplexity_is_the_formulas():
     bigram = InterpolatedBigram(train, val, vocabulary_size=4, first=0)
     a, b, c = bigram.weights.flatten().tolist()
     assert a + b + c == pytest.approx(1)
-    # The words before 2, 0 and 1 are 0, 2 and 0. Training has 0 -> 1 once, and 2 -> 1, 2 -> 3.
-    probabilities = [b * 2 / 6 + c / 4, c / 4, a + b * 3 / 6 + c / 4]
-    product = torch.tensor(probabilities).prod()
-    assert bigram.perplexity(test) == pytest.approx(product.item() ** (-1 / 3))
+    # The words before 2, 0 and 1 are 0, 2 and 0. In training 0 is followed by 1 once, and 2 by 1 and 3.
+    product = (b * 3 / 10 + c / 4) * (b * 1 / 10 + c / 4) * (a + b * 4 / 10 + c / 4)
+    assert bigram.perplexity(test) == pytest.approx(product ** (-1 / 3))
 
 
-def test_its_probabilities_add_up_to_one_after_a_word_that_was_seen():
+@pytest.mark.parametrize("first", [0, 7], ids=["after a word that was seen", "after one that was not"])
+def test_its_probabilities_add_up_to_one(first):
     torch.manual_seed(0)
     train = torch.randint(5, (400,))
-    bigram = InterpolatedBigram(train, train[:50], 5, first=0)
-    total = sum(1 / bigram.perplexity(torch.tensor([word])) for word in range(5))
+    bigram = InterpolatedBigram(train, train[:50], 8, first)
+    total = sum(1 / bigram.perplexity(torch.tensor([word])) for word in range(8))
     assert total == pytest.approx(1)
 
 
