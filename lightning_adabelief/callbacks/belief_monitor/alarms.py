@@ -125,11 +125,9 @@ class Alarms:
         ]
 
     def _check_eps(self, step: int) -> str | None:
-        # The s_t of a weight without gradient is all eps, whatever eps is, so only the other weights count:
-        # eps_share = silent_fraction + (1 - silent_fraction) * the others' fraction.
         negligible = self.tracker.negligible_layers()
         fractions = {
-            name: 1 - (1 - layer["eps_share"]) / (1 - layer["silent_fraction"])
+            name: layer["eps_share"]
             for name, layer in self.tracker.layers.items()
             if layer["silent_fraction"] < 1 and name not in negligible
         }

@@ -57,7 +57,8 @@ class BeliefMonitor(Callback):
 
     Their table is :mod:`lightning_adabelief.beliefs.statistic`. Medians of large layers are those of a sample
     (:mod:`lightning_adabelief.beliefs.layers`), and gradients that are not finite are looked for in the first
-    rows of each. Nothing waits for the device except on the steps that log. In distributed training every rank
+    rows of each. Weights that have had no gradient yet, as the rows of an embedding whose words have not come, don't
+    count in the effective step size, the gain and the share of eps, unless a layer has no others. Nothing waits for the device except on the steps that log. In distributed training every rank
     measures, and rank 0 logs.
 
     Any other optimizer is shown as far as it can be read. Of Adam, AdamW, RAdam, NAdam and all others that keep
