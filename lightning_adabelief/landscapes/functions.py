@@ -14,7 +14,9 @@ from lightning_adabelief.suggest import suggest
 
 Point = tuple[float, float]
 
-ELEMENTWISE = "It is given two float64 tensors x and y of one shape, and returns a tensor of that shape, element by element"
+ELEMENTWISE = (
+    "It is given two float64 tensors x and y of one shape, and returns a tensor of that shape, element by element"
+)
 """The contract of a function of a user's own."""
 
 
@@ -134,9 +136,7 @@ def _evaluate(landscape: Landscape, points: Tensor) -> Tensor:
     try:
         losses = landscape.losses(points)
     except Exception as error:
-        raise ValueError(
-            f"{landscape.name}(x, y) raised {type(error).__name__}: {error}. {ELEMENTWISE}"
-        ) from error
+        raise ValueError(f"{landscape.name}(x, y) raised {type(error).__name__}: {error}. {ELEMENTWISE}") from error
     if not isinstance(losses, Tensor):
         raise ValueError(f"{landscape.name}(x, y) returned a {type(losses).__name__}. {ELEMENTWISE}")
     if losses.shape != points.shape[:-1]:

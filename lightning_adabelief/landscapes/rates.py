@@ -112,9 +112,7 @@ def choose_rate(excess: Tensor, tolerance: float) -> int:
     return min(range(len(reached)), key=lambda rate: (reached[rate], last_tenth[rate]))
 
 
-def _judge(
-    landscape: Landscape, contender: Contender, search: Descents, excess: Tensor, tolerance: float
-) -> Outcome:
+def _judge(landscape: Landscape, contender: Contender, search: Descents, excess: Tensor, tolerance: float) -> Outcome:
     """Choose a learning rate on half of the starts nearby, and report the given start and the other half."""
     rates = list_rates(contender)
     chosen = choose_rate(excess[..., 1 : 1 + NEARBY_STARTS], tolerance)
