@@ -16,6 +16,8 @@ from pathlib import Path
 
 import torch
 
+from lightning_adabelief.files import replace_file
+
 RESULTS = Path(__file__).with_name("results")
 
 
@@ -40,7 +42,8 @@ def publish(document: str, filename: str, write: bool) -> None:
     """
     print(document, end="")
     if write:
-        (RESULTS / filename).write_text(document, encoding="utf-8")
+        with replace_file(RESULTS / filename) as part:
+            part.write_text(document, encoding="utf-8")
         print(f"\nwritten to benchmarks/results/{filename}")
 
 

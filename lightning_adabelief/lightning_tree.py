@@ -26,6 +26,7 @@ __all__ = [
     "RichProgressBar",
     "SaveConfigCallback",
     "TensorBoardLogger",
+    "TorchCheckpointIO",
     "Trainer",
     "is_a",
     "isolate_rng",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
     from pytorch_lightning.cli import LightningCLI, LRSchedulerCallable, OptimizerCallable, SaveConfigCallback
     from pytorch_lightning.loggers import TensorBoardLogger
+    from pytorch_lightning.plugins.io import TorchCheckpointIO
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.utilities.model_helpers import is_overridden
     from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
@@ -69,6 +71,7 @@ else:
         ".callbacks": ["ProgressBar", "RichProgressBar"],
         ".cli": ["LRSchedulerCallable", "LightningCLI", "OptimizerCallable", "SaveConfigCallback"],
         ".loggers": ["TensorBoardLogger"],
+        ".plugins.io": ["TorchCheckpointIO"],
         ".utilities.exceptions": ["MisconfigurationException"],
         ".utilities.model_helpers": ["is_overridden"],
         ".utilities.rank_zero": ["rank_zero_info", "rank_zero_warn"],

@@ -57,18 +57,56 @@ class LayerBatch:
     Args:
         layers: Parameters after the step, with their gradients still in place, not empty, each with
             its state, at least one step old, and its param group. DTensors are gathered, and then
-            every rank must call.
+            every rank must call. States of an optimizer without AdaBelief's averages may be anything, and
+            then only weights and gradients can be asked for.
     """
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.params = [param for param, _, _ in layers]
+        self.states = [state for _, state, _ in layers]
         self.groups = [group for _, _, group in layers]
-        self.steps = [float(state["step"]) for _, state, _ in layers]
-        self.scales = [belief_scale(state, group) for _, state, group in layers]
-        averages = zip(*(moments(*layer) for layer in layers), strict=True)
-        self.exp_avgs, self.exp_avg_vars, self.denominator_vars = map(list, averages)
-        squares = [read_square(param, state) for param, state, _ in layers]
-        self.squares = [square for square in squares if square is not None]  # of all layers or of none
+
+    @cached_property
+    def steps(self) -> list[float]:
+        """The number of steps that each layer has taken."""
+        return [float(state["step"]) for state in self.states]
+
+    @cached_property
+    def scales(self) -> list[BeliefScale]:
+        """The scalars that all weights of a layer share."""
+        known: dict[tuple[int, float], BeliefScale] = {}  # most layers of a group are at the same step
+        for step, state, group in zip(self.steps, self.states, self.groups, strict=True):
+            if (id(group), step) not in known:
+                known[id(group), step] = belief_scale(state, group)
+        return [known[id(group), step] for step, group in zip(self.steps, self.groups, strict=True)]
+
+    @cached_property
+    def averages(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """The averages of each layer (:func:`~lightning_adabelief.beliefs.elementwise.moments`)."""
+        layers = zip(self.params, self.states, self.groups, strict=True)
+        exp_avgs, exp_avg_vars, denominator_vars = zip(*(moments(*layer) for layer in layers), strict=True)
+        return list(exp_avgs), list(exp_avg_vars), list(denominator_vars)
+
+    @property
+    def exp_avgs(self) -> list[Tensor]:
+        """m_t, uncorrected."""
+        return self.averages[0]
+
+    @property
+    def exp_avg_vars(self) -> list[Tensor]:
+        """s_t, uncorrected."""
+        return self.averages[1]
+
+    @property
+    def denominator_vars(self) -> list[Tensor]:
+        """The uncorrected s_t that the step is divided by."""
+        return self.averages[2]
+
+    @cached_property
+    def squares(self) -> list[Tensor]:
+        """v_t, uncorrected, of all layers; none where they are an AdaBelief's."""
+        squares = [read_square(*pair) for pair in zip(self.params, self.states, strict=True)]
+        return [square for square in squares if square is not None]
 
     @property
     def is_amsgrad(self) -> bool:
@@ -81,6 +119,13 @@ class LayerBatch:
         """The gradients, or None once one is gone."""
         grads = [param.grad for param in self.params if param.grad is not None]
         return grads if len(grads) == len(self.params) else None
+
+    @cached_property
+    def grad_squares(self) -> Tensor:
+        """The sums of squared gradients, in float64 on the CPU; NaN once one is gone."""
+        if self.grads is None:
+            return torch.full((len(self.params),), torch.nan, dtype=torch.float64)
+        return _square(norms(self.grads))
 
     @cached_property
     def sample(self) -> WeightBeliefs:
@@ -105,7 +150,8 @@ def split_into_batches(layers: Sequence[Layer]) -> Iterator[LayerBatch]:
     kind = None
     for layer in layers:
         param, state, _ = layer
-        own_kind = (param.device, state["exp_avg"].dtype)
+        exp_avg = state.get("exp_avg")  # which an optimizer without averages lacks
+        own_kind = (param.device, param.dtype if exp_avg is None else exp_avg.dtype)
         if batch and (own_kind != kind or weights + param.numel() > BATCH_WEIGHTS):
             yield LayerBatch(batch)
             batch, weights = [], 0
@@ -122,9 +168,7 @@ def sum_sizes(batch: LayerBatch) -> Columns:
 
 def sum_grads(batch: LayerBatch) -> Columns:
     """Return ``grad_square``, the sum of squared gradients; NaN once a gradient is gone."""
-    if batch.grads is None:
-        return {"grad_square": torch.full((len(batch.params),), torch.nan, dtype=torch.float64)}
-    return {"grad_square": _square(norms(batch.grads))}
+    return {"grad_square": batch.grad_squares}
 
 
 def sum_weights(batch: LayerBatch) -> Columns:
@@ -219,7 +263,8 @@ def sum_grads_and_momentum(batch: LayerBatch) -> Columns:
         products += [torch.dot(grad, exp_avg) for _, grad, exp_avg in pieces]
     product = torch.zeros(count, dtype=torch.float64)
     product.index_add_(0, torch.tensor(indices), torch.stack(products).cpu().double())
-    grad_square, exp_avg_square = _square(norms(grads)), _square(norms(batch.exp_avgs))
+    grad_square = _square(norms(grads)) if any(map(_decays_gradient, batch.groups)) else batch.grad_squares
+    exp_avg_square = _square(norms(batch.exp_avgs))
     beta1 = torch.tensor([float(as_number(group["betas"][0])) for group in batch.groups], dtype=torch.float64)
     weight = 1 - beta1
     grad_momentum = (product - weight * grad_square) / beta1
@@ -242,10 +287,15 @@ def _used_grad(param: Tensor, grad: Tensor, exp_avg: Tensor, group: dict[str, An
     grad = grad.to(exp_avg.dtype)
     if group.get("maximize"):
         grad = -grad
-    if group.get("weight_decay") and not group.get("weight_decouple", True):
+    if _decays_gradient(group):
         # The weight before the step would be exact; the step is small beside it, and the decay beside the gradient.
         grad = grad.add(param.to(grad.dtype), alpha=as_number(group["weight_decay"]))
     return grad
+
+
+def _decays_gradient(group: dict[str, Any]) -> bool:
+    """True if weight decay is added to the gradient."""
+    return bool(group.get("weight_decay")) and not group.get("weight_decouple", True)
 
 
 def norms(tensors: Sequence[Tensor]) -> Tensor:
@@ -280,17 +330,24 @@ def _split_for_cache(*columns: Sequence[Tensor]) -> Iterator[list[tuple[Any, ...
     pieces: list[tuple[Any, ...]] = []
     room = limit
     for index, tensors in enumerate(zip(*columns, strict=True)):
-        # In the order of memory, flattening copies nothing, whatever the layout (channels last, say).
-        strides = tensors[0].stride()
-        memory_order = sorted(range(len(strides)), key=lambda axis, strides=strides: -strides[axis])  # type: ignore[misc]
-        flat = [tensor.permute(memory_order).reshape(-1).split(limit) for tensor in tensors]
-        for cut in zip(*flat, strict=True):
+        for cut in _cut(tensors, limit):
             if cut[0].numel() > room:
                 yield pieces
                 pieces, room = [], limit
             pieces.append((index, *cut))
             room -= cut[0].numel()
     yield pieces
+
+
+def _cut(tensors: Sequence[Tensor], limit: int) -> list[tuple[Tensor, ...]]:
+    """Cut tensors of one shape into flat pieces of at most ``limit`` numbers, all tensors alike."""
+    if tensors[0].numel() <= limit and all(map(Tensor.is_contiguous, tensors)):
+        return [tuple(map(Tensor.flatten, tensors))]  # quick, for networks of thousands of small tensors
+    # In the order of memory, flattening copies nothing, whatever the layout (channels last, say).
+    strides = tensors[0].stride()
+    memory_order = sorted(range(len(strides)), key=lambda axis: -strides[axis])
+    flat = [tensor.permute(memory_order).reshape(-1).split(limit) for tensor in tensors]
+    return list(zip(*flat, strict=True))
 
 
 def _add_up_norms(norms_of_pieces: list[Tensor], indices: list[int], count: int) -> Tensor:
@@ -302,13 +359,15 @@ def _add_up_norms(norms_of_pieces: list[Tensor], indices: list[int], count: int)
 
 def _draw_sample(tensors: list[Tensor]) -> Tensor:
     """Return up to :data:`SAMPLE` entries of each tensor, a row each."""
-    width = min(SAMPLE, max(tensor.numel() for tensor in tensors))
+    sizes = [tensor.numel() for tensor in tensors]
+    width = min(SAMPLE, max(sizes))
+    entries = [
+        tensor.reshape(-1) if size <= width else torch.take(tensor, _sample_indices(size, tensor.device))
+        for tensor, size in zip(tensors, sizes, strict=True)
+    ]
     rows = tensors[0].new_full((len(tensors), width), torch.nan)
-    for row, tensor in zip(rows, tensors, strict=True):
-        if tensor.numel() <= width:
-            row[: tensor.numel()] = tensor.flatten()
-        else:
-            torch.take(tensor, _sample_indices(tensor.numel(), tensor.device), out=row)
+    columns = torch.arange(width, device=rows.device)
+    rows[columns < torch.tensor(sizes, device=rows.device).unsqueeze(-1)] = torch.cat(entries)
     return rows
 
 

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_adabelief.beliefs.adam import READABLE, read_state
 from lightning_adabelief.beliefs.layers import (
     Columns,
     Layer,
     LayerBatch,
     split_into_batches,
+    sum_grads,
     sum_silent,
     sum_sizes,
     sum_weights,
 )
+from lightning_adabelief.beliefs.movement import Movement
+from lightning_adabelief.beliefs.reading import Readable, find_optimizers, find_readable, has_known_update, read_state
 from lightning_adabelief.beliefs.statistic import LAYER_STATISTICS, OPTIMIZER_STATISTICS, Statistic
-from lightning_adabelief.optim.adabelief import AdaBelief
+from lightning_adabelief.optim.migrate import ADAM_OPTIONS
 from lightning_adabelief.optim.names import plain_name
 
-ALWAYS_SUMMED = (sum_sizes, sum_silent, sum_weights)
-"""Sums that summaries and warnings need, whatever the statistics."""
+Sum = Callable[[LayerBatch], Columns]
+
+SUMS_OF_ANY_OPTIMIZER: tuple[Sum, ...] = (sum_sizes, sum_weights, sum_grads)
+"""Sums that need nothing but weights and gradients."""
+
+SUMS_OF_ANY_BELIEF: tuple[Sum, ...] = (*SUMS_OF_ANY_OPTIMIZER, sum_silent)
+"""Sums that summaries and warnings need beside those of the statistics."""
+
+SUMS_OF_THE_UPDATE = {"update_square", "grad_momentum", "momentum_square", "used_grad_square"}
+"""Sums that follow from the state only where the optimizer's rule is known."""
 
 
 class Beliefs(NamedTuple):
@@ -47,15 +57,19 @@ def measure(optimizer: Optimizer, model: nn.Module) -> Beliefs:
 
     The figures are those that :class:`~lightning_adabelief.BeliefMonitor` logs.
 
+    Of an AdaBelief, torch's Adam and AdamW these are all statistics. Of others with Adam's averages (RAdam, NAdam,
+    timm's), ``update_norm``, ``update_to_weight`` and ``grad_momentum_cosine`` are missing; and of any other, all
+    but ``grad_norm``. The monitor tells them by comparing weights before and after the step.
+
     Args:
-        optimizer: An AdaBelief, or a ``torch.optim.Adam`` or ``AdamW``, after a step and before ``zero_grad``.
+        optimizer: Any, after a step and before ``zero_grad``.
         model: The module it trains, for the names of the parameters. Where they are sharded, every rank must call.
 
     Returns:
         The statistics; parameters without a gradient or without a step are left out. This waits for the device.
 
     Raises:
-        ValueError: If the optimizer is none of these.
+        ValueError: If it is a wrapper of several optimizers.
 
     Example:
         >>> import torch
@@ -67,86 +81,129 @@ def measure(optimizer: Optimizer, model: nn.Module) -> Beliefs:
         >>> sorted(beliefs.measure(optimizer, model).layers)
         ['bias', 'weight']
     """
-    optimizer = getattr(optimizer, "optimizer", optimizer)  # Fabric's and DeepSpeed's wrappers
-    if not isinstance(optimizer, READABLE):
-        known = ", ".join(kind.__name__ for kind in READABLE)
-        raise ValueError(f"Cannot read the beliefs of a {type(optimizer).__name__}. Give an optimizer of: {known}")
-    names = {param: plain_name(name) for name, param in model.named_parameters()}
-    layers = {}
-    for number, group in enumerate(optimizer.param_groups, start=1):
-        for position, param in enumerate(group["params"]):
-            state = optimizer.state.get(param)
-            if state and param.grad is not None and param.numel() > 0:
-                name = names.get(param, f"pg{number}.{position}")
-                layers[name] = (param, *read_state(optimizer, state, group))
+    optimizer, *others = find_optimizers(optimizer)  # out of Fabric's wrapper, say
+    if others:
+        kinds = ", ".join(type(each).__name__ for each in [optimizer, *others])
+        raise ValueError(f"Cannot measure {len(others) + 1} optimizers at once: {kinds}. Measure each by itself")
+    layers = read_layers(optimizer)
     if not layers:
         return Beliefs({}, {}, {})
-    columns = measure_columns(list(layers.values()))
-    own = isinstance(optimizer, AdaBelief)
-    rows = [keep_known(row, own) for row in to_statistics(columns)]
+    in_model: dict[Tensor, str] = {param: plain_name(name) for name, param in model.named_parameters()}
+    names = [in_model.get(param, name) for name, (param, *_) in layers.items()]
+    columns = measure_columns_of(optimizer, list(layers.values()))
     (together,) = to_statistics(add_up(columns, range(len(layers))))
-    return Beliefs(dict(zip(layers, rows, strict=True)), keep_known(together, own), measure_groups(optimizer))
+    return Beliefs(dict(zip(names, to_statistics(columns), strict=True)), together, measure_groups(optimizer))
+
+
+def read_layers(optimizer: Optimizer, keep: Callable[[Tensor], bool] = lambda param: True) -> dict[str, Layer]:
+    """Return the parameters that can be measured, with state and group as AdaBelief has them.
+
+    Args:
+        optimizer: Any, after its step.
+        keep: True for a parameter to return.
+
+    Returns:
+        Each by its position, such as ``pg1.0``; without those that have no gradient, no weight or no step.
+        Where the states tell no belief, they and the groups are the optimizer's own.
+    """
+    readable = find_readable(optimizer)
+    layers: dict[str, Layer] = {}
+    for number, group in enumerate(optimizer.param_groups, start=1):
+        for position, param in enumerate(group["params"]):
+            if param.grad is None or param.numel() == 0 or not keep(param):
+                continue
+            state = optimizer.state.get(param, {})
+            if readable is Readable.GRADIENT:
+                layers[f"pg{number}.{position}"] = (param, state, group)
+            elif state:
+                layers[f"pg{number}.{position}"] = (param, *read_state(optimizer, state, group))
+    return layers
 
 
 def measure_groups(optimizer: Optimizer) -> dict[str, dict[str, float]]:
     """Measure the statistics that a param group's options and its step tell.
 
     Args:
-        optimizer: An AdaBelief, or an Adam, of which only ``lr`` can be told.
+        optimizer: Any; of one that is no AdaBelief only ``lr`` can be told.
 
     Returns:
         From each group's ``name``, or ``pg1`` and so on, to its statistics at its latest step; without groups
         that have not taken a step.
     """
     found: dict[str, dict[str, float]] = {}
-    own = isinstance(optimizer, AdaBelief)
-    rows = [row for row in OPTIMIZER_STATISTICS if row.of_group and (own or row.adam_has_it)]
+    readable = find_readable(optimizer)
+    rows = [row for row in OPTIMIZER_STATISTICS if row.of_group and readable >= row.needs]
     for number, group in enumerate(optimizer.param_groups, start=1):
-        states = [state for param in group["params"] if (state := optimizer.state.get(param))]
-        if states:
-            latest = max(states, key=lambda state: float(state["step"]))
-            _, options = read_state(optimizer, latest, group)
-            step = float(latest["step"])
-            found[group.get("name", f"pg{number}")] = {
-                row.name: row.of_group(options, step) for row in rows if row.of_group
-            }
+        step, options = 1.0, {**group, **ADAM_OPTIONS}
+        if readable > Readable.GRADIENT:
+            states = [state for param in group["params"] if (state := optimizer.state.get(param))]
+            if not states:
+                continue
+            latest = max(states, key=lambda state: float(state.get("step", 0)))
+            state, options = read_state(optimizer, latest, group)
+            step = float(state["step"])
+        elif not isinstance(group.get("lr"), float | int | Tensor):
+            continue
+        found[group.get("name", f"pg{number}")] = {
+            row.name: row.of_group(options, step) for row in rows if row.of_group
+        }
     return found
 
 
-def keep_known(values: Mapping[str, float], is_adabelief: bool) -> dict[str, float]:
-    """Return the values without the statistics that an Adam does not have, if they are of one."""
-    unknown = set() if is_adabelief else {row.name for row in LAYER_STATISTICS if not row.adam_has_it}
-    return {name: value for name, value in values.items() if name not in unknown}
-
-
-def measure_columns(layers: Sequence[Layer]) -> Columns:
+def measure_columns(layers: Sequence[Layer], readable: Readable = Readable.BELIEF) -> Columns:
     """Measure the sums and medians that the statistics of layers are made from.
 
     Args:
-        layers: Parameters after the step, with their gradients still in place, not empty, each with
-            its state, at least one step old, and its param group. DTensors are gathered, a batch of
-            layers at a time, and then every rank must call.
+        layers: Of :func:`read_layers`, after the step. DTensors are gathered, a batch of layers at a time, and
+            then every rank must call.
+        readable: How much can be read of their optimizer.
 
     Returns:
         One number a layer: sums by their name (:mod:`lightning_adabelief.beliefs.layers`), and medians by that
-        of their statistic.
+        of their statistic. Those that the optimizer does not tell are missing.
     """
-    parts = [_measure_batch(batch) for batch in split_into_batches(layers)]
+    parts = [_measure_batch(batch, readable) for batch in split_into_batches(layers)]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _measure_batch(batch: LayerBatch) -> Columns:
-    functions = [*ALWAYS_SUMMED, *(function for row in LAYER_STATISTICS for function in row.sums)]
+def measure_columns_of(optimizer: Optimizer, layers: Sequence[Layer], movement: Movement | None = None) -> Columns:
+    """Measure the columns of an optimizer's layers, and their update by comparison where no formula tells it.
+
+    Args:
+        optimizer: Any.
+        layers: See :func:`measure_columns`.
+        movement: The copies from before the step, where the update does not follow from the state; without them,
+            the sums of the update are missing there.
+    """
+    columns = measure_columns(layers, find_readable(optimizer))
+    if has_known_update(optimizer):
+        return columns
+    columns = {name: values for name, values in columns.items() if name not in SUMS_OF_THE_UPDATE}
+    return columns | (movement.sum_updates(layers) if movement else {})
+
+
+def _measure_batch(batch: LayerBatch, readable: Readable) -> Columns:
     columns: Columns = {}
-    for function in dict.fromkeys(functions):
+    if readable is Readable.GRADIENT:
+        for function in SUMS_OF_ANY_OPTIMIZER:
+            columns |= function(batch)
+        return columns
+    rows = [row for row in LAYER_STATISTICS if readable >= row.needs]
+    # A weight that has had no gradient, as those of words not met yet, does not move, and its s_t is all eps: it is
+    # left out, unless the layer has no others.
+    has_gradient = batch.sample.trend.nan_to_num() != 0
+    is_counted = has_gradient | ~has_gradient.any(dim=1, keepdim=True)
+    for function in dict.fromkeys([*SUMS_OF_ANY_BELIEF, *(function for row in rows for function in row.sums)]):
         columns |= function(batch)
-    for row in LAYER_STATISTICS:
+    moving = columns["size"] - columns["silent"]
+    columns["counted"] = moving.where(moving > 0, columns["size"])
+    for row in rows:
         if row.of_weights and not row.of_sums:
-            values = row.of_weights(batch.sample)
+            values = row.of_weights(batch.sample).where(is_counted, torch.nan)
             if row.condensed == "median":
                 columns[row.name] = values.nanmedian(dim=1).values.cpu().double()
             else:
-                columns[row.name] = values.nanmean(dim=1).cpu().double() * columns["size"]
+                columns[row.name] = values.nanmean(dim=1).cpu().double() * columns["counted"]
     return columns
 
 
@@ -177,20 +234,25 @@ def to_statistics(columns: Columns) -> list[dict[str, float]]:
 
     Returns:
         For each layer, all statistics of scope ``"layer"`` that ``columns`` has the sums of, and what warnings
-        need beside: ``weight_norm``, ``silent_fraction`` (of weights that have had no gradient at all) and ``size``.
+        need beside: ``weight_norm``, ``size`` and, where there are averages, ``silent_fraction`` (of weights that
+        have had no gradient at all).
     """
     values = {row.name: found for row in LAYER_STATISTICS if (found := _value(row, columns)) is not None}
     values["weight_norm"] = columns["weight_square"].sqrt()
-    values["silent_fraction"] = columns["silent"] / columns["size"]
+    if "silent" in columns:
+        values["silent_fraction"] = columns["silent"] / columns["size"]
     values["size"] = columns["size"]
     lists = [column.tolist() for column in values.values()]
     return [dict(zip(values, numbers, strict=True)) for numbers in zip(*lists, strict=True)]
 
 
 def _value(row: Statistic, columns: Columns) -> Tensor | None:
-    if row.of_sums:
-        return row.of_sums(columns)
-    return columns[row.name] if row.condensed == "median" else columns[row.name] / columns["size"]
+    try:
+        if row.of_sums:
+            return row.of_sums(columns)
+        return columns[row.name] if row.condensed == "median" else columns[row.name] / columns["counted"]
+    except KeyError:  # a sum that this optimizer does not tell
+        return None
 
 
 def _weighted_median(values: Tensor, weights: Tensor) -> Tensor:

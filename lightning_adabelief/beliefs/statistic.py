@@ -24,6 +24,7 @@ from lightning_adabelief.beliefs.layers import (
     sum_grads_and_momentum,
     sum_weights,
 )
+from lightning_adabelief.beliefs.reading import Readable
 from lightning_adabelief.optim.options import as_number
 from lightning_adabelief.optim.scaling import rectification, warmup_factor
 
@@ -44,14 +45,15 @@ class Statistic:
         of_weights: From averages to a value for each weight. It is what histograms show; and unless there is
             ``of_sums``, a layer's value is its mean or median (``condensed``) over a sample of the weights.
         sums: Functions from a batch of layers to the sums that ``of_sums`` needs; none where BeliefMonitor adds them.
-        of_sums: From sums to the value, None where the sums are missing. Layers together have the value of their sums.
+        of_sums: From sums to the value; a KeyError where the sums are missing. Layers together have the value of
+            their sums.
         of_group: From a param group and the step its parameters are at to the value.
         chart: Category and title of its chart on TensorBoard's custom-scalars page; statistics of one title share it.
         color_range: The ends of the heat map's scale of colours; None for one is the smallest or largest value, and
             None for both ends at once keeps the statistic out of the heat map.
         column: Its header in the closing table; None keeps it out.
         format: How the closing table writes it.
-        adam_has_it: True if it can be told from an Adam's state.
+        needs: How much of an optimizer must be readable for it.
     """
 
     name: str
@@ -62,13 +64,13 @@ class Statistic:
     unit: str = ""
     of_weights: Callable[[WeightBeliefs], Tensor] | None = None
     sums: tuple[Callable[[LayerBatch], Columns], ...] = ()
-    of_sums: Callable[[Columns], Tensor | None] | None = None
+    of_sums: Callable[[Columns], Tensor] | None = None
     of_group: Callable[[Group, float], float] | None = None
     chart: tuple[str, str] = ("belief", "")
     color_range: tuple[float | None, float | None] | None = None
     column: str | None = None
     format: str = "{:.2e}"
-    adam_has_it: bool = True
+    needs: Readable = Readable.GRADIENT
 
 
 STATISTICS = (
@@ -85,6 +87,7 @@ STATISTICS = (
         chart=("belief", "s_t"),
         color_range=(None, None),
         column="s_t",
+        needs=Readable.SECOND_MOMENT,
     ),
     Statistic(
         name="effective_step_size",
@@ -97,6 +100,7 @@ STATISTICS = (
         chart=("belief", "effective_step_size"),
         color_range=(None, None),
         column="effective\nstep size",
+        needs=Readable.SECOND_MOMENT,
     ),
     Statistic(
         name="step_gain_over_adam",
@@ -113,6 +117,7 @@ STATISTICS = (
         color_range=(1, None),
         column="gain over\nAdam",
         format="{:.2f}x",
+        needs=Readable.SECOND_MOMENT,
     ),
     Statistic(
         name="eps_share",
@@ -126,7 +131,7 @@ STATISTICS = (
         color_range=(0, 1),
         column="eps\nshare",
         format="{:.1%}",
-        adam_has_it=False,
+        needs=Readable.BELIEF,
     ),
     Statistic(
         name="update_to_weight",
@@ -139,6 +144,7 @@ STATISTICS = (
         of_sums=lambda sums: _root(sums["update_square"]) / _root(sums["weight_square"]),
         chart=("steps", "update_to_weight"),
         color_range=(None, None),
+        column="update\nto weight",
     ),
     Statistic(
         name="grad_norm",
@@ -183,7 +189,7 @@ STATISTICS = (
         meaning="how much of the gradient clipping takes away",
         condensed="norm",
         unit="gradient",
-        of_sums=lambda sums: _root(sums["unclipped_grad_square"]) if "unclipped_grad_square" in sums else None,
+        of_sums=lambda sums: _root(sums["unclipped_grad_square"]),
         chart=("steps", "grad_norm, unclipped_grad_norm"),
     ),
     Statistic(
@@ -201,7 +207,7 @@ STATISTICS = (
         meaning="the factor by which RAdam's rectification shortens the step",
         of_group=lambda group, step: rectification(step, as_number(group["betas"][1])) if group["rectify"] else 1.0,
         chart=("optimizer", "rectification, warmup"),
-        adam_has_it=False,
+        needs=Readable.BELIEF,
     ),
     Statistic(
         name="warmup",
@@ -210,7 +216,7 @@ STATISTICS = (
         meaning="how far the warmup has come",
         of_group=lambda group, step: warmup_factor(step, group["warmup"], group["total_steps"]),
         chart=("optimizer", "rectification, warmup"),
-        adam_has_it=False,
+        needs=Readable.BELIEF,
     ),
     Statistic(
         name="skipped_steps",

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
 
 from torch.optim import Optimizer
-
-
-def unwrap(optimizer: Any) -> Any:
-    """Return the optimizer itself, without the wrapper of Lightning or DeepSpeed."""
-    return getattr(optimizer, "optimizer", optimizer)
 
 
 def name_optimizers(optimizers: Iterable[Optimizer]) -> list[str]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_adabelief.callbacks.optimizer_names import name_optimizers, unwrap
+from lightning_adabelief.beliefs.reading import find_optimizers
+from lightning_adabelief.callbacks.optimizer_names import name_optimizers
 from lightning_adabelief.lightning_tree import Callback, LightningModule, Trainer, rank_zero_info
 
 NOT_OPTIONS = {"params", "param_names", "name"}
@@ -88,7 +89,7 @@ def say_difference(what: str, in_checkpoint: Any, in_config: Any) -> str:
 def _collect_options(trainer: Any) -> dict[str, Options]:
     """Return the options of each param group and schedule, by its name."""
     found: dict[str, Options] = {}
-    optimizers = [unwrap(optimizer) for optimizer in trainer.optimizers]
+    optimizers = [inner for optimizer in trainer.optimizers for inner in find_optimizers(optimizer)]
     for name, optimizer in zip(name_optimizers(optimizers), optimizers, strict=True):
         groups = optimizer.param_groups
         driven = any(config.scheduler.optimizer is optimizer for config in trainer.lr_scheduler_configs)

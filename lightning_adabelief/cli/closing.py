@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from lightning_adabelief.callbacks.belief_monitor.outputs.loggers import folder_of
 from lightning_adabelief.lightning_tree import TensorBoardLogger, Trainer
 
 
@@ -35,6 +36,27 @@ def best_checkpoint(trainer: Trainer) -> str:
     return getattr(trainer.checkpoint_callback, "best_model_path", "")
 
 
+def make_command(words: Sequence[str], checkpoint: Path, command: str = "fit") -> str:
+    """Make the command line that goes on from a checkpoint.
+
+    Args:
+        words: The command and its options as typed.
+        checkpoint: The checkpoint, which takes the place of one that is named.
+        command: The new command.
+
+    Returns:
+        A line for a shell.
+    """
+    kept = [command]
+    remaining = iter(words[1:])
+    for word in remaining:
+        if word == "--ckpt_path":
+            next(remaining, None)
+        elif not word.startswith("--ckpt_path="):
+            kept.append(word)
+    return shlex.join(["adabelief", *kept, f"--ckpt_path={_shorten_path(str(checkpoint))}"])
+
+
 def _make_table(scores: Mapping[str, float]) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in scores.items():
@@ -46,8 +68,9 @@ def _find_locations(trainer: Trainer) -> dict[str, str]:
     """Return where the logs and the checkpoint are, and the command that shows them."""
     locations = {}
     checkpoint = best_checkpoint(trainer)
-    if trainer.loggers and trainer.log_dir:
-        locations["logs           "] = _shorten_path(trainer.log_dir)
+    logs = folder_of(trainer.loggers)  # not trainer.log_dir, which waits for ranks that may have ended
+    if logs:
+        locations["logs           "] = _shorten_path(str(logs))
     if checkpoint:
         best = getattr(trainer.checkpoint_callback, "monitor", None)
         locations["best checkpoint" if best else "last checkpoint"] = _shorten_path(checkpoint)

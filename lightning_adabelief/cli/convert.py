@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     from lightning_adabelief.cli.adam_blocks import replace_adams
     from lightning_adabelief.cli.config_file import UsageError, read_config
+    from lightning_adabelief.files import replace_file
 
     path = Path(arguments.config)
     if arguments.in_place and arguments.dest is not None:
@@ -49,8 +51,11 @@ def run(arguments: argparse.Namespace) -> None:
         )
     _print_difference(text, converted, str(path), str(dest or path))
     if dest is not None:
-        with dest.open("w", encoding="utf-8", newline=line_ending) as file:
-            file.write(converted)
+        target = dest.resolve()  # a link stays one
+        with replace_file(target) as part:
+            part.write_text(converted, encoding="utf-8", newline=line_ending)
+            if target.exists():
+                shutil.copymode(target, part)
         print(f"Wrote {dest}")
 
 

@@ -24,6 +24,7 @@ def run(arguments: argparse.Namespace) -> None:
         FileNotFoundError: If the folder of the destination does not exist.
         UnknownRecipeError: If there is no such recipe.
     """
+    from lightning_adabelief.files import replace_file
     from lightning_adabelief.recipes.catalog import find
 
     recipe = find(arguments.name)
@@ -34,5 +35,6 @@ def run(arguments: argparse.Namespace) -> None:
         raise FileExistsError(f"{dest} exists, and is left as it is. Give another name, or remove it first")
     if not dest.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {dest.parent} to copy {recipe.name} into. Make it first")
-    shutil.copyfile(recipe.path, dest)
+    with replace_file(dest) as part:
+        shutil.copyfile(recipe.path, part)
     print(f"Copied {recipe.name} to {dest}. Run it with: adabelief fit --config {dest}")

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import argparse
 import logging
-import pickle
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import Namespace
 
-from lightning_adabelief.callbacks import ResumeReport
+from lightning_adabelief.callbacks import ExactResume, ResumeReport
 from lightning_adabelief.callbacks.resume_report import say_difference
-from lightning_adabelief.cli.closing import best_checkpoint, print_closing
+from lightning_adabelief.checkpoint_io import AtomicCheckpointIO, save_whole
+from lightning_adabelief.cli.checkpoint_file import CheckpointError, check_checkpoint, explain_other_network
+from lightning_adabelief.cli.closing import best_checkpoint, make_command, print_closing
 from lightning_adabelief.cli.config_file import UsageError
+from lightning_adabelief.cli.continued_logs import LogLengths, continue_logs
 from lightning_adabelief.cli.explain import explain
-from lightning_adabelief.cli.settings import strip_wrappers
+from lightning_adabelief.cli.safeguards import Safeguards, UsedFolderError, refuse_used_folder
+from lightning_adabelief.cli.settings import Settings, strip_wrappers
+from lightning_adabelief.cli.signals import StoppedBySignal, handler
+from lightning_adabelief.cli.stop_on_signal import StopOnSignal, is_stop
 from lightning_adabelief.lightning_tree import (
     Callback,
     LightningCLI,
@@ -26,6 +31,7 @@ from lightning_adabelief.lightning_tree import (
     ProgressBar,
     RichProgressBar,
     SaveConfigCallback,
+    TorchCheckpointIO,
     Trainer,
     is_overridden,
     rank_zero_info,
@@ -33,39 +39,40 @@ from lightning_adabelief.lightning_tree import (
 )
 
 
-def run(words: list[str]) -> None:
+def run(settings: Settings) -> None:
     """Run one of the Lightning CLI's commands.
 
     Args:
-        words: The command, then its options; configs are files.
+        settings: A command line and its configs.
 
     Raises:
         UsageError: If the parser refuses the command line or a config.
         ValueError: If a class refuses its arguments, or the checkpoint does not fit.
     """
-    _run(AdaBeliefCLI, words)
+    _run(AdaBeliefCLI, settings)
 
 
-def build(words: list[str]) -> None:
+def build(settings: Settings) -> None:
     """Build all that a command line names, and run nothing.
 
     Args:
-        words: As for :func:`run`.
+        settings: As for :func:`run`.
 
     Raises:
         UsageError: As :func:`run` does.
         ValueError: As :func:`run` does.
     """
-    _run(_BuildOnly, words)
+    _run(_BuildOnly, settings)
 
 
-def _run(cli: type[AdaBeliefCLI], words: list[str]) -> None:
+def _run(cli: type[AdaBeliefCLI], settings: Settings) -> None:
     """Run a CLI, with the errors of its parser and of Lightning in words of ours."""
     _silence_advice()
+    check_checkpoint(settings.tree.get("ckpt_path"), settings.command, settings.tree.get("weights_only") is not False)
     try:
-        cli(words)
+        cli(settings)
     except argparse.ArgumentError as error:
-        raise UsageError(f"{explain(str(error))}\n'adabelief {words[0]} --help' lists the options") from error
+        raise UsageError(f"{explain(str(error))}\n'adabelief {settings.command} --help' lists the options") from error
     except ValueError as error:
         if "Given value" not in str(error):  # not the parser's report on what an argument's class raised
             raise
@@ -74,12 +81,10 @@ def _run(cli: type[AdaBeliefCLI], words: list[str]) -> None:
         if "learning rate finder" not in str(error):
             raise
         raise ValueError(NO_RATE_TO_FIND) from error
-    except pickle.UnpicklingError as error:
-        raise ValueError("The file given as --ckpt_path is not a checkpoint of Lightning") from error
     except RuntimeError as error:
         if "Error(s) in loading state_dict" not in str(error):
             raise
-        raise ValueError(f"The checkpoint is of another network than the config's. {error}") from error
+        raise CheckpointError(explain_other_network(str(error))) from error
 
 
 NO_RATE_TO_FIND = (
@@ -92,7 +97,9 @@ NO_RATE_TO_FIND = (
 class AdaBeliefCLI(LightningCLI):
     """The Lightning CLI for any module and data; ``fit`` ends with a test and a closing table."""
 
-    def __init__(self, words: list[str]) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.stopping = StopOnSignal()
         errors = {"exit_on_error": False}
         super().__init__(
             LightningModule,
@@ -102,19 +109,25 @@ class AdaBeliefCLI(LightningCLI):
             auto_configure_optimizers=False,
             save_config_callback=_SaveConfig,
             parser_kwargs={**errors, **{command: errors for command in self.subcommands()}},
-            args=words,
+            args=settings.words,
         )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make the Trainer, with a Rich progress bar unless the config has another or none, and ResumeReport."""
+        """Make the Trainer, with what resuming needs, and a Rich progress bar unless the config has another or none."""
         config = self._get(self.config_init, "trainer", default={})
         callbacks = config.get("callbacks") or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-        ours: list[Callback] = [ResumeReport()]  # first, because BaseFinetuning restores groups itself
+        # first, because BaseFinetuning restores groups itself, and others may draw random numbers
+        ours: list[Callback] = [Safeguards(), ResumeReport(), LogLengths()]
+        if not any(isinstance(c, ExactResume) for c in callbacks):
+            ours.append(ExactResume())
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             ours.append(_ProgressBar())
-        kwargs["callbacks"] = [*ours, *callbacks]
-        return super().instantiate_trainer(**kwargs)
+        kwargs["callbacks"] = [*ours, *callbacks, self.stopping]
+        trainer = super().instantiate_trainer(**kwargs)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not one of the config's plugins
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        return trainer
 
     def _parse_ckpt_path(self) -> None:
         """Log each hyperparameter of the config that gives way to the checkpoint's (Lightning 2.6 and newer)."""
@@ -131,13 +144,38 @@ class AdaBeliefCLI(LightningCLI):
         return {strip_wrappers(key): value for key, value in vars(flat).items()}
 
     def fit(self, **kwargs: Any) -> None:
-        """Train; after an interruption, print where the run is."""
+        """Train; after a signal, print where the run is.
+
+        Raises:
+            StoppedBySignal: If a signal, or a KeyboardInterrupt of another origin, has ended the training.
+        """
+        if kwargs.get("ckpt_path") and continue_logs(self.trainer, kwargs["ckpt_path"]):
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, _SaveConfig):
+                    callback.overwrite = True
+        else:
+            refuse_used_folder(self.trainer)
         try:
             self.trainer.fit(**kwargs)
-        except SystemExit:
-            if self.trainer.interrupted and self.trainer.is_global_zero:
+        except (RuntimeError, SystemExit) as error:
+            is_interrupt = isinstance(error, SystemExit) and self.trainer.interrupted
+            if not is_stop(error) and not is_interrupt:
+                raise
+            if self.trainer.is_global_zero:
                 print_closing(self.trainer, {})
-            raise
+            stop = error if isinstance(error, StoppedBySignal) else StoppedBySignal(handler.received or signal.SIGINT)
+            stop.message += self._report_stop()
+            raise stop from None
+
+    def _report_stop(self) -> str:
+        """Return what a training that was stopped has left, and how to go on."""
+        checkpoint = self.stopping.checkpoint
+        if checkpoint is not None:
+            command = make_command(self.settings.typed_words, checkpoint)
+            return f" It has left {checkpoint}. Go on with\n  {command}"
+        if self.stopping.problem is not None:
+            return f" No checkpoint could be saved: {self.stopping.problem}"
+        return " It has left no checkpoint of this moment"
 
     def after_fit(self) -> None:
         """Test the best checkpoint if model and data have a test, and print the scores and where the run is."""
@@ -148,18 +186,27 @@ class AdaBeliefCLI(LightningCLI):
                 checkpoint = best_checkpoint(self.trainer) or None
                 for of_loader in self.trainer.test(self.model, self.datamodule, checkpoint, verbose=False):
                     scores |= of_loader
+        except StoppedBySignal as stop:
+            command = make_command(self.settings.typed_words, Path(best_checkpoint(self.trainer)), "test")
+            stop.message += f" The training had ended; test its checkpoint with\n  {command}"
+            raise
         finally:
             if self.trainer.is_global_zero:
                 print_closing(self.trainer, scores)
 
+    def before_validate(self) -> None:
+        """Leave the folder of another run as it is."""
+        refuse_used_folder(self.trainer)
+
+    before_test = before_predict = before_validate
+
     def predict(self, **kwargs: Any) -> None:
         """Predict, and save the list of batches' predictions as ``predictions.pt``."""
         predictions = self.trainer.predict(**kwargs)
+        path = Path(self.trainer.log_dir or ".", "predictions.pt")  # asks all ranks
         if self.trainer.is_global_zero:
-            folder = Path(self.trainer.log_dir or ".")
-            folder.mkdir(parents=True, exist_ok=True)
-            torch.save(predictions, folder / "predictions.pt")
-            print(f"Predictions: {folder / 'predictions.pt'} (torch.load gives a list, a tensor a batch)")
+            save_whole(predictions, path)
+            print(f"Predictions: {path} (torch.load gives a list, an entry a batch)")
 
 
 class _BuildOnly(AdaBeliefCLI):
@@ -188,11 +235,8 @@ class _SaveConfig(SaveConfigCallback):
             return
         try:
             super().setup(trainer, pl_module, stage)
-        except RuntimeError as error:
-            raise ValueError(
-                f"{trainer.log_dir} holds another run, and is left as it is. Give another "
-                "--trainer.logger.init_args.version, or none, to number runs"
-            ) from error
+        except RuntimeError as error:  # of a logger whose folder is known only now
+            raise UsedFolderError(trainer.log_dir) from error
 
 
 def _silence_advice() -> None:

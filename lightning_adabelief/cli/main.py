@@ -17,6 +17,7 @@ from lightning_adabelief.cli.check import check
 from lightning_adabelief.cli.checkpoints import require_checkpoint
 from lightning_adabelief.cli.config_file import UsageError
 from lightning_adabelief.cli.settings import Settings, read_settings
+from lightning_adabelief.cli.signals import StoppedBySignal, handle_signals, is_first_rank
 from lightning_adabelief.cli.users_modules import import_users_modules
 from lightning_adabelief.cli.version import list_versions
 from lightning_adabelief.recipes.catalog import UnknownRecipeError
@@ -31,6 +32,8 @@ CHECKING_PACKAGES = (
     "torch.optim.",
 )
 """Packages whose errors say what to do. Each ends in a dot: ``lightning_own`` is the user's."""
+
+DEBUG = "--debug"
 
 LIGHTNING_COMMANDS = {
     "fit": "train, then test the best checkpoint",
@@ -48,19 +51,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0 for success; 2 if the command line or a config is wrong, before anything has run;
-        1 after any other error that the user can mend. argparse exits with 2 by itself.
+        1 after any other error that the user can mend; 143 after SIGTERM and 130 after Ctrl-C. argparse exits
+        with 2 by itself.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    is_debugged = DEBUG in words or bool(os.environ.get("ADABELIEF_TRACEBACK"))
+    words = [word for word in words if word != DEBUG]
     sys.path.insert(0, os.getcwd())  # a config may name classes of modules in this folder
     importlib.invalidate_caches()
     try:
         if words and words[0] in LIGHTNING_COMMANDS:
-            _run_lightning(words)
+            with handle_signals():
+                _run_lightning(words)
         else:
             arguments = _parser().parse_args(words)
             arguments.run(arguments)
+    except StoppedBySignal as stop:
+        if is_first_rank():
+            print(stop.message, file=sys.stderr)
+        return int(stop.code or 0)
     except Exception as error:
-        if not _is_mendable(error) or os.environ.get("ADABELIEF_TRACEBACK"):
+        if is_debugged or not _is_mendable(error):
             raise
         _print_error(error)
         return 2 if isinstance(error, (UsageError, UnknownRecipeError)) else 1
@@ -87,7 +98,7 @@ def _run_lightning(words: list[str]) -> None:
     if not settings.asks_only:
         check(settings)
         require_checkpoint(settings)
-    load_lightning(settings).run(settings.words)
+    load_lightning(settings).run(settings)
 
 
 def load_lightning(settings: Settings) -> ModuleType:
@@ -129,8 +140,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="adabelief",
         description="Train with AdaBelief in PyTorch Lightning, and see what it believes.",
         epilog="Begin with: adabelief fit --config digits-cnn\n"
-        "After an error, ADABELIEF_TRACEBACK=1 shows where it was raised.\n"
-        "Exit status: 0; 2 for a wrong command line or config; 1 for any other failure.",
+        "With --debug, an error shows where it was raised.\n"
+        "Exit status: 0; 2 for a wrong command line or config; 143 or 130 after SIGTERM or Ctrl-C;\n"
+        "1 for any other failure.",
     )
     parser.add_argument("--version", action="version", version=list_versions(), help="print versions and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

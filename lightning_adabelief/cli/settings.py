@@ -23,6 +23,7 @@ class Settings:
 
     Attributes:
         words: The command line, with files in the place of the recipes' names.
+        typed_words: The command line as typed.
         tree: Configs and options merged, later ones over earlier ones.
         configs: The configs by file or recipe's name as typed, in their order.
         typed: Options of the command line as typed, by their keys without ``init_args``.
@@ -30,6 +31,7 @@ class Settings:
     """
 
     words: list[str]
+    typed_words: tuple[str, ...] = ()
     tree: dict[str, Any] = field(default_factory=dict)
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     typed: dict[str, str] = field(default_factory=dict)
@@ -66,7 +68,7 @@ def read_settings(words: Sequence[str]) -> Settings:
     Raises:
         UsageError: If a word is no option, an option lacks its value, or a config can't be read.
     """
-    settings = Settings(list(words))
+    settings = Settings(list(words), tuple(words))
     remaining = iter(range(1, len(words)))
     for i in remaining:
         option, equals, value = words[i].partition("=")

@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
     if is_full:
         from lightning_adabelief.cli.main import load_lightning
 
-        load_lightning(settings).build(settings.words)
+        load_lightning(settings).build(settings)
         print(f"{arguments.config} is good: everything that it names was built")
         return
     print(f"{arguments.config} is good, as far as can be told without importing torch: keys, classes, options, types")

@@ -8,22 +8,14 @@ from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import (
-    Optimizer,
-    ParamsT,
-    _use_grad_for_differentiable,
-)
+from torch.optim.optimizer import Optimizer, ParamsT, _use_grad_for_differentiable
 
 from lightning_adabelief.optim.fused import load_implementation
 from lightning_adabelief.optim.like import adabelief_like
 from lightning_adabelief.optim.load import load_whole
 from lightning_adabelief.optim.names import name_late_parameters
-from lightning_adabelief.optim.options import (
-    LATER_OPTIONS,
-    check_before_step,
-    check_options,
-    make_plain,
-)
+from lightning_adabelief.optim.nonfinite import find_step_to_skip, prepare_skip, reset_nonfinite_state
+from lightning_adabelief.optim.options import LATER_OPTIONS, check_before_step, check_options, make_plain
 from lightning_adabelief.optim.state import (
     STATE_DTYPES,
     check_capturable,
@@ -77,6 +69,14 @@ class AdaBelief(Optimizer):
             first step (default: None).
         residual: What s_t averages the square of: ``"updated"`` for g_t - m_t, as in the paper;
             ``"previous"`` for g_t - m_{t-1}, which makes beta1 = 0 usable (default: "updated").
+        nonfinite: What a step does if a gradient of any parameter, on any rank, is NaN, infinite, or so large
+            that its square is (4.6e18 in float32): ``"propagate"`` takes it; ``"skip"`` changes nothing and
+            adds to :attr:`skipped_steps`, without waiting for the device; ``"raise"`` raises an error, and
+            waits. Groups that have ``"propagate"`` are neither looked at nor skipped. Where torch.distributed
+            is initialized, the others need all ranks to step together (default: "propagate").
+        max_update_to_lr: The most that a step moves a weight, weight decay aside, in multiples of the lr in
+            force: 10, say, bounds steps of SGD on huge gradients, and those on an s_t that has become tiny.
+            Of each weight by itself, so that weights of 0 move too, and all shards alike (default: None).
         maximize: Ascend rather than descend (default: False).
         foreach: Update lists of tensors at once. ``None`` does so, as torch.optim does, where all
             parameters are plain tensors on a device with foreach kernels, such as CUDA; on the CPU one
@@ -135,6 +135,8 @@ class AdaBelief(Optimizer):
         warmup: int | float = 0,
         total_steps: int | None = None,
         residual: Literal["updated", "previous"] = "updated",
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        max_update_to_lr: float | None = None,
         maximize: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -154,6 +156,8 @@ class AdaBelief(Optimizer):
             "warmup": warmup,
             "total_steps": total_steps,
             "residual": residual,
+            "nonfinite": nonfinite,
+            "max_update_to_lr": max_update_to_lr,
             "maximize": maximize,
             "foreach": foreach,
             "fused": fused,
@@ -243,8 +247,8 @@ class AdaBelief(Optimizer):
         """Load a state, keeping it in float32 where the parameters are narrower.
 
         Where both have names of parameters, each finds its state by its name, else by its position.
-        ``foreach``, ``fused``, ``capturable`` and ``differentiable`` remain as they are here; all other
-        options come from the state dict.
+        ``foreach``, ``fused``, ``capturable``, ``differentiable`` and ``nonfinite`` remain as they are here;
+        all other options come from the state dict.
 
         Args:
             state_dict: From :meth:`state_dict`, from the AdaBelief of ``adabelief-pytorch``, timm or
@@ -274,6 +278,23 @@ class AdaBelief(Optimizer):
     def reset(self) -> None:
         """Forget all state, so that the next step is step 1 (a method of ``adabelief-pytorch`` too)."""
         self.state.clear()
+
+    @property
+    def skipped_steps(self) -> int:
+        """The steps that ``nonfinite="skip"`` skipped, before a load too; reading them waits for the device."""
+        return max((int(group.get("skipped_steps", 0)) for group in self.param_groups), default=0)
+
+    def reset_nonfinite_state(self) -> int:
+        """Put finite moments in the place of those that are not, so that their weights move again.
+
+        An s_t that has become infinite, from a gradient above 1.8e19 in float32, stays so, and stops its
+        weight; a NaN in m_t or s_t makes it NaN. There m_t becomes 0, and s_t (and its largest) the mean over
+        the finite ones of the tensor; a tensor without any begins again at step 1. Weights are left as they are.
+
+        Returns:
+            The number of weights whose moments were reset, on this rank.
+        """
+        return reset_nonfinite_state(self)
 
     def _init_group(self, group: dict[str, Any], *columns: list[Tensor]) -> None:
         """Gather the tensors of the group's parameters that have a gradient, making state for new ones.
@@ -310,6 +331,8 @@ class AdaBelief(Optimizer):
             exp_avgs.append(exp_avg)
             exp_avg_vars.append(state["exp_avg_var"])
             steps.append(state["step"])
+        if group["nonfinite"] == "skip" and params:
+            prepare_skip(group, StepTensors(*columns), states)
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -331,7 +354,8 @@ class AdaBelief(Optimizer):
             ValueError: If a gradient is sparse, a warmup is a fraction and there is no ``total_steps``, an
                 option was set to what is no number, a parameter's data was replaced by some of another shape,
                 or a parameter can't be written to (a view, or a leaf under ``differentiable``).
-            RuntimeError: If ``fused`` cannot serve a parameter, or its kernel can't be had.
+            RuntimeError: If ``fused`` cannot serve a parameter, or its kernel can't be had; with
+                ``nonfinite="raise"``, if a gradient or its state is not finite, here or on another rank.
             AssertionError: If ``capturable`` is set where parameters are on the CPU, or was set when
                 there was state already.
 
@@ -345,14 +369,12 @@ class AdaBelief(Optimizer):
             with torch.enable_grad():
                 loss = closure()
 
-        for group, tensors in self._gather_groups():
+        gathered = self._gather_groups()
+        grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        skip = find_step_to_skip(gathered, grad_scale)
+        for group, tensors in gathered:
             if tensors.params:
-                update_group(
-                    group,
-                    tensors,
-                    grad_scale=getattr(self, "grad_scale", None),
-                    found_inf=getattr(self, "found_inf", None),
-                )
+                update_group(group, tensors, grad_scale=grad_scale, found_inf=found_inf, skip=skip)
         return loss
 
     def _gather_groups(self) -> list[tuple[dict[str, Any], StepTensors]]:

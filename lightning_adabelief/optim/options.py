@@ -24,6 +24,7 @@ RULE_OPTIONS = (
     "fixed_decay",
     "residual",
     "maximize",
+    "max_update_to_lr",
 )
 """The options the update rule reads; the others choose the state that is kept and the implementation."""
 
@@ -36,14 +37,19 @@ LATER_OPTIONS: dict[str, Any] = {
     "fused": None,
     "capturable": False,
     "differentiable": False,
+    "nonfinite": "propagate",
+    "max_update_to_lr": None,
 }
 """The options that ``adabelief-pytorch`` does not have, with their defaults: older pickles lack some."""
 
-IMPLEMENTATION_OPTIONS = ("foreach", "fused", "capturable", "differentiable")
-"""The options that say how a step is taken, not which step: a checkpoint does not change them."""
+IMPLEMENTATION_OPTIONS = ("foreach", "fused", "capturable", "differentiable", "nonfinite")
+"""The options that say how a step is taken, or whether, not which step: a checkpoint does not change them."""
 
 NUMBER_TYPES = (float, int, Tensor, Real)
 """The types of numbers, the usual ones first, for they are looked through in order at each step."""
+
+NONFINITE = ("propagate", "skip", "raise")
+"""What a step does whose gradients are not finite: as any other, nothing, or raise an error."""
 
 RESIDUALS = ("updated", "previous")
 
@@ -93,6 +99,8 @@ def check_values(options: Mapping[str, Any]) -> dict[str, Any]:
         "warmup": _read_warmup,
         "total_steps": _read_total_steps,
         "residual": _read_residual,
+        "nonfinite": _read_nonfinite,
+        "max_update_to_lr": _read_max_update_to_lr,
         "maximize": _read_bool,
         "foreach": _read_optional_bool,
         "fused": _read_optional_bool,
@@ -237,6 +245,24 @@ def _read_residual(name: str, value: Any) -> str:
     if not (isinstance(value, str) and value in RESIDUALS):
         raise ValueError(f"Invalid residual: {value!r}. residual must be 'updated' or 'previous'")
     return str(value)
+
+
+def _read_nonfinite(name: str, value: Any) -> str:
+    if not (isinstance(value, str) and value in NONFINITE):
+        raise ValueError(f"Invalid nonfinite: {value!r}. nonfinite must be 'propagate', 'skip' or 'raise'")
+    return str(value)
+
+
+def _read_max_update_to_lr(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    bound = _read_number(name, value)
+    if not 0 < bound < math.inf:
+        raise ValueError(
+            f"Invalid max_update_to_lr: {bound}. It is the most that a step moves a weight, in multiples of lr: a "
+            "finite number > 0, for example 10, or None for no bound"
+        )
+    return bound
 
 
 def _check_residual(betas: Any, residual: str) -> None:

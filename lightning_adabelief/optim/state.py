@@ -21,16 +21,37 @@ def state_dtype(param: Tensor) -> torch.dtype:
     return torch.promote_types(param.dtype, torch.float32)
 
 
+def increment_steps(steps: list[Tensor], skip: Tensor | None) -> list[Tensor]:
+    """Add 1 to each step count, in place.
+
+    Args:
+        steps: The step counts of some parameters, 0-dim tensors.
+        skip: A bool in a 0-dim tensor; if True nothing is added. ``None`` for False.
+
+    Returns:
+        The step t that each takes, or would take if it were not skipped.
+    """
+    if skip is None:
+        torch._foreach_add_(steps, 1)
+        return steps
+    due = list(torch._foreach_add(steps, 1))
+    for step in steps:
+        step.add_(~skip.to(step.device))
+    return due
+
+
 def make_step(step: float | Tensor, param: Tensor, group: dict[str, Any]) -> Tensor:
     """Return a step count as the state holds it: 0-dim, on the CPU unless the device must not be waited for.
 
     Args:
         step: The number of steps taken.
         param: The parameter it belongs to.
-        group: The parameter's group, whose ``fused`` and ``capturable`` decide the dtype and the device.
+        group: The parameter's group, whose ``fused``, ``capturable`` and ``nonfinite`` decide the dtype and
+            the device.
     """
     dtype = _get_scalar_dtype(group["fused"])
-    device = param.device if group["capturable"] or group["fused"] else "cpu"
+    on_device = group["capturable"] or group["fused"] or group["nonfinite"] == "skip"
+    device = param.device if on_device else "cpu"
     if isinstance(step, Tensor):
         return step.to(device, dtype)
     return torch.full((), step, dtype=dtype, device=device)

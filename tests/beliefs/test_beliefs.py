@@ -292,11 +292,20 @@ def test_measure_reads_an_adam_without_what_it_does_not_have():
     assert measured.groups == {"pg1": {"lr": pytest.approx(1e-3)}}
 
 
-def test_measure_before_the_first_step_is_empty_and_refuses_other_optimizers():
+def test_measure_before_the_first_step_is_empty():
     model = torch.nn.Linear(4, 1)
     assert beliefs.measure(AdaBelief(model.parameters()), model) == ({}, {}, {})
-    with pytest.raises(ValueError, match="beliefs of a SGD.*AdaBelief, Adam, AdamW"):
-        beliefs.measure(torch.optim.SGD(model.parameters()), model)
+
+
+def test_measure_tells_of_an_optimizer_without_averages_what_its_gradient_tells():
+    model = torch.nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    model(torch.ones(8, 4)).sum().backward()
+    optimizer.step()
+    measured = beliefs.measure(optimizer, model)
+    assert measured.layers["weight"]["grad_norm"] == pytest.approx(16)
+    assert not {"s_t", "update_norm", "grad_momentum_cosine"} & measured.model.keys()
+    assert measured.groups == {"pg1": {"lr": 0.5}}
 
 
 @pytest.mark.parametrize(("old", "new"), [("belief", "elementwise"), ("statistics", "layers")])

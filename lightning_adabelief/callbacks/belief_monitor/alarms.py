@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from math import isfinite
+from collections.abc import Sequence
+from math import inf, isfinite
 from statistics import median
 
+from lightning_adabelief.beliefs.statistic import LAYER_STATISTICS
 from lightning_adabelief.callbacks.belief_monitor.tracker import OptimizerTracker
+from lightning_adabelief.optim.adabelief import AdaBelief
+from lightning_adabelief.optim.scaling import WARN_BELOW_MEAN_FACTOR, mean_step_factor
 
 MAX_EPS_FRACTION = 0.5
 """Above this fraction of eps in s_t, eps and not belief sets the step."""
@@ -16,6 +20,9 @@ MAX_GAIN = 10.0
 
 SPIKE_FACTOR = 10.0
 """A spike is above this many times the running median, of a layer's update over weight and of its update."""
+
+MAX_SGD_UPDATE = 0.25
+"""A step of SGD above this fraction of the norm of all weights undoes their initialization."""
 
 MEDIAN_LENGTH = 20
 """The number of measurements that the running median looks back on; half of them must be there."""
@@ -30,11 +37,13 @@ class Alarms:
     Args:
         tracker: The optimizer.
         clips_by_value: True if the Trainer clips gradients by value, a common cause of exploding steps.
+        statistics: The names of the statistics that are logged.
     """
 
-    def __init__(self, tracker: OptimizerTracker, clips_by_value: bool) -> None:
+    def __init__(self, tracker: OptimizerTracker, clips_by_value: bool, statistics: Sequence[str]) -> None:
         self.tracker = tracker
         self.clips_by_value = clips_by_value
+        self._asked = [row.name for row in LAYER_STATISTICS if row.name in statistics]
         self._warned: set[tuple[str, str]] = set()
         self._history: dict[str, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=MEDIAN_LENGTH))
         self._times_in_a_row: dict[tuple[str, str], int] = {}
@@ -49,7 +58,54 @@ class Alarms:
             The warnings to give, one a kind, of layers not yet warned of.
         """
         found = [self._check_eps(step), self._check_gain(step)] if self.tracker.is_adabelief else []
-        return [text for text in [*found, self._check_dead(step), self._check_spike(step)] if text]
+        found += [self._check_dead(step), self._check_spike(step), self._check_missing()]
+        return [text for text in found if text]
+
+    def check_scaling(self, total_steps: float) -> str | None:
+        """Return the warning to give where warmup and rectification take more than half of lr from a run this short.
+
+        ``configure_adabelief`` gives its own, before training.
+
+        Args:
+            total_steps: Length of the run in optimizer steps.
+        """
+        optimizer = self.tracker.optimizer
+        is_reported = getattr(getattr(optimizer, "run_follower", None), "reports_scaling", False)
+        if not isinstance(optimizer, AdaBelief) or is_reported or not 0 < total_steps < inf:
+            return None
+        choices = {}
+        for group in optimizer.param_groups:
+            rectify, warmup = group["rectify"], group["warmup"]
+            factor = mean_step_factor(int(total_steps), beta2=group["betas"][1], rectify=rectify, warmup=warmup)
+            choices[factor] = f"rectify={rectify} and warmup={warmup}"
+        smallest = min(choices)
+        if smallest >= WARN_BELOW_MEAN_FACTOR:
+            return None
+        return (
+            f"{self.tracker.name}: {choices[smallest]} let only {smallest:.2f} of lr act on average over the "
+            f"{int(total_steps):,} steps of this run. Give rectify=False and a short warmup, or build the optimizer by "
+            "configure_adabelief, which chooses by the length of the run"
+        )
+
+    def check_sgd_steps(self) -> str | None:
+        """Return the warning to give, once, where the first steps, those of SGD, moved the weights too far."""
+        steps = self.tracker.sgd_steps
+        if not steps.are_over or steps.longest <= MAX_SGD_UPDATE or not self._select_new("sgd", [self.tracker.name]):
+            return None
+        return (
+            f"{self.tracker.name}: the steps of SGD that rectification begins with moved the weights by up to "
+            f"{steps.longest:.2g} times their norm, in proportion to gradients this large. Scale the inputs, give "
+            "degenerated_to_sgd=False, or rectify=False and a warmup"
+        )
+
+    def check_unseen(self) -> str | None:
+        """Return the warning to give, when training has ended, of an optimizer whose steps were never seen."""
+        if self.tracker.attempted == 0 or self.tracker.taken > 0:
+            return None
+        return (
+            f"BeliefMonitor saw no steps of {self.tracker.name}, though the Trainer set out to take some: its "
+            "step() calls no hooks, or is not called, or every step was skipped"
+        )
 
     def check_nonfinite(self, first: tuple[str, int] | None) -> list[str]:
         """Check the first gradient that was not finite.
@@ -69,11 +125,9 @@ class Alarms:
         ]
 
     def _check_eps(self, step: int) -> str | None:
-        # The s_t of a weight without gradient is all eps, whatever eps is, so only the other weights count:
-        # eps_share = silent_fraction + (1 - silent_fraction) * the others' fraction.
         negligible = self.tracker.negligible_layers()
         fractions = {
-            name: 1 - (1 - layer["eps_share"]) / (1 - layer["silent_fraction"])
+            name: layer["eps_share"]
             for name, layer in self.tracker.layers.items()
             if layer["silent_fraction"] < 1 and name not in negligible
         }
@@ -107,17 +161,18 @@ class Alarms:
         layers = self._select_lasting("dead", is_dead)
         if not layers:
             return None
+        consequence = "; s_t decays to 0 and the effective step size grows" if self.tracker.is_adabelief else ""
         return (
-            f"{self._describe(layers, step)}: the gradient is 0 in each of the last {TIMES_IN_A_ROW} measurements; "
-            "s_t decays to 0 and the effective step size grows. Freeze the layer (requires_grad_(False)), or look for "
-            "what cuts it off, such as units that never fire"
+            f"{self._describe(layers, step)}: the gradient is 0 in each of the last {TIMES_IN_A_ROW} measurements"
+            f"{consequence}. Freeze the layer (requires_grad_(False)), or look for what cuts it off, such as units "
+            "that never fire"
         )
 
     def _check_spike(self, step: int) -> str | None:
         times = {}
         negligible = self.tracker.negligible_layers()
         for name, layer in self.tracker.layers.items():
-            if name in negligible:
+            if name in negligible or "update_norm" not in layer:
                 continue
             # Both must jump: a single weight that passes through 0 is small beside any update.
             now, history = (layer["update_to_weight"], layer["update_norm"]), self._history[name]
@@ -136,10 +191,18 @@ class Alarms:
             f"median (in {worst}). If the loss jumps as well, lower lr or clip gradients by norm"
         )
 
+    def _check_missing(self) -> str | None:
+        found = [name for name in self._asked if name in self.tracker.summary]
+        if not self._asked or found or not self._select_new("missing", [self.tracker.name]):
+            return None
+        has = ", ".join(row.name for row in LAYER_STATISTICS if row.name in self.tracker.summary)
+        return f"BeliefMonitor: {self.tracker.name} does not tell {', '.join(self._asked)}. It has: {has}"
+
     def _select_lasting(self, kind: str, layers: list[str]) -> list[str]:
         """Return the layers that were found so several times in a row and were not warned of."""
+        found = set(layers)
         for name in self.tracker.layers:
-            self._times_in_a_row[kind, name] = self._times_in_a_row.get((kind, name), 0) + 1 if name in layers else 0
+            self._times_in_a_row[kind, name] = self._times_in_a_row.get((kind, name), 0) + 1 if name in found else 0
         return self._select_new(kind, [name for name in layers if self._times_in_a_row[kind, name] >= TIMES_IN_A_ROW])
 
     def _select_new(self, kind: str, layers: list[str]) -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from lightning_adabelief.callbacks.belief_monitor.tracker import OptimizerTracker
 from lightning_adabelief.lightning_tree import MisconfigurationException
@@ -37,6 +38,23 @@ class LayerChoice:
             raise ValueError(f"Invalid include: {include!r}. Give a glob, '*' for every layer, or None for the notable")
         self.top_k = top_k
         self.depth = depth
+        self._names_of: dict[str, set[str]] = {}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The four options, by name."""
+        return {name: getattr(self, name) for name in ("include", "exclude", "top_k", "depth")}
+
+    def set_other_names(self, names: Iterable[Sequence[str]]) -> None:
+        """Let globs match the other names of tied weights, too.
+
+        Args:
+            names: The names of each parameter of the module, the one that is logged first.
+        """
+        self._names_of = {}
+        for first, *others in names:
+            self._names_of.setdefault(first, set()).update(others)
+            self._names_of.setdefault(self.layer_of(first), set()).update(map(self.layer_of, others))
 
     def layer_of(self, parameter: str) -> str:
         """Return the layer that a parameter of this name belongs to."""
@@ -44,11 +62,11 @@ class LayerChoice:
 
     def measures(self, parameter: str) -> bool:
         """Return True if neither a parameter of this name nor its layer is excluded."""
-        return not (_matches(parameter, self.exclude) or _matches(self.layer_of(parameter), self.exclude))
+        return not (self._matches(parameter, self.exclude) or self._matches(self.layer_of(parameter), self.exclude))
 
     def includes(self, layer: str) -> bool:
         """Return True if ``include`` has a layer of this name, or is not given."""
-        return _matches(layer, self.include or ("*",))
+        return self._matches(layer, self.include or ("*",))
 
     def select(self, tracker: OptimizerTracker) -> list[str]:
         """Return the layers of an optimizer to log: all those included, or the most notable, these first.
@@ -83,9 +101,10 @@ class LayerChoice:
                     f"BeliefMonitor(depth={self.depth}) puts parameters of several optimizers into one layer, "
                     f"{layer!r}. Give a larger depth"
                 )
-        layers = list(dict.fromkeys(map(self.layer_of, parameters)))
+        tied = [other for name in parameters for other in sorted(self._names_of.get(name, ()))]
+        layers = list(dict.fromkeys(map(self.layer_of, [*parameters, *tied])))
         later = [*frozen, *map(self.layer_of, frozen)]
-        candidates = {"include": layers, "exclude": list(dict.fromkeys([*layers, *parameters]))}
+        candidates = {"include": layers, "exclude": list(dict.fromkeys([*layers, *parameters, *tied]))}
         for option, names in candidates.items():
             for glob in getattr(self, option):
                 if not any(fnmatchcase(name, glob) for name in [*names, *later]):
@@ -96,6 +115,11 @@ class LayerChoice:
             raise MisconfigurationException(
                 f"BeliefMonitor(include={self.include}, exclude={self.exclude}) leaves no layer to log. Exclude less"
             )
+
+    def _matches(self, name: str, globs: Sequence[str]) -> bool:
+        """True if a glob matches a name, of a parameter or layer, or another name that it has."""
+        names = [name, *self._names_of.get(name, ())]
+        return any(fnmatchcase(each, glob) for each in names for glob in globs)
 
 
 def as_names(option: str, names: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -120,7 +144,3 @@ def as_names(option: str, names: str | Sequence[str] | None) -> tuple[str, ...]:
 def is_whole_number(value: object) -> bool:
     """Return True for an int that is not a bool."""
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _matches(name: str, globs: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, glob) for glob in globs)

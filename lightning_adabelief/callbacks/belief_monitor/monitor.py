@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from lightning_adabelief.beliefs.reading import find_optimizers
 from lightning_adabelief.beliefs.statistic import STATISTICS, text_table
 from lightning_adabelief.callbacks.belief_monitor.alarms import Alarms
 from lightning_adabelief.callbacks.belief_monitor.layer_choice import LayerChoice, as_names, is_whole_number
@@ -20,12 +21,7 @@ from lightning_adabelief.callbacks.belief_monitor.outputs.record import BeliefRe
 from lightning_adabelief.callbacks.belief_monitor.outputs.scalars import Scalars
 from lightning_adabelief.callbacks.belief_monitor.outputs.tensorboard_layout import write_layout
 from lightning_adabelief.callbacks.belief_monitor.progress import is_due, logged_step
-from lightning_adabelief.callbacks.belief_monitor.tracker import (
-    OptimizerTracker,
-    parameter_names,
-    track_optimizers,
-)
-from lightning_adabelief.callbacks.optimizer_names import unwrap
+from lightning_adabelief.callbacks.belief_monitor.tracker import OptimizerTracker, parameter_names, track_optimizers
 from lightning_adabelief.lightning_tree import (
     Callback,
     LightningModule,
@@ -33,7 +29,7 @@ from lightning_adabelief.lightning_tree import (
     Trainer,
     rank_zero_warn,
 )
-from lightning_adabelief.optim.names import plain_name
+from lightning_adabelief.optim.names import parameter_names as names_in_module
 from lightning_adabelief.suggest import suggest
 
 DEFAULT = tuple(row.name for row in STATISTICS)
@@ -61,13 +57,16 @@ class BeliefMonitor(Callback):
 
     Their table is :mod:`lightning_adabelief.beliefs.statistic`. Medians of large layers are those of a sample
     (:mod:`lightning_adabelief.beliefs.layers`), and gradients that are not finite are looked for in the first
-    rows of each. Nothing waits for the device except on the steps that log. In distributed training every rank
+    rows of each. Weights that have had no gradient yet, as the rows of an embedding whose words have not come, don't
+    count in the effective step size, the gain and the share of eps, unless a layer has no others. Nothing waits for the device except on the steps that log. In distributed training every rank
     measures, and rank 0 logs.
 
-    It also reads ``torch.optim.Adam`` and ``AdamW``, to tell before a switch what AdaBelief would do
-    differently: their s_t is estimated as v_t - m_t^2, ``step_gain_over_adam`` is how much further
-    AdaBelief would move a layer, and all else is Adam's own. They have no ``eps_share``, ``rectification``
-    or ``warmup``.
+    Any other optimizer is shown as far as it can be read. Of Adam, AdamW, RAdam, NAdam and all others that keep
+    Adam's two averages, s_t is estimated from v_t - m_t^2, and ``step_gain_over_adam`` tells before a switch how
+    much further AdaBelief would move a layer. Those that keep no second moment, such as SGD, Lion and Muon, have
+    ``grad_norm``, ``update_norm``, ``update_to_weight`` and, with a momentum, ``grad_momentum_cosine``. But for
+    AdaBelief, Adam and AdamW the update is measured: on the steps that log, weights and momenta are copied. An
+    optimizer in a wrapper, such as a Lookahead, is found where the wrapper holds it.
 
     It warns once for each layer, and says what to do, where eps takes belief's place, where steps explode
     because gradients do not change, where a layer has no gradient, where ``update_to_weight`` spikes, and
@@ -101,7 +100,7 @@ class BeliefMonitor(Callback):
         ValueError: If an argument is not of this form; the message names the value.
         MisconfigurationException: At the start of training, if the Trainer has no logger, a glob matches
             no layer, none is left, ``histograms`` finds no logger that takes them, or the strategy hides
-            the parameters. Where no optimizer is an AdaBelief, Adam or AdamW it warns, and logs nothing.
+            the parameters. Where there is no optimizer, or one has none of ``statistics``, it warns.
 
     Example::
 
@@ -163,7 +162,7 @@ class BeliefMonitor(Callback):
         """The key of this monitor's state in a checkpoint, which tells several monitors apart."""
         options = {name: getattr(self, name) for name in ("every_n_steps", "histograms", "heat_map", "prog_bar")}
         statistics = None if self.statistics == DEFAULT else self.statistics  # so that a new statistic changes no key
-        return self._generate_state_key(**vars(self._choice), **options, statistics=statistics)
+        return self._generate_state_key(**self._choice.options, **options, statistics=statistics)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the optimizers and their layers, and check that the layers and outputs asked for are there."""
@@ -173,7 +172,7 @@ class BeliefMonitor(Callback):
         self._trackers = track_optimizers(trainer.optimizers)
         self._check_setup(trainer, pl_module)
         clips_by_value = bool(trainer.gradient_clip_val) and trainer.gradient_clip_algorithm == "value"
-        self._alarms = [Alarms(tracker, clips_by_value) for tracker in self._trackers]
+        self._alarms = [Alarms(tracker, clips_by_value, self.statistics) for tracker in self._trackers]
         restored, self._restored = self._restored, {}
         self._prepare_outputs(trainer, restored.get("record", {}))
         self._pending = {}  # a fit that failed may have left some
@@ -181,13 +180,8 @@ class BeliefMonitor(Callback):
             if tracker.name in restored:
                 tracker.load_state_dict(restored[tracker.name])
 
-            def after_step(*_: Any, tracker: OptimizerTracker = tracker) -> None:
-                tracker.count_step()
-                if self._is_due(tracker, trainer) and not tracker.is_skipping:
-                    self._measure(tracker, trainer, pl_module)
-
             # On every rank, so that EarlyStopping and ModelCheckpoint find the metrics there: the figures are the same.
-            self._handles.append(tracker.optimizer.register_step_post_hook(after_step))
+            self._handles += self._register_hooks(tracker, trainer, pl_module)
         self._has_begun = False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -200,7 +194,7 @@ class BeliefMonitor(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Count the attempt: a step that the gradient scaler skips never reaches the optimizer."""
         for tracker in self._trackers:
-            if tracker.optimizer is unwrap(optimizer):
+            if tracker.optimizer in find_optimizers(optimizer):
                 tracker.attempted += 1
                 clips = bool(trainer.gradient_clip_val) and "unclipped_grad_norm" in self.statistics
                 if clips and self._is_due(tracker, trainer):
@@ -214,10 +208,10 @@ class BeliefMonitor(Callback):
             return
         for tracker, alarms in zip(self._trackers, self._alarms, strict=True):
             self._add_counts(tracker, trainer)
-            if tracker.name in self._pending and tracker.measured_at == logged_step(trainer) + 1 and self._is_first:
+            self._warn([alarms.check_sgd_steps()])
+            if tracker.name in self._pending and tracker.measured_at == logged_step(trainer) + 1:
                 first = tracker.first_nonfinite(parameter_names(self._trackers, pl_module))
-                for warning in [*alarms.check(logged_step(trainer)), *alarms.check_nonfinite(first)]:
-                    rank_zero_warn(warning)
+                self._warn([*alarms.check(logged_step(trainer)), *alarms.check_nonfinite(first)])
         measurements = list(self._pending.values())
         if measurements:
             for output in self._outputs:
@@ -231,6 +225,7 @@ class BeliefMonitor(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the optimizers, and save the heat map."""
         self._remove_hooks()
+        self._warn([alarms.check_unseen() for alarms in self._alarms])
         self._save_record(self._record.save, trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -238,11 +233,14 @@ class BeliefMonitor(Callback):
         self._remove_hooks()
         with suppress(Exception):  # it must not hide the exception that ended the training
             self._record.save(trainer.loggers)
-        if isinstance(exception, KeyboardInterrupt):
+        if isinstance(exception, (KeyboardInterrupt, SystemExit)):  # as a signal ends a run
             self._print_table(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the closing table."""
+        """Print the closing table; of a resumed run in which nothing was left to train, save the heat map."""
+        if self._restored:
+            self._prepare_outputs(trainer, self._restored.get("record", {}))
+            self._save_record(self._record.save, trainer)
         self._print_table(trainer)
 
     def state_dict(self) -> dict[str, Any]:
@@ -276,6 +274,8 @@ class BeliefMonitor(Callback):
         monitors = [callback for callback in trainer.callbacks if isinstance(callback, BeliefMonitor)]
         place = monitors.index(self)
         self._is_first = place == 0
+        if not trainer.fast_dev_run:
+            self._warn([alarms.check_scaling(trainer.estimated_stepping_batches) for alarms in self._alarms])
         self._record = BeliefRecord(self.statistics, suffix=f"-{place}" if place else "")
         self._record.load_state_dict(record)
         self._table = ClosingTable()
@@ -301,10 +301,9 @@ class BeliefMonitor(Callback):
                 "Trainer(logger=True), or remove the callback"
             )
         if not self._trackers:
-            kinds = ", ".join(type(unwrap(optimizer)).__name__ for optimizer in trainer.optimizers) or "none"
             rank_zero_warn(
-                f"BeliefMonitor logs nothing: it found no optimizer with a belief, only: {kinds}. Return "
-                "lightning_adabelief.AdaBelief (or torch's Adam or AdamW) from configure_optimizers"
+                "BeliefMonitor logs nothing: the module has no optimizer. Return one, such as "
+                "lightning_adabelief.AdaBelief, from configure_optimizers"
             )
             return
         taken = any(map(takes_histograms, trainer.loggers)) or not trainer.is_global_zero
@@ -315,13 +314,28 @@ class BeliefMonitor(Callback):
                 f"the Trainer has only: {kinds}. Add one, or leave histograms out"
             )
         names = parameter_names(self._trackers, pl_module)
+        in_module = names_in_module(pl_module)
+        self._choice.set_other_names(in_module.values())
         optimized = {param for item in trainer.optimizers for group in item.param_groups for param in group["params"]}
-        frozen = [plain_name(name) for name, param in pl_module.named_parameters() if param not in optimized]
+        frozen = [name for param, (name, *_) in in_module.items() if param not in optimized]
         self._choice.check([[names[param] for param in tracker.parameters()] for tracker in self._trackers], frozen)
 
     def _is_due(self, tracker: OptimizerTracker, trainer: Any) -> bool:
-        interval = trainer.log_every_n_steps if self.every_n_steps is None else self.every_n_steps
-        return is_due(tracker, trainer, interval)
+        return is_due(tracker, trainer, trainer.log_every_n_steps if self.every_n_steps is None else self.every_n_steps)
+
+    def _register_hooks(self, tracker: OptimizerTracker, trainer: Any, pl_module: LightningModule) -> list[Any]:
+        """Measure an optimizer around each of its steps that is due."""
+
+        def before_step(*_: Any) -> None:
+            if self._is_due(tracker, trainer):
+                tracker.copy_weights()
+
+        def after_step(*_: Any) -> None:
+            tracker.count_step()
+            if self._is_due(tracker, trainer) and not tracker.is_skipping:
+                self._measure(tracker, trainer, pl_module)
+
+        return tracker.register_hooks(before_step, after_step)
 
     def _measure(self, tracker: OptimizerTracker, trainer: Any, pl_module: LightningModule) -> None:
         """Measure the step just taken, if it moved a layer that is measured."""
@@ -336,7 +350,7 @@ class BeliefMonitor(Callback):
         histograms = {}
         if self.histograms:
             shown_members = {name: members[name] for name in shown}
-            histograms = take_logarithms(shown_members, self.statistics, tracker.is_adabelief)
+            histograms = take_logarithms(shown_members, self.statistics, tracker.readable)
         tracker.measured_at = logged_step(trainer) + 1
         self._pending[tracker.name] = Measurement(
             optimizer=tracker.name,
@@ -356,9 +370,8 @@ class BeliefMonitor(Callback):
         is_measured = tracker.measured_at == step + 1
         if not self._is_first or not (is_measured or tracker.noticed_skips > tracker.logged_skips):
             return
-        counts = {"skipped_steps": tracker.skipped_steps}
-        if is_measured:
-            counts["nonfinite_steps"] = tracker.nonfinite_steps
+        nonfinite = {"nonfinite_steps": tracker.nonfinite_steps} if is_measured else {}
+        counts = {"skipped_steps": tracker.skipped_steps, **nonfinite}
         measurement = self._pending.get(tracker.name, Measurement(tracker.name, step))
         self._pending[tracker.name] = measurement.with_counts(counts)
         tracker.logged_skips = tracker.noticed_skips
@@ -373,6 +386,11 @@ class BeliefMonitor(Callback):
             save(trainer.loggers)
         except Exception as error:
             rank_zero_warn(f"BeliefMonitor could not write its heat map: {error}")
+
+    def _warn(self, warnings: Sequence[str | None]) -> None:
+        """Give the warnings that there are, unless another monitor does."""
+        for warning in filter(None, warnings if self._is_first else ()):
+            rank_zero_warn(warning)
 
     def _remove_hooks(self) -> None:
         for handle in self._handles:

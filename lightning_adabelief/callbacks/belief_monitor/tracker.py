@@ -12,13 +12,21 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_adabelief.beliefs.adam import READABLE, read_state
 from lightning_adabelief.beliefs.layers import Columns, Layer, norms
-from lightning_adabelief.beliefs.measure import add_up, keep_known, measure_columns, measure_groups, to_statistics
+from lightning_adabelief.beliefs.measure import (
+    add_up,
+    measure_columns_of,
+    measure_groups,
+    read_layers,
+    to_statistics,
+)
+from lightning_adabelief.beliefs.movement import Movement
+from lightning_adabelief.beliefs.reading import Readable, find_optimizers, find_readable, has_known_update
 from lightning_adabelief.callbacks.belief_monitor.nonfinite import NonfiniteGradients
-from lightning_adabelief.callbacks.optimizer_names import name_optimizers, unwrap
+from lightning_adabelief.callbacks.belief_monitor.sgd_steps import SgdSteps
+from lightning_adabelief.callbacks.optimizer_names import name_optimizers
 from lightning_adabelief.optim.adabelief import AdaBelief
-from lightning_adabelief.optim.names import plain_name
+from lightning_adabelief.optim.names import parameter_names as names_in_module
 
 NEGLIGIBLE_GRADIENT = 1e-5
 """A layer whose root-mean-square gradient is below this fraction of the median layer's has rounding for a
@@ -30,18 +38,19 @@ class OptimizerTracker:
 
     Args:
         name: The optimizer's name in the logs.
-        optimizer: An AdaBelief; or an Adam or AdamW, whose s_t is estimated.
+        optimizer: An AdaBelief; or any other, of which is measured what can be read.
 
     Attributes:
         attempted: Steps that Lightning set out to take.
         taken: Steps that reached the optimizer.
         measured_at: The batch, counted from 1, in which it was last measured.
         logged_skips: ``noticed_skips`` when last logged.
-        layers: From a layer's name to its statistics when last measured, with ``weight_norm``,
-            ``silent_fraction``, ``size`` and ``eps`` beside them.
+        layers: From a layer's name to its statistics when last measured, with ``weight_norm`` and ``size``
+            beside them and, of an AdaBelief, ``silent_fraction`` and ``eps``.
         summary: The statistics of all layers together when last measured.
         notability: From a layer's name to how notable it has been, summed over the measurements.
         shown: The layers that were last chosen as the most notable.
+        sgd_steps: The steps of SGD that an AdaBelief began with.
     """
 
     def __init__(self, name: str, optimizer: Optimizer) -> None:
@@ -58,12 +67,24 @@ class OptimizerTracker:
         self._skipped_before = 0
         self._skipped_on_device = torch.zeros(())
         self._unclipped: dict[Tensor, Tensor] = {}
+        self._movement: Movement | None = None
         self._nonfinite = NonfiniteGradients()
+        self.sgd_steps = SgdSteps()
 
     @property
     def is_adabelief(self) -> bool:
         """True if the optimizer's beliefs are its own, not an estimate."""
         return isinstance(self.optimizer, AdaBelief)
+
+    @property
+    def readable(self) -> Readable:
+        """How much can be read of the optimizer, after its first step."""
+        return find_readable(self.optimizer)
+
+    @property
+    def needs_copies(self) -> bool:
+        """True if what a step does can only be told from copies made before it."""
+        return not has_known_update(self.optimizer)
 
     @property
     def is_sharded(self) -> bool:
@@ -102,12 +123,30 @@ class OptimizerTracker:
     def count_step(self) -> None:
         """Count a step, and whether its gradient was finite, without waiting for the device."""
         self.taken += 1
+        if isinstance(self.optimizer, AdaBelief):
+            self.sgd_steps.check_step(self.optimizer)
         self.attempted = max(self.attempted, self.taken)  # a raw optimizer steps without Lightning's hook
         found_inf = getattr(self.optimizer, "found_inf", None)
         if found_inf is not None:  # 1 where the gradient scaler told a fused Adam to skip the step
             self._skipped_on_device = self._skipped_on_device.to(found_inf.device) + found_inf.sum()
         else:
             self._nonfinite.check_step(self.parameters(), self.taken)
+
+    def register_hooks(self, before_step: Callable[..., None], after_step: Callable[..., None]) -> list[Any]:
+        """Register hooks around each step, and return their handles; none where the optimizer takes no hooks.
+
+        Args:
+            before_step: Called only where copies are needed from before a step.
+            after_step: Called after each step.
+        """
+        if not hasattr(self.optimizer, "_optimizer_step_post_hooks"):  # its class does without torch's constructor
+            return []
+        handles = [self.optimizer.register_step_pre_hook(before_step)] if self.needs_copies else []
+        return [*handles, self.optimizer.register_step_post_hook(after_step)]
+
+    def copy_weights(self) -> None:
+        """Copy weights and momenta before a step that is to be measured."""
+        self._movement = Movement(self.optimizer)
 
     def measure_unclipped(self) -> None:
         """Measure the gradients' norms before they are clipped."""
@@ -132,28 +171,23 @@ class OptimizerTracker:
             From a layer's name to its parameters, each with state and param group; ``layers`` and
             ``summary`` have their statistics.
         """
-        members: dict[str, Layer] = {}
-        for param, group in self._iterate_parameters():
-            state = self.optimizer.state.get(param)
-            if param.grad is not None and state and keep(names[param]):
-                members[names[param]] = (param, *read_state(self.optimizer, state, group))
-        if not members:
+        movement, self._movement = self._movement, None
+        layers = list(read_layers(self.optimizer, lambda param: keep(names[param])).values())
+        if not layers:
             return {}
-        columns = self._measure_columns(list(members.values()))
+        columns = self._measure_columns(layers, movement)
         rows: dict[str, list[int]] = {}
-        for row, name in enumerate(members):
-            rows.setdefault(layer_of(name), []).append(row)
-        layers = list(members.values())
+        for row, (param, *_) in enumerate(layers):
+            rows.setdefault(layer_of(names[param]), []).append(row)
         members_of = {name: [layers[row] for row in of_layer] for name, of_layer in rows.items()}
         if len(rows) < len(layers):
             parts = [add_up(columns, of_layer) for of_layer in rows.values()]
             columns = {name: torch.cat([part[name] for part in parts]) for name in columns}
-        self.layers = {
-            name: keep_known(values, self.is_adabelief) | {"eps": max(group["eps"] for *_, group in members_of[name])}
-            for name, values in zip(rows, to_statistics(columns), strict=True)
-        }
-        (summary,) = to_statistics(add_up(columns, range(len(rows))))
-        self.summary = keep_known(summary, self.is_adabelief)
+        self.layers = dict(zip(rows, to_statistics(columns), strict=True))
+        if self.is_adabelief:
+            for name, values in self.layers.items():
+                values["eps"] = max(group["eps"] for *_, group in members_of[name])
+        (self.summary,) = to_statistics(add_up(columns, range(len(rows))))
         self._add_notability()
         return members_of
 
@@ -196,8 +230,8 @@ class OptimizerTracker:
                 if param.numel() > 0:
                     yield param, group
 
-    def _measure_columns(self, layers: list[Layer]) -> Columns:
-        columns = measure_columns(layers)
+    def _measure_columns(self, layers: list[Layer], movement: Movement | None) -> Columns:
+        columns = measure_columns_of(self.optimizer, layers, movement)
         if self._unclipped:
             unclipped = torch.stack([self._unclipped[param].cpu() for param, *_ in layers])
             columns["unclipped_grad_square"] = unclipped.double().square()
@@ -205,11 +239,14 @@ class OptimizerTracker:
         return columns
 
     def _latest_step(self) -> int:
-        return int(max(float(state["step"]) for state in self.optimizer.state.values() if state))
+        """Return the optimizer's own count of its steps, or where it keeps none that of this training."""
+        steps = [float(state["step"]) for state in self.optimizer.state.values() if "step" in state]
+        return int(max(steps)) if steps else self.taken
 
     def _add_notability(self) -> None:
-        """Add how far each layer's effective step size is, in powers of ten, from the median layer's."""
-        sizes = torch.tensor([layer["effective_step_size"] for layer in self.layers.values()]).log10()
+        """Add how far each layer's step size is, in powers of ten, from the median layer's."""
+        measure = "effective_step_size" if self.readable > Readable.GRADIENT else "update_to_weight"
+        sizes = torch.tensor([layer.get(measure, torch.nan) for layer in self.layers.values()]).log10()
         distances = (sizes - sizes.nanmedian()).abs().nan_to_num(0.0, posinf=0.0)
         negligible = self.negligible_layers()
         for name, distance in zip(self.layers, distances.tolist(), strict=True):
@@ -217,10 +254,10 @@ class OptimizerTracker:
 
 
 def track_optimizers(optimizers: Iterable[Optimizer]) -> list[OptimizerTracker]:
-    """Return a tracker for each AdaBelief, Adam and AdamW among a Trainer's optimizers."""
-    unwrapped = [unwrap(optimizer) for optimizer in optimizers]
-    named = zip(name_optimizers(unwrapped), unwrapped, strict=True)
-    return [OptimizerTracker(name, optimizer) for name, optimizer in named if isinstance(optimizer, READABLE)]
+    """Return a tracker for each of a Trainer's optimizers that has parameters, out of their wrappers."""
+    found = {id(inner): inner for optimizer in optimizers for inner in find_optimizers(optimizer)}
+    unwrapped = [optimizer for optimizer in found.values() if optimizer.param_groups]
+    return [OptimizerTracker(*pair) for pair in zip(name_optimizers(unwrapped), unwrapped, strict=True)]
 
 
 def parameter_names(trackers: Iterable[OptimizerTracker], module: torch.nn.Module) -> dict[Tensor, str]:
@@ -231,13 +268,13 @@ def parameter_names(trackers: Iterable[OptimizerTracker], module: torch.nn.Modul
         module: The LightningModule.
 
     Returns:
-        From each parameter of the optimizers to its plain name.
+        From each parameter of the optimizers to its plain name; the first, of a tied one.
     """
-    in_module = {param: plain_name(name) for name, param in module.named_parameters()}
+    in_module = names_in_module(module)
     names: dict[Tensor, str] = {}
     for tracker in trackers:
         for number, group in enumerate(tracker.optimizer.param_groups, start=1):
             for position, param in enumerate(group["params"]):
                 own = group["param_names"][position] if "param_names" in group else f"pg{number}.{position}"
-                names[param] = in_module.get(param, f"{tracker.name}.{own}")
+                names[param] = in_module.get(param, (f"{tracker.name}.{own}",))[0]
     return names

@@ -48,7 +48,7 @@ def load_implementation(device: torch.device) -> None:
         device: Of one of :data:`FUSED_DEVICES`.
 
     Raises:
-        RuntimeError: If the kernel for the CPU can't be compiled.
+        RuntimeError: If the kernel for the CPU can't be had: compiled, or loaded from its cache.
         ImportError: If Triton, which that for CUDA needs, is missing.
     """
     if device.type == "cpu":
@@ -65,7 +65,23 @@ def can_fuse(params: Iterable[Tensor]) -> bool:
     Args:
         params: Of any shapes.
     """
-    devices = set()
+    params = list(params)
+    if not are_fusable(params):
+        return False
+    try:
+        for device in {param.device for param in params}:
+            load_implementation(device)
+    except (ImportError, RuntimeError):
+        return False
+    return True
+
+
+def are_fusable(params: Iterable[Tensor]) -> bool:
+    """True if all of these parameters are of types, dtypes and devices that have a fused implementation.
+
+    Args:
+        params: Of any shapes.
+    """
     for param in params:
         if not (type(param) in ORDINARY_TENSORS or hasattr(param, "to_local")):
             return False
@@ -73,14 +89,6 @@ def can_fuse(params: Iterable[Tensor]) -> bool:
             check_fused(param)
         except RuntimeError:
             return False
-        devices.add(param.device.type)
-    try:
-        if "cpu" in devices:
-            load_kernel()
-        if "cuda" in devices:
-            import lightning_adabelief.optim.fused.cuda  # noqa: F401, to see whether Triton is there
-    except (ImportError, RuntimeError):
-        return False
     return True
 
 
@@ -106,7 +114,7 @@ def fused_adabelief(
 
     Raises:
         RuntimeError: If a parameter is on a device without a fused implementation, or the kernel cannot be
-            compiled; nothing is changed then.
+            had; nothing is changed then.
     """
     by_device: dict[torch.device, list[int]] = defaultdict(list)
     for i, param in enumerate(tensors.params):

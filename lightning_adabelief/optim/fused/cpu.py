@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
+import os
 from array import array
 from collections import defaultdict
+from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ from torch.autograd.graph import increment_version
 from lightning_adabelief.optim.fused.build import load_kernel
 from lightning_adabelief.optim.fused.layout import is_dense
 from lightning_adabelief.optim.options import RULE_OPTIONS, SCALE_OPTIONS
-from lightning_adabelief.optim.rule import decoupled_decay, residual_scale, single_tensor_adabelief
+from lightning_adabelief.optim.rule import decoupled_decay, largest_update, residual_scale, single_tensor_adabelief
 from lightning_adabelief.optim.scaling import step_scale
 from lightning_adabelief.optim.tensors import StepTensors
 
@@ -56,6 +59,7 @@ class _Scalars(ctypes.Structure):
             "eps",
             "step_size",
             "root_scale",
+            "max_quotient",
         )
     ]
 
@@ -80,9 +84,11 @@ def fused_adabelief_cpu(
 
     See :func:`~lightning_adabelief.optim.fused.fused_adabelief` for the arguments. The kernel is
     compiled at first use, which takes seconds, and never again for another model, option or learning rate.
+    A process that was forked after such a step takes its own on one thread, because OpenMP's threads do not
+    survive a fork.
 
     Raises:
-        RuntimeError: If the kernel cannot be compiled; nothing is changed then.
+        RuntimeError: If the kernel cannot be had; nothing is changed then.
     """
     options["lr"], options["betas"] = float(options["lr"]), tuple(map(float, options["betas"]))
     library = load_kernel()
@@ -152,6 +158,7 @@ def _make_scalars(
     total_steps: int | None,
     residual: str,
     maximize: bool,
+    max_update_to_lr: float | None = None,
 ) -> _Scalars:
     """Compute the scalars that all elements of a call share; line by line those of ``rule.py``."""
     beta1, beta2 = betas
@@ -165,6 +172,9 @@ def _make_scalars(
         total_steps=total_steps,
     )
     c = residual_scale(residual, beta1)
+    max_quotient = math.inf
+    if max_update_to_lr is not None and scale.step_size > 0:
+        max_quotient = largest_update(scale.lr, max_update_to_lr, torch.device("cpu")) / scale.step_size
     return _Scalars(
         sign=-1 if maximize else 1,
         grad_scale=grad_scale,
@@ -176,6 +186,7 @@ def _make_scalars(
         eps=eps,
         step_size=scale.step_size,
         root_scale=-1 if scale.root_scale is None else scale.root_scale,  # negative: a step of SGD
+        max_quotient=max_quotient,
     )
 
 
@@ -204,10 +215,12 @@ def _get_address(numbers: array) -> ctypes.c_void_p:
 @functools.cache
 def _find_thread_starter() -> ctypes.c_void_p:
     """Return the function that starts threads in torch's own OpenMP runtime; null, for one thread, if there is none."""
+    starter = ctypes.c_void_p(None)
     libraries = Path(torch.__file__).with_name("lib")
     for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
-        try:
-            return ctypes.cast(ctypes.CDLL(str(libraries / name)).GOMP_parallel, ctypes.c_void_p)
-        except (OSError, AttributeError):
-            continue
-    return ctypes.c_void_p(None)
+        with suppress(OSError, AttributeError):
+            starter = ctypes.cast(ctypes.CDLL(str(libraries / name)).GOMP_parallel, ctypes.c_void_p)
+    if hasattr(os, "register_at_fork"):
+        # OpenMP's threads do not survive a fork, and a child that calls for them waits for ever.
+        os.register_at_fork(after_in_child=lambda: setattr(starter, "value", None))
+    return starter

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from lightning_adabelief.callbacks.generator_states import gather_from_ranks
 from lightning_adabelief.configure import build_optimizer
 from lightning_adabelief.lightning_tree import LightningModule, OptimizerCallable
 from lightning_adabelief.optim import AdaBelief
@@ -30,9 +31,10 @@ class GAN(LightningModule):
     would reach. The callback metric ``val/distance``, to be monitored by a checkpoint, is the Fréchet
     distance under a name that does not depend on ``scores``; no logger is given it.
 
-    Everything random in training is drawn from one generator of random numbers on the CPU. Its state is
-    saved in the checkpoint, and so is torch's own, which orders the data: a run resumed from the end of
-    an epoch continues as if it had not been interrupted.
+    Everything random in training is drawn from one generator of random numbers on the CPU, whose state is
+    saved in the checkpoint. With :class:`~lightning_adabelief.callbacks.ExactResume`, which the command
+    ``adabelief`` has, so is torch's own, which orders the data: a resumed run continues as if it had not
+    been interrupted.
 
     Images in batches are (N, C, H, W) in [0, 1]; generator, critic and scores see them in [-1, 1].
 
@@ -95,7 +97,6 @@ class GAN(LightningModule):
         self.seed = seed
         self._noise = torch.Generator().manual_seed(seed)
         self._critic_steps = 0
-        self._data_order_state: Tensor | None = None  # torch's random state, from a checkpoint to be resumed
 
     @property
     def sampler(self) -> nn.Module:
@@ -129,12 +130,9 @@ class GAN(LightningModule):
         return losses
 
     def on_fit_start(self) -> None:
-        """Restore the order of the data from the checkpoint, before any loader is iterated."""
-        if self._data_order_state is not None:
-            torch.set_rng_state(self._data_order_state)
-            self._data_order_state = None
-        if self.global_rank > 0:  # the checkpoint holds the state of the first process's noise only
-            self._noise.manual_seed(self.seed + self.global_rank + self.trainer.world_size * self._critic_steps)
+        """Give each process noise of its own."""
+        if self.global_rank > 0 and self._critic_steps == 0:
+            self._noise.manual_seed(self.seed + self.global_rank)
 
     def on_train_start(self) -> None:
         """Measure the distances that the scores are compared with."""
@@ -191,10 +189,9 @@ class GAN(LightningModule):
         ]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the random states, the count of steps and the reference distances."""
+        """Add the state of each process's noise, the count of steps and the reference distances."""
         checkpoint["gan"] = {
-            "noise": self._noise.get_state(),
-            "order": torch.get_rng_state(),
+            "noise": gather_from_ranks(self._noise.get_state(), self.trainer.world_size),
             "critic_steps": self._critic_steps,
             "evaluation": None if self.evaluation is None else self.evaluation.state_dict(),
         }
@@ -202,11 +199,20 @@ class GAN(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what :meth:`on_save_checkpoint` added."""
         saved = checkpoint["gan"]
-        self._noise.set_state(saved["noise"].cpu())
-        self._data_order_state = saved["order"].cpu()
         self._critic_steps = saved["critic_steps"]
+        self._restore_noise(saved["noise"])
         if self.evaluation is not None and saved["evaluation"] is not None:
             self.evaluation.load_state_dict(saved["evaluation"])
+
+    def _restore_noise(self, states: list[Tensor] | Tensor) -> None:
+        """Restore this process's noise, or begin it anew if the checkpoint is of another number of processes."""
+        if isinstance(states, Tensor):  # an earlier version kept that of the first process
+            states = [states]
+        world_size = 1 if self._trainer is None else self._trainer.world_size
+        if self.global_rank == 0 or len(states) == world_size:
+            self._noise.set_state(states[self.global_rank].cpu())
+        else:
+            self._noise.manual_seed(self.seed + self.global_rank + world_size * self._critic_steps)
 
     def _step_critic(self, optimizer: Any, real: Tensor, labels: Tensor | None) -> Tensor:
         with torch.no_grad():  # the generator is not trained here

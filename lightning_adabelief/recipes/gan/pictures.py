@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +11,8 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
+from lightning_adabelief.callbacks.belief_monitor.outputs.loggers import folder_of
+from lightning_adabelief.files import replace_file
 from lightning_adabelief.lightning_tree import Callback, TensorBoardLogger
 
 if TYPE_CHECKING:
@@ -63,16 +64,18 @@ class Pictures(Callback):
                 logger.experiment.add_image("samples", samples, step)
                 logger.experiment.add_image("interpolation", strips, step)
                 logger.experiment.add_figure("losses", losses, step, close=False)  # it is saved below
-        if trainer.log_dir:
-            folder = Path(trainer.log_dir) / "pictures"
-            folder.mkdir(parents=True, exist_ok=True)
+        logs = folder_of(trainer.loggers)  # not trainer.log_dir, for which every rank must ask
+        if logs:
+            folder = logs / "pictures"
             for name, picture in (
                 (f"samples-{trainer.current_epoch + 1:04}", samples),
                 ("samples", samples),
                 ("interpolation", strips),
             ):
-                to_pil_image(picture).save(folder / f"{name}.png", optimize=True)
-            losses.savefig(folder / "losses.png", dpi=120)
+                with replace_file(folder / f"{name}.png") as part:
+                    to_pil_image(picture).save(part, format="png", optimize=True)
+            with replace_file(folder / "losses.png") as part:
+                losses.savefig(part, format="png", dpi=120)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the losses so far, so that a resumed run continues their curves."""

@@ -161,7 +161,8 @@ class ClassifierScores(Scores):
     def prepare(self, batches: Iterable[Batch], device: torch.device, quickly: bool = False) -> None:
         """Load or train the classifier, the first time it is called."""
         if not self._is_prepared:
-            with torch.random.fork_rng():
+            # A test or a validation is in inference mode, in which nothing can be trained.
+            with torch.random.fork_rng(), torch.inference_mode(False):
                 torch.manual_seed(self.CLASSIFIER_SEED)
                 self._make_classifier(batches, device, quickly)
             self._is_prepared = True

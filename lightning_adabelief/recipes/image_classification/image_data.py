@@ -88,7 +88,7 @@ class ImageDataModule(LightningDataModule):
             dataset,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            persistent_workers=self.num_workers > 0 and not shuffle,  # a resumed run must draw their augmentation again
             prefetch_factor=4 if self.num_workers > 0 else None,  # batches in reserve bridge a slow one
             pin_memory=torch.cuda.is_available(),  # so that copies to the device overlap with its work
             shuffle=shuffle,

@@ -354,15 +354,6 @@ def test_without_a_logger_it_says_so(fit):
         fit(Net(), BeliefMonitor(), logger=False)
 
 
-def test_with_an_optimizer_without_belief_it_says_so(fit):
-    class Sgd(Net):
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), lr=0.1)
-
-    with pytest.warns(UserWarning, match="no optimizer with a belief, only: SGD"):
-        fit(Sgd(), BeliefMonitor())
-
-
 @pytest.mark.parametrize("option", ["include", "exclude"])
 def test_a_glob_that_matches_nothing_is_an_error_that_lists_near_names(fit, option):
     with pytest.raises(MisconfigurationException, match=rf"{option}='encodr.weight'.*encoder.weight"):

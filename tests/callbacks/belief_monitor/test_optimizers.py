@@ -6,6 +6,7 @@ from pytorch_lightning.callbacks import BaseFinetuning
 from pytorch_lightning.plugins import MixedPrecision
 
 from lightning_adabelief import AdaBelief, BeliefMonitor
+from lightning_adabelief.beliefs.reading import Readable
 from lightning_adabelief.beliefs.statistic import STATE_STATISTICS
 from lightning_adabelief.optim.migrate import estimate_exp_avg_var
 from tests.callbacks.belief_monitor.conftest import Net
@@ -35,7 +36,7 @@ def test_adams_own_step_and_adabeliefs_gain_are_read_from_adam(fit, csv_rows, ki
     s = estimate_exp_avg_var(state["exp_avg"], state["exp_avg_sq"], 12, (0.8, 0.9), "updated") / (1 - 0.9**12)
     largest = state["max_exp_avg_sq"] / (1 - 0.9**12) if options.get("amsgrad") else v
     size = 1e-2 / (largest.sqrt() + 1e-3)
-    assert rows.keys() == {row.name for row in STATE_STATISTICS if row.adam_has_it}
+    assert rows.keys() == {row.name for row in STATE_STATISTICS if row.needs <= Readable.SECOND_MOMENT}
     assert "eps_share" not in rows
     assert rows["s_t"] == pytest.approx(s.mean().item(), rel=1e-4)
     assert rows["effective_step_size"] == pytest.approx(size.median().item(), rel=1e-4)
@@ -152,20 +153,39 @@ def test_a_glob_for_layers_still_frozen_is_no_error(fit, csv_rows):
     assert set(csv_rows()["belief/s_t/encoder.weight"]) == {14, 19}
 
 
+class Tied(Net):
+    def __init__(self):
+        super().__init__()
+        self.twin = torch.nn.Linear(6, 5)
+        self.twin.weight = self.encoder.weight
+        self.unused = torch.nn.Linear(2, 2)
+
+    def training_step(self, batch, batch_idx):
+        return self.head(self.encoder(batch[0]).relu() + self.twin(batch[0])).square().mean()
+
+
+def layers_logged(rows):
+    return {tag.split("/")[2] for tag in rows if tag.startswith("belief/s_t/")} - {"model"}
+
+
 def test_tied_weights_are_one_layer_and_unused_parameters_none(fit, csv_rows):
-    class Tied(Net):
-        def __init__(self):
-            super().__init__()
-            self.twin = torch.nn.Linear(6, 5)
-            self.twin.weight = self.encoder.weight
-            self.unused = torch.nn.Linear(2, 2)
-
-        def training_step(self, batch, batch_idx):
-            return self.head(self.encoder(batch[0]).relu() + self.twin(batch[0])).square().mean()
-
     fit(Tied(), BeliefMonitor(include="*", statistics="s_t"))
-    layers = {tag.split("/")[2] for tag in csv_rows() if tag.startswith("belief/s_t/")}
-    assert layers == {"encoder.weight", "encoder.bias", "twin.bias", "head.weight", "head.bias", "model"}
+    assert layers_logged(csv_rows()) == {"encoder.weight", "encoder.bias", "twin.bias", "head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize(
+    ("options", "layers"),
+    [
+        (dict(include="twin.weight"), {"encoder.weight"}),
+        (dict(include="twin.*"), {"encoder.weight", "twin.bias"}),
+        (dict(include="*", exclude="twin.weight"), {"encoder.bias", "twin.bias", "head.weight", "head.bias"}),
+        (dict(include="*", exclude="twin.*", depth=1), {"encoder", "head"}),
+        (dict(include="twin", depth=1), {"encoder", "twin"}),
+    ],
+)
+def test_a_tied_weight_is_found_by_each_of_its_names(fit, csv_rows, options, layers):
+    fit(Tied(), BeliefMonitor(**options, statistics="s_t"))
+    assert layers_logged(csv_rows()) == layers
 
 
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")

@@ -43,7 +43,8 @@ def layers_table(layers: Mapping[str, Values]) -> Table:
     Args:
         layers: From a layer's name to its statistics, as :meth:`BeliefMonitor.notable_layers` returns them.
     """
-    shown = [row for row in STATISTICS if row.column]
+    measured = {name for values in layers.values() for name, value in values.items() if not isnan(value)}
+    shown = [row for row in STATISTICS if row.column and row.name in measured]
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("layer", overflow="fold")
     for row in shown:

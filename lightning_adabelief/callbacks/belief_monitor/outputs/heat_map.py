@@ -13,6 +13,7 @@ import numpy as np
 
 from lightning_adabelief.beliefs.statistic import BY_NAME, STATE_STATISTICS, Statistic
 from lightning_adabelief.callbacks.belief_monitor.outputs.history import NAMES, LayerHistory
+from lightning_adabelief.files import replace_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,9 +76,8 @@ def save_png(pixels: np.ndarray, path: Path) -> None:
     """Save pixels as a PNG, so that a reader finds the old file or the whole new one."""
     from PIL import Image
 
-    part = path.with_name(path.name + ".part")
-    Image.fromarray(pixels).save(part, format="png")
-    os.replace(part, path)
+    with replace_file(path) as part:
+        Image.fromarray(pixels).save(part, format="png")
 
 
 def group_layers(names: Sequence[str]) -> dict[str, list[str]]:

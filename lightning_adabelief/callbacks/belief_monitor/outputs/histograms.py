@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_adabelief.beliefs.elementwise import weight_beliefs
 from lightning_adabelief.beliefs.layers import Layer
+from lightning_adabelief.beliefs.reading import Readable
 from lightning_adabelief.beliefs.statistic import LAYER_STATISTICS
 from lightning_adabelief.callbacks.belief_monitor.measurement import Measurement
 from lightning_adabelief.callbacks.belief_monitor.outputs.loggers import log_histograms
@@ -38,7 +39,7 @@ class Histograms:
 
 
 def take_logarithms(
-    layers: dict[str, list[Layer]], statistics: Sequence[str], is_adabelief: bool
+    layers: dict[str, list[Layer]], statistics: Sequence[str], readable: Readable
 ) -> dict[str, dict[str, Tensor]]:
     """Return the decimal logarithms of each statistic that has a value for each weight.
 
@@ -46,14 +47,16 @@ def take_logarithms(
         layers: From a layer's name to its parameters, with state and group. Where they are sharded, every
             rank must call.
         statistics: The names of the statistics that are logged.
-        is_adabelief: False for an Adam, which lacks some statistics.
+        readable: How much can be read of the layers' optimizer.
 
     Returns:
         From a statistic's name and a layer's to its finite logarithms, flat; layers without any are left out.
     """
     rows = [row for row in LAYER_STATISTICS if row.of_weights and row.name in statistics]
-    rows = [row for row in rows if is_adabelief or row.adam_has_it]
+    rows = [row for row in rows if Readable.GRADIENT < row.needs <= readable]
     found: dict[str, dict[str, Tensor]] = {row.name: {} for row in rows}
+    if not rows:
+        return found
     for layer, members in layers.items():
         weights = [weight_beliefs(*member) for member in members]
         for row in rows:

@@ -51,10 +51,9 @@ class LayerHistory:
         else:
             self._in_last += 1
         self.steps[-1] = step
-        for row, name in enumerate(self.layers):
-            if name in layers:
-                new = np.array([layers[name].get(statistic, np.nan) for statistic in NAMES], np.float32)
-                self.values[row, -1] = _mean(self.values[row, -1], new, 1 / self._in_last)
+        measured = [row for row, name in enumerate(self.layers) if name in layers]
+        cells = [[layers[self.layers[row]].get(statistic, np.nan) for statistic in NAMES] for row in measured]
+        self.values[measured, -1] = _mean(self.values[measured, -1], np.array(cells, np.float32), 1 / self._in_last)
 
     def rows(self) -> Iterator[tuple[int, str, dict[str, float]]]:
         """Yield the cells as step, layer and statistics, step by step, without the empty ones."""
@@ -82,12 +81,20 @@ class LayerHistory:
         self.values = np.stack([state["values"].get(name, empty).numpy() for name in NAMES], axis=-1)
 
     def _make_rows(self, names: Mapping[str, Any]) -> None:
-        place = 0
-        for name in names:
-            if name not in self.layers:
-                self.layers.insert(place, name)
-                self.values = np.insert(self.values, place, np.nan, axis=0)
-            place = self.layers.index(name) + 1
+        known = {name: row for row, name in enumerate(self.layers)}
+        if known.keys() >= names.keys():
+            return
+        # A new layer sorts behind the row of the one that it follows, and there in the order of its coming.
+        places: list[tuple[int, int, str]] = [(row, -1, name) for name, row in known.items()]
+        previous = -1
+        for position, name in enumerate(names):
+            previous = known.get(name, previous)
+            if name not in known:
+                places.append((previous, position, name))
+        self.layers = [name for *_, name in sorted(places)]
+        grown = np.full((len(self.layers), *self.values.shape[1:]), np.nan, np.float32)
+        grown[[row for row, name in enumerate(self.layers) if name in known]] = self.values
+        self.values = grown
 
     def _make_column(self) -> None:
         self.steps.append(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from lightning_adabelief.callbacks.belief_monitor.measurement import Measurement
 from lightning_adabelief.callbacks.belief_monitor.outputs.heat_map import PANELS, draw, render, save_png
 from lightning_adabelief.callbacks.belief_monitor.outputs.history import NAMES, LayerHistory
 from lightning_adabelief.callbacks.belief_monitor.outputs.loggers import folder_of, log_image, takes_images
+from lightning_adabelief.files import replace_file
 
 MAX_TIME_FRACTION = 0.005
 ASSUMED_COST = 0.15  # seconds, of a drawing that was not yet timed: so the first comes after 30 s
@@ -64,7 +64,6 @@ class BeliefRecord:
             return
         begin = time.monotonic()
         if folder:
-            folder.mkdir(parents=True, exist_ok=True)
             self._write_csv(folder / f"belief{self.suffix}.csv")
         panels = [name for name in PANELS if name in self.statistics and self._is_measured(name)]
         if panels:
@@ -86,18 +85,17 @@ class BeliefRecord:
         for name, history in state.items():
             self.histories[name] = LayerHistory()
             self.histories[name].load_state_dict(history)
+            self._is_new = True  # its run may have ended before it was saved
 
     def _is_measured(self, statistic: str) -> bool:
         column = NAMES.index(statistic)
         return any(not np.isnan(history.values[..., column]).all() for history in self.histories.values())
 
     def _write_csv(self, path: Path) -> None:
-        """Write all cells, so that a reader finds the old file or the whole new one."""
-        part = path.with_name(path.name + ".part")
-        with open(part, "w", newline="", encoding="utf-8") as file:
+        """Write all cells."""
+        with replace_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["step", "optimizer", "layer", *self.statistics])
             for optimizer, history in self.histories.items():
                 for step, layer, cell in history.rows():
                     writer.writerow([step, optimizer, layer, *(f"{cell[name]:.6g}" for name in self.statistics)])
-        os.replace(part, path)

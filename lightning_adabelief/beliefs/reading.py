@@ -1,0 +1,146 @@
+"""Find optimizers in their wrappers, and read the state of any of them as AdaBelief's, as far as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Adam, AdamW, Optimizer, RAdam
+
+from lightning_adabelief.optim.adabelief import AdaBelief
+from lightning_adabelief.optim.migrate import adam_as_adabelief
+
+State = dict[str, Any]
+Group = dict[str, Any]
+
+ADAM_AVERAGES = ("exp_avg", "exp_avg_sq")
+
+
+class Readable(IntEnum):
+    """How much of a belief an optimizer's state tells; each includes those before."""
+
+    GRADIENT = 0
+    """No second moment, as with SGD, Lion or Muon: gradients, weights and what a step does to them."""
+    SECOND_MOMENT = 1
+    """Adam's averages, from which s_t is estimated."""
+    BELIEF = 2
+    """AdaBelief's own state."""
+
+
+def find_optimizers(optimizer: Any) -> list[Optimizer]:
+    """Return the optimizers that step the parameters: those that a wrapper holds, or the optimizer itself.
+
+    A wrapper, such as Lightning's and DeepSpeed's, or a Lookahead, is known by what it holds, not by its class:
+    other optimizers, among its attributes or in a list or dict there, which have all its parameters.
+
+    Args:
+        optimizer: One of a Trainer's.
+
+    Returns:
+        One or more, each once.
+    """
+    found: dict[int, Optimizer] = {}
+    seen: set[int] = set()
+
+    def visit(candidate: Any) -> None:
+        if id(candidate) in seen:
+            return
+        seen.add(id(candidate))
+        inner = _held_optimizers(candidate)
+        if not _parameters([candidate]) <= _parameters(inner):
+            inner = []
+        for each in inner:
+            visit(each)
+        if not inner:
+            found[id(candidate)] = candidate
+
+    visit(optimizer)
+    return list(found.values())
+
+
+def _parameters(optimizers: Iterable[Any]) -> set[Any]:
+    groups = [group for optimizer in optimizers for group in getattr(optimizer, "param_groups", [])]
+    return {param for group in groups for param in group["params"]}
+
+
+def _held_optimizers(owner: Any) -> list[Any]:
+    """Return the optimizers, and Lightning's wrappers of them, among an object's attributes."""
+    values: list[Any] = []
+    for value in getattr(owner, "__dict__", {}).values():
+        if isinstance(value, list | tuple):
+            values += value
+        else:
+            values += value.values() if isinstance(value, dict) else [value]
+    return [value for value in values if isinstance(value, Optimizer) and value is not owner]
+
+
+def find_readable(optimizer: Optimizer) -> Readable:
+    """Return how much can be read of an optimizer that has taken a step.
+
+    An optimizer counts as an Adam if each of its states has Adam's averages and its groups have two ``betas``
+    and an ``eps``, whatever its class.
+    """
+    if isinstance(optimizer, AdaBelief):
+        return Readable.BELIEF
+    layers = [(param, group) for group in optimizer.param_groups for param in group["params"] if param.numel() > 0]
+    states = [(param, optimizer.state.get(param), group) for param, group in layers]
+    known = [_is_adam_state(param, state, group) for param, state, group in states if state]
+    if isinstance(optimizer, Adam) or (known and all(known)):
+        return Readable.SECOND_MOMENT
+    return Readable.GRADIENT
+
+
+def has_known_update(optimizer: Optimizer) -> bool:
+    """True if the update follows from state, weight and gradient after the step: of AdaBelief, Adam and AdamW."""
+    return isinstance(optimizer, AdaBelief) or type(optimizer) in (Adam, AdamW)
+
+
+def read_state(optimizer: Optimizer, state: State, group: Group) -> tuple[State, Group]:
+    """Return a parameter's state and group as AdaBelief has them.
+
+    Args:
+        optimizer: One of which more than the gradient is :class:`Readable`.
+        state: A parameter's state in it, at least one step old.
+        group: Its param group.
+
+    Returns:
+        AdaBelief's as they are. From Adam's averages, s_t is estimated (:mod:`lightning_adabelief.optim.migrate`).
+    """
+    if isinstance(optimizer, AdaBelief):
+        return state, group
+    # timm's and pytorch-optimizer's count the steps in the group
+    values = {"step": state.get("step", group.get("step")), **{name: state[name] for name in ADAM_AVERAGES}}
+    if "max_exp_avg_sq" in state:
+        values["max_exp_avg_sq"] = state["max_exp_avg_sq"]
+    estimated, options = adam_as_adabelief(values, group)
+    if isinstance(optimizer, RAdam):
+        options |= {"rectify": True, "degenerated_to_sgd": True}
+    # AdamW, or an Adam told to decay as AdamW does
+    decouples = group.get("decoupled_weight_decay", isinstance(optimizer, AdamW))
+    decay = {"weight_decay": group.get("weight_decay", 0.0), "weight_decouple": decouples, "fixed_decay": False}
+    others = {"maximize": group.get("maximize", False), "residual": "updated"}
+    return {**estimated, "exp_avg_sq": state["exp_avg_sq"]}, options | decay | others
+
+
+def _is_adam_state(param: Tensor, state: State, group: Group) -> bool:
+    """True if a state has what Adam's has, as plain tensors of the parameter's shape."""
+    averages = [state.get(name) for name in ADAM_AVERAGES]
+    has_averages = all(
+        isinstance(average, Tensor) and average.shape == param.shape and is_plain(average) for average in averages
+    )
+    has_step = isinstance(state.get("step", group.get("step")), int | float | Tensor)
+    has_options = (
+        len(group.get("betas", ())) == 2
+        and isinstance(group.get("eps"), float | int)
+        and isinstance(group.get("lr"), float | int | torch.Tensor)
+    )
+    return has_averages and has_step and has_options
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """True if a tensor holds its numbers as they are, sharded or not: it is neither quantized nor of integers."""
+    of_numbers = tensor.dtype.is_floating_point or tensor.dtype.is_complex
+    return of_numbers and (type(tensor) in (Tensor, torch.nn.Parameter) or hasattr(tensor, "full_tensor"))
