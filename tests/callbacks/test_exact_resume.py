@@ -177,7 +177,9 @@ def test_a_run_resumed_anywhere_draws_trains_and_logs_as_the_uninterrupted_one(o
 
 def test_with_max_steps_weights_and_batches_are_those_of_the_uninterrupted_run(tmp_path):
     """Lightning calls the hooks of an epoch's end once more, if that is where the checkpoint is from."""
-    for name, (draws, _, weights), (its_draws, _, its_weights) in resume_from_each(tmp_path, max_steps=12, max_epochs=-1):
+    for name, (draws, _, weights), (its_draws, _, its_weights) in resume_from_each(
+        tmp_path, max_steps=12, max_epochs=-1
+    ):
         batches = [[draw for draw in of if draw[0] == "batch"] for of in (draws, its_draws)]
         assert batches[0] == batches[1], name
         assert all(torch.equal(its_weights[key], value) for key, value in weights.items()), name
@@ -217,10 +219,10 @@ def test_a_resume_that_cannot_be_exact_says_in_one_line_why(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         fit(tmp_path, 0, Drawing(), ckpt_path=within, max_epochs=1)
         assert lines(caplog) == [
-            "ckpt_path: an epoch has 7 batches in the checkpoint and 5 in this run: what is left of this one is not what "
-            "was left",
-            "ckpt_path: num_workers is 4 in the checkpoint and 0 in this run: what is drawn as data are loaded, such as "
-            "augmentation, is drawn anew",
+            "ckpt_path: an epoch has 7 batches in the checkpoint and 5 in this run: what is left of this one is not "
+            "what was left",
+            "ckpt_path: num_workers is 4 in the checkpoint and 0 in this run: what is drawn as data are loaded, such "
+            "as augmentation, is drawn anew",
             "ckpt_path: epoch 0 goes on after batch 1 of 5; the batches before are loaded again, and left out",
         ]
         checkpoint = torch.load(last, weights_only=True)
@@ -242,7 +244,7 @@ def test_persistent_workers_keep_the_order_and_it_is_said_that_they_draw_anew(tm
     whole = Drawing()
     fit(tmp_path, 0, whole, [SaveEverywhere(tmp_path)], workers=workers, max_epochs=3)
     resumed = Drawing()
-    (path,) = tmp_path.glob("*-epoch.ckpt") if False else [sorted(tmp_path.glob("*-epoch.ckpt"))[0]]
+    path = min(tmp_path.glob("*-epoch.ckpt"))
     with caplog.at_level(logging.INFO):
         fit(tmp_path, 7, resumed, ckpt_path=path, workers=workers, max_epochs=3)
     assert [line for line in lines(caplog) if "persistent workers begin with new random states" in line]
