@@ -14,12 +14,11 @@ def script(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
     module = importlib.import_module("resume")
 
-    def wait_for_last(process, folder, seconds):
+    def wait_for_last(process, folder, *_):
         while process.poll() is None and module.find_last(folder) is None:
             time.sleep(module.POLL_INTERVAL)
-        return False
 
-    monkeypatch.setattr(module, "wait_for_checkpoint", wait_for_last)
+    monkeypatch.setattr(module, "wait_for_moment", wait_for_last)
     yield module
     for name in ("resume", "common"):
         sys.modules.pop(name, None)
