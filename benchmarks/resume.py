@@ -9,7 +9,6 @@ again and killed by SIGKILL, in turn at a random moment and while a checkpoint i
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
