@@ -11,6 +11,11 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+MIXED_OPTIMIZERS = (
+    "Of several configure_adabelief, give each a schedule and return the list of them; or, where a has a schedule and "
+    "b has none, return [a['optimizer'], b], [a['lr_scheduler']]"
+)
+
 OPTIMIZER_MODULE = "lightning_adabelief.optim.adabelief"
 
 
@@ -57,6 +62,11 @@ class _AdaBeliefInTrainer:
         """Let the AdaBeliefs among the Trainer's optimizers follow its run."""
         if any(_is_ours(optimizer) for optimizer in trainer.optimizers):
             import_module("lightning_adabelief.configure.in_trainer").follow_run(trainer, pl_module)
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Say how to return several optimizers of which one has a schedule, where Lightning refuses them."""
+        if "Unknown configuration for model optimizers" in str(exception):
+            exception.args = (f"{exception}\n{MIXED_OPTIMIZERS}",)
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Keep optimizer callables among the hyperparameters as plain data."""

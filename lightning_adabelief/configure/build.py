@@ -18,7 +18,7 @@ from lightning_adabelief.configure.scaling_choice import choose_scaling, report_
 from lightning_adabelief.configure.weight_decay import divide_decay_by_lr
 from lightning_adabelief.lightning_tree import rank_zero_warn
 from lightning_adabelief.optim.adabelief import AdaBelief
-from lightning_adabelief.optim.fused import can_fuse, check_fused
+from lightning_adabelief.optim.fused import are_fusable, check_fused, load_kernels
 from lightning_adabelief.optim.options import as_number, check_values
 from lightning_adabelief.optim.scaling import is_fraction, warmup_steps
 from lightning_adabelief.suggest import suggest
@@ -90,7 +90,8 @@ def configure_adabelief(
     - The fused implementation of the step is taken where it serves every parameter, on devices where it
       has been timed (the CPU, where a kernel is compiled once a machine, for some seconds), and neither
       ``foreach`` nor ``differentiable`` is given, for a layer either. It works with every precision
-      plugin, gradient scaler, clipping and sharding.
+      plugin, gradient scaler, clipping and sharding. Where the kernel cannot be had, as without a C++
+      compiler, ``foreach`` is taken in its place, and a warning says why.
     - A Trainer that clips gradients by value is warned of: it makes AdaBelief's steps explode.
 
     Args:
@@ -132,7 +133,8 @@ def configure_adabelief(
 
     Returns:
         The optimizer; with a schedule, Lightning's dictionary of both. Under manual optimization a
-        schedule is yours to step.
+        schedule is yours to step. Of several optimizers Lightning takes a list where all or none have a schedule;
+        otherwise return ``[a["optimizer"], b], [a["lr_scheduler"]]``.
 
     Raises:
         TypeError: If there is no such option.
@@ -182,6 +184,9 @@ def configure_adabelief(
     if is_fraction(scaling.warmup):
         total_steps = run_steps
 
+    fused, in_its_place = _choose_fused(fused, trained, trainer, [{"lr": lr}, options, *layers.values()])
+    if in_its_place == "foreach":
+        options["foreach"] = True
     optimizer = AdaBelief(
         groups,
         lr=lr,
@@ -189,7 +194,7 @@ def configure_adabelief(
         warmup=scaling.warmup,
         rectify=scaling.rectify,
         total_steps=total_steps,
-        fused=_choose_fused(fused, trained, trainer, [options, *layers.values()]),
+        fused=fused,
         **options,
     )
     optimizer.late_names = {param: name for name, param in frozen}
@@ -211,6 +216,7 @@ def configure_adabelief(
             counts_steps=counts_steps,
             steps_per_batch=steps_per_batch,
             trainer_steps_per_batch=trainer_steps_per_batch,
+            reports_scaling=run_steps is not None,
         )
     return configured
 
@@ -230,16 +236,31 @@ def _scaling_is_of_this_run(trainer: Any) -> bool:
     return trainer is None or (trainer.ckpt_path is None and not trainer.fast_dev_run)
 
 
-def _choose_fused(fused: bool | None, trained: Named, trainer: Any, options: list[Mapping[str, Any]]) -> bool | None:
-    """Return the option ``fused``: as given, once it is known to serve; else True where it can be taken unasked."""
+def _choose_fused(
+    fused: bool | None, trained: Named, trainer: Any, options: list[Mapping[str, Any]]
+) -> tuple[bool | None, str | None]:
+    """Return the option ``fused``, and the implementation taken where its kernel cannot be had.
+
+    ``fused`` is as given, once it is known to serve; else True where it can be taken unasked.
+    """
     if fused:
         for _, param in trained:
             check_fused(param)
-    if fused is not None:
-        return fused
-    if any(_chooses_implementation(some) for some in options):
-        return None
-    return _can_be_fused(trained, trainer) or None
+    if fused is not None or any(_chooses_implementation(some) for some in options):
+        return fused, None
+    if not _can_be_fused(trained, trainer):
+        return None, None
+    try:
+        load_kernels(param for _, param in trained)
+    except RuntimeError as error:
+        # foreach=True takes no tensors for lr and betas, unless capturable.
+        in_its_place = "forloop" if any(_has_tensors(some) for some in options) else "foreach"
+        cause = str(error).splitlines()[0]  # without the compiler's output
+        rank_zero_warn(
+            f"AdaBelief takes its {in_its_place!r} implementation, which is slower than the fused one. {cause}"
+        )
+        return None, in_its_place
+    return True, None
 
 
 def _add_schedule(
@@ -288,12 +309,17 @@ def _chooses_implementation(options: Mapping[str, Any]) -> bool:
     return chosen or bool(options.get("differentiable"))
 
 
+def _has_tensors(options: Mapping[str, Any]) -> bool:
+    """Return True if the learning rate or the betas are tensors."""
+    return any(isinstance(value, Tensor) for value in (options.get("lr"), *options.get("betas", ())))
+
+
 def _can_be_fused(named: Named, trainer: Any) -> bool:
-    """Return True if all parameters are where they will be trained, and the fused implementation serves them."""
+    """Return True if all parameters are where they will be trained, and of a kind that the fused kernel serves."""
     devices = {param.device.type for _, param in named}
     if trainer is not None and devices != {trainer.strategy.root_device.type}:  # to be moved, or offloaded
         return False
-    return devices <= set(AUTOMATICALLY_FUSED) and can_fuse(param for _, param in named)
+    return devices <= set(AUTOMATICALLY_FUSED) and are_fusable(param for _, param in named)
 
 
 def _unfreeze_late_parameters(optimizer: Any) -> None:

@@ -34,6 +34,7 @@ class RunFollower:
         counts_steps: False leaves the length of the run as the user gave it.
         steps_per_batch: See :func:`~lightning_adabelief.configure.run_length.optimizer_steps`.
         trainer_steps_per_batch: Likewise.
+        reports_scaling: True if the user was told how much of lr acts on average.
     """
 
     def __init__(
@@ -45,7 +46,9 @@ class RunFollower:
         counts_steps: bool = True,
         steps_per_batch: float | None = None,
         trainer_steps_per_batch: float | None = None,
+        reports_scaling: bool = False,
     ) -> None:
+        self.reports_scaling = reports_scaling
         self.trainer = trainer
         self.scheduler = scheduler
         self.counts_steps = counts_steps

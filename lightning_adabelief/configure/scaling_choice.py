@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lightning_adabelief.lightning_tree import rank_zero_info, rank_zero_warn
-from lightning_adabelief.optim.scaling import mean_step_factor
+from lightning_adabelief.optim.scaling import WARN_BELOW_MEAN_FACTOR, mean_step_factor
 
 RECTIFY_FROM_MEAN_FACTOR = 0.9
 """Rectification is chosen where it lets through this fraction of lr, or more, on average over the run."""
 
 DEFAULT_WARMUP = 0.05
 """The warmup that is chosen in place of rectification, as a fraction of the run."""
-
-WARN_BELOW_MEAN_FACTOR = 0.5
-"""A choice of the user's that lets through less than this fraction of lr on average is warned of."""
 
 
 class Scaling(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_adabelief.optim.rule import denominator_shift, residual_scale
+from lightning_adabelief.optim.rule import decoupled_decay, denominator_shift, residual_scale
 from lightning_adabelief.optim.scaling import Scalar, StepScale, step_scale, to_float64
 from lightning_adabelief.optim.tensors import StepTensors
 
@@ -70,7 +70,7 @@ def _update_tensors(
         g = list(torch._foreach_neg(g))
     if weight_decay != 0:
         if weight_decouple:
-            decay = weight_decay if fixed_decay else scale.lr * weight_decay
+            decay = decoupled_decay(scale.lr, weight_decay, fixed_decay)
             torch._foreach_mul_(theta, _match_tensors(1 - decay, theta))
         elif maximize:  # g is a list of copies by now, and can be changed
             torch._foreach_add_(g, theta, alpha=weight_decay)
@@ -85,6 +85,8 @@ def _update_tensors(
     c = residual_scale(residual, beta1)
     momentum_weight, residual_weight = 1 - beta1, (1 - beta2) * c * c
     torch._foreach_mul_(s, _match_tensors(beta2, s))
+    if isinstance(beta2, Tensor) or beta2 == 0:  # an infinite s times 0 is NaN
+        _fill_with_zeros(s, beta2 == 0)
     if isinstance(beta1, Tensor):  # foreach ops take no tensor for alpha or value: multiply first
         scaled_d = list(torch._foreach_mul(d, _match_tensors(residual_weight, d)))
         torch._foreach_addcmul_(s, scaled_d, d)
@@ -101,17 +103,21 @@ def _update_tensors(
         s = maxima
 
     if isinstance(scale.step_size, Tensor):
-        # theta -= step_size * m / (sqrt(s) * root_scale + shift). addcdiv takes no tensor for value, and a
-        # list of products would need memory: so both terms of the denominator are divided by -step_size.
-        # In a step that is skipped (step_size 0) the denominator becomes infinite and the quotient 0; the
-        # term that is 0 must stay so, for 0 / 0 would be NaN.
+        # theta -= step_size * m / (sqrt(s) * root_scale + shift), the update in the denominator's memory. An
+        # infinite s times a root_scale of 0, and an infinite m times a step_size of 0, would be NaN.
         del d
         denominator = list(torch._foreach_sqrt(s))
-        root_scale, shift = scale.root_scale, denominator_shift(scale, eps)
-        root_scale, shift = (torch.where(x != 0, x / -scale.step_size, 0) for x in (root_scale, shift))
-        torch._foreach_mul_(denominator, _match_tensors(root_scale, s))
-        torch._foreach_add_(denominator, _match_tensors(shift, s))
-        torch._foreach_addcdiv_(theta, m, denominator)
+        torch._foreach_mul_(denominator, _match_tensors(scale.root_scale, s))
+        _fill_with_zeros(denominator, scale.root_scale == 0)
+        torch._foreach_add_(denominator, _match_tensors(denominator_shift(scale, eps), s))
+        update = denominator
+        torch._foreach_reciprocal_(update)
+        torch._foreach_mul_(update, m)
+        torch._foreach_mul_(update, _match_tensors(scale.step_size, s))
+        _fill_with_zeros(update, scale.step_size == 0)
+        torch._foreach_sub_(theta, update)
+    elif scale.step_size == 0:
+        pass
     elif scale.root_scale is not None:
         if d[0].is_cpu and type(d[0]) is Tensor:  # on the CPU, new memory costs more than filling d again
             torch._foreach_copy_(d, s)
@@ -123,7 +129,7 @@ def _update_tensors(
         # step_size * m / (sqrt(s) * root_scale + eps), divided through by root_scale: one pass less.
         torch._foreach_add_(denominator, eps / scale.root_scale)
         torch._foreach_addcdiv_(theta, m, denominator, -scale.step_size / scale.root_scale)
-    elif scale.step_size != 0:
+    else:
         torch._foreach_add_(theta, m, alpha=-scale.step_size)
     if theta[0].dtype != params[0].dtype:
         torch._foreach_copy_(params, theta)
@@ -135,6 +141,13 @@ def _match_tensors(scalar: Scalar, tensors: TensorList) -> Scalar:
         return scalar
     scalar = scalar.to(tensors[0].dtype)
     return list(scalar.unbind()) if scalar.dim() else scalar
+
+
+def _fill_with_zeros(tensors: TensorList, where: bool | Tensor) -> None:
+    """Fill tensors with 0 in place, all of them or those for which a tensor of booleans says so."""
+    masks = where.expand(len(tensors)).unbind() if isinstance(where, Tensor) else [where] * len(tensors)
+    for tensor, mask in zip(tensors, masks, strict=True):
+        tensor.masked_fill_(mask, 0.0) if isinstance(mask, Tensor) else tensor.zero_()
 
 
 def _cast_tensors(tensors: TensorList, dtype: torch.dtype) -> TensorList:

@@ -90,30 +90,53 @@ def single_tensor_adabelief(
         g = -g
     if weight_decay != 0:
         if weight_decouple:
-            theta.mul_(1 - (weight_decay if fixed_decay else scale.lr * weight_decay))
+            theta.mul_(1 - decoupled_decay(scale.lr, weight_decay, fixed_decay))
         else:
             g = g.add(theta, alpha=weight_decay)
 
     d = g - m
     _add_multiple(m, d, 1 - beta1)
     c = residual_scale(residual, beta1)
-    _add_square_multiple(s.mul_(beta2), d, (1 - beta2) * c * c).add_(eps)
+    _add_square_multiple(_decay(s, beta2), d, (1 - beta2) * c * c).add_(eps)
     if s_max is not None:
         s_max = torch.maximum(s_max.clone(), s) if differentiable else torch.maximum(s_max, s, out=s_max)
 
     s_hat = s if s_max is None else s_max
     if isinstance(scale.step_size, Tensor):
-        denominator = s_hat.sqrt().mul(scale.root_scale).add(denominator_shift(scale, eps))
-        theta.sub_((m / denominator).mul(scale.step_size))
+        # An infinite s_t times a root_scale of 0, and an infinite m_t times a step_size of 0, would be NaN.
+        scaled_root = s_hat.sqrt().mul(scale.root_scale).masked_fill(scale.root_scale == 0, 0.0)
+        update = (m / scaled_root.add(denominator_shift(scale, eps))).mul(scale.step_size)
+        theta.sub_(update.masked_fill(scale.step_size == 0, 0.0))
+    elif scale.step_size == 0:
+        pass
     elif scale.root_scale is not None:
         theta.addcdiv_(m, s_hat.sqrt().mul_(scale.root_scale).add_(eps), value=-scale.step_size)
-    elif scale.step_size != 0:
+    else:
         theta.add_(m, alpha=-scale.step_size)
 
     # Where the rule ran on a copy (another dtype, or differentiable), the result is written back.
     for stored, value in ((param, theta), (exp_avg, m), (exp_avg_var, s), (max_exp_avg_var, s_max)):
         if stored is not None and value is not None and stored is not value:
             stored.copy_(value)
+
+
+def decoupled_decay(lr: Scalar, weight_decay: float, fixed_decay: bool) -> Scalar:
+    """Return the fraction of a weight that decoupled decay takes from it in a step.
+
+    Args:
+        lr: The learning rate in force.
+        weight_decay: Coefficient of the weight decay.
+        fixed_decay: Do not multiply it by lr.
+
+    Returns:
+        A number, or a tensor where ``lr`` is one. It is 0 at lr 0, for a fixed decay too: a step at lr 0
+        moves nothing. (torch.distributed.checkpoint takes one, to make the state that it then loads.)
+    """
+    if not fixed_decay:
+        return lr * weight_decay
+    if isinstance(lr, Tensor):
+        return torch.full_like(lr, weight_decay).where(lr != 0, 0.0)
+    return weight_decay if lr != 0 else 0.0
 
 
 def denominator_shift(scale: StepScale, eps: float) -> Tensor:
@@ -127,6 +150,13 @@ def denominator_shift(scale: StepScale, eps: float) -> Tensor:
         A tensor like ``scale.root_scale``.
     """
     return torch.full_like(scale.root_scale, eps).where(scale.root_scale > 0, 1.0)
+
+
+def _decay(s: Tensor, beta2: Scalar) -> Tensor:
+    """Multiply s_t by beta2 in place; by 0 an infinite one too, which would else be NaN ever after."""
+    if isinstance(beta2, Tensor):
+        return s.mul_(beta2).masked_fill_(beta2 == 0, 0.0)
+    return s.mul_(beta2) if beta2 != 0 else s.zero_()
 
 
 def _add_multiple(total: Tensor, value: Tensor, weight: Scalar) -> Tensor:

@@ -125,6 +125,10 @@ MAX_SAMPLED_STEPS = 100_000
 """The most steps of a run that :func:`mean_step_factor` looks at; a longer one is sampled evenly."""
 
 
+WARN_BELOW_MEAN_FACTOR = 0.5
+"""A user's warmup and rectification that let less than this fraction of lr act on average are warned of."""
+
+
 def mean_step_factor(total_steps: int, *, beta2: float = 0.999, rectify: bool = True, warmup: int | float = 0) -> float:
     """Return the mean, over a run, of the factor by which warmup and rectification scale the learning rate.
 

@@ -7,6 +7,7 @@ import torch
 from pytorch_lightning.plugins import MixedPrecision
 
 from lightning_adabelief import AdaBelief, build_optimizer, configure_adabelief
+from lightning_adabelief.optim.fused import build
 from tests.configure.nets import Net, fit
 
 
@@ -50,16 +51,44 @@ def test_where_it_cannot_go_another_path_is_taken_and_asking_for_it_is_an_error(
         configure_adabelief(torch.nn.Linear(2, 2, device="meta"), fused=True)
 
 
-def test_without_a_compiler_another_path_is_taken(monkeypatch, tmp_path):
-    from lightning_adabelief.optim.fused import build
-
+@pytest.fixture
+def no_kernel(monkeypatch, tmp_path):
+    """Let the kernel be loaded anew, and fail at it; return a function that says by which compiler."""
     build.load_kernel.cache_clear()
-    monkeypatch.setenv("LIGHTNING_ADABELIEF_CACHE_DIR", str(tmp_path))
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    try:
-        assert configure_adabelief(torch.nn.Linear(2, 2)).param_groups[0]["fused"] is None
-    finally:
-        build.load_kernel.cache_clear()
+    monkeypatch.setenv("LIGHTNING_ADABELIEF_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(build, "QUERY_TIMEOUT", 1)
+    yield lambda cxx: monkeypatch.setenv("CXX", cxx)
+    build.load_kernel.cache_clear()
+
+
+NO_COMPILERS = [
+    "no-such-compiler",
+    "/bin/true",
+    "g++ 'x",
+    "sh -c 'sleep 600' c++",
+    r"sh -c 'printf \\377\\376 >&2; exit 1' c++",
+]
+
+
+@pytest.mark.parametrize("cxx", NO_COMPILERS)
+def test_where_the_kernel_cannot_be_had_foreach_is_taken_and_one_line_says_so(no_kernel, cxx):
+    no_kernel(cxx)
+    with pytest.warns(UserWarning, match="takes its 'foreach' .* CXX.*fused=False$") as said:
+        optimizer = configure_adabelief(torch.nn.Linear(2, 2))
+    assert len(said) == 1 and "\n" not in str(said[0].message)
+    assert optimizer.implementations == ["foreach"] and optimizer.param_groups[0]["fused"] is None
+
+
+def test_where_the_kernel_cannot_be_had_a_tensor_lr_takes_the_for_loop(no_kernel):
+    no_kernel("no-such-compiler")
+    with pytest.warns(UserWarning, match="takes its 'forloop' .*no C\\+\\+ compiler"):
+        assert configure_adabelief(torch.nn.Linear(2, 2), lr=torch.tensor(0.1)).implementations == ["forloop"]
+
+
+def test_where_the_kernel_cannot_be_had_what_is_asked_for_is_taken_without_a_word(no_kernel):
+    no_kernel("no-such-compiler")
+    assert configure_adabelief(torch.nn.Linear(2, 2), fused=False).implementations == ["forloop"]
+    assert configure_adabelief(torch.nn.Linear(2, 2), foreach=True).implementations == ["foreach"]
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,29 @@ def test_every_combination_of_options_is_the_reference_rule(stepping, amsgrad, d
         assert_same(case, expected, ulps=4 if dtype == torch.float32 else 1e4)
 
 
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # NumPy's, which interprets
+@pytest.mark.parametrize("steps_taken", [0, 9])
+@pytest.mark.parametrize("decay", DECAYS, ids=str)
+def test_at_lr_0_nothing_moves_whatever_the_gradient(decay, steps_taken):
+    case = Case([(5,)], steps_taken=steps_taken)
+    before = case.params[0].clone()
+    case.grads = [torch.tensor([0.0, 0.5, 1e21, float("inf"), float("nan")], device=DEVICE)]
+    case.fused(lr=0.0, **decay)
+    assert torch.equal(case.params[0], before)
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # NumPy's, which interprets
+@pytest.mark.parametrize("stepping", STEPPING, ids=str)
+def test_a_beta2_of_0_forgets_an_infinite_belief(stepping):
+    case = Case([(3,)], steps_taken=9)
+    case.s[0].fill_(float("inf"))
+    expected = case.clone()
+    case.fused(betas=(0.9, 0.0), **stepping)
+    expected.reference(betas=(0.9, 0.0), **stepping)
+    assert_same(case, expected)
+    assert case.s[0].isfinite().all()
+
+
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.5, 0.99), (0.0, 0.9), (0.95, 0.5), (0.9, 0.0), (0.99, 0.9999)])
 @pytest.mark.parametrize("warmup", [dict(), dict(warmup=1000), dict(warmup=0.25, total_steps=400)], ids=str)
 @pytest.mark.parametrize("stepping", STEPPING, ids=str)

@@ -1,9 +1,6 @@
 """The fused implementation on the CPU: the same rule, whatever it is given, from a kernel compiled once."""
 
 import itertools
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -304,78 +301,6 @@ def test_implementations_that_exclude_each_other_are_errors():
         AdaBelief([param], fused=True, differentiable=True)
 
 
-# The cache, each test with its own.
-
-STEP = """
-import time, torch
-from lightning_adabelief import AdaBelief
-param = torch.nn.Parameter(torch.ones(3))
-param.grad = torch.ones(3)
-optimizer = AdaBelief([param], fused=True)
-start = time.perf_counter()
-optimizer.step()
-print(time.perf_counter() - start)
-"""
-
-
-def first_steps(processes, cache):
-    """Take one fused step in each of so many new processes at once; return the seconds each took."""
-    environment = os.environ | {"LIGHTNING_ADABELIEF_CACHE_DIR": str(cache)}
-    started = [
-        subprocess.Popen([sys.executable, "-c", STEP], env=environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(processes)
-    ]
-    outputs = [process.communicate()[0] for process in started]
-    assert [process.returncode for process in started] == [0] * processes
-    return [float(output) for output in outputs]
-
-
-def test_ranks_that_start_together_fill_the_cache_and_later_processes_compile_nothing(tmp_path):
-    directory = tmp_path / "cache"
-    first_steps(2, directory)
-    (library,) = directory.iterdir()
-    written = library.stat().st_mtime_ns
-    assert first_steps(1, directory)[0] < 3
-    assert list(directory.iterdir()) == [library] and library.stat().st_mtime_ns == written
-
-
-@pytest.fixture
-def fresh():
-    """Let this process load the kernel anew, before and after."""
-    build.load_kernel.cache_clear()
-    yield
-    build.load_kernel.cache_clear()
-
-
-def test_no_compiler_is_an_error_that_names_the_remedy_and_changes_nothing(fresh, monkeypatch):
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    param = torch.nn.Parameter(torch.ones(3))
-    param.grad = torch.ones(3)
-    optimizer = AdaBelief([param], fused=True)
-    with pytest.raises(RuntimeError, match=r"(?s)no-such-compiler.*Install g\+\+ or clang\+\+, set CXX.*fused=False"):
-        optimizer.step()
-    assert torch.equal(param, torch.ones(3)) and optimizer.state[param]["step"] == 0
-
-
-def test_a_compiler_that_fails_is_quoted(fresh, monkeypatch, tmp_path):
-    monkeypatch.setenv("LIGHTNING_ADABELIEF_CACHE_DIR", str(tmp_path))
-    monkeypatch.setenv("CXX", f"{sys.executable} -c 'import sys; sys.exit(\"no such flag\")'")
-    with pytest.raises(RuntimeError, match="(?s)could not compile its kernel.*no such flag"):
-        build.load_kernel()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_cache_that_cannot_be_written_or_read_is_done_without(fresh, monkeypatch, tmp_path):
-    occupied = tmp_path / "file"
-    occupied.write_text("not a folder")
-    monkeypatch.setenv("LIGHTNING_ADABELIEF_CACHE_DIR", str(occupied))
-    assert build.load_kernel().advance
-    (tmp_path / f"cpu-{build._compute_fingerprint(build._find_compiler())}.so").write_bytes(b"not a library")
-    monkeypatch.setenv("LIGHTNING_ADABELIEF_CACHE_DIR", str(tmp_path))
-    build.load_kernel.cache_clear()
-    assert build.load_kernel().advance
-
-
 def test_a_new_model_or_option_compiles_nothing(monkeypatch):
     build.load_kernel()
     monkeypatch.setattr(build.subprocess, "run", None)
@@ -385,11 +310,3 @@ def test_a_new_model_or_option_compiles_nothing(monkeypatch):
             param.grad = torch.ones_like(param)
         AdaBelief(params, fused=True, **options).step()
         assert all((param < 1).all() for param in params)
-
-
-def test_the_cache_directory_follows_the_environment(monkeypatch, tmp_path):
-    monkeypatch.delenv("LIGHTNING_ADABELIEF_CACHE_DIR", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert build.cache_directory() == tmp_path / "lightning_adabelief"
-    monkeypatch.setenv("LIGHTNING_ADABELIEF_CACHE_DIR", str(tmp_path / "own"))
-    assert build.cache_directory() == tmp_path / "own"

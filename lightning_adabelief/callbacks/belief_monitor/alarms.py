@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from math import isfinite
+from math import inf, isfinite
 from statistics import median
 
 from lightning_adabelief.beliefs.statistic import LAYER_STATISTICS
 from lightning_adabelief.callbacks.belief_monitor.tracker import OptimizerTracker
+from lightning_adabelief.optim.adabelief import AdaBelief
+from lightning_adabelief.optim.scaling import WARN_BELOW_MEAN_FACTOR, mean_step_factor
 
 MAX_EPS_FRACTION = 0.5
 """Above this fraction of eps in s_t, eps and not belief sets the step."""
@@ -18,6 +20,9 @@ MAX_GAIN = 10.0
 
 SPIKE_FACTOR = 10.0
 """A spike is above this many times the running median, of a layer's update over weight and of its update."""
+
+MAX_SGD_UPDATE = 0.25
+"""A step of SGD above this fraction of the norm of all weights undoes their initialization."""
 
 MEDIAN_LENGTH = 20
 """The number of measurements that the running median looks back on; half of them must be there."""
@@ -55,6 +60,43 @@ class Alarms:
         found = [self._check_eps(step), self._check_gain(step)] if self.tracker.is_adabelief else []
         found += [self._check_dead(step), self._check_spike(step), self._check_missing()]
         return [text for text in found if text]
+
+    def check_scaling(self, total_steps: float) -> str | None:
+        """Return the warning to give where warmup and rectification take more than half of lr from a run this short.
+
+        ``configure_adabelief`` gives its own, before training.
+
+        Args:
+            total_steps: Length of the run in optimizer steps.
+        """
+        optimizer = self.tracker.optimizer
+        is_reported = getattr(getattr(optimizer, "run_follower", None), "reports_scaling", False)
+        if not isinstance(optimizer, AdaBelief) or is_reported or not 0 < total_steps < inf:
+            return None
+        choices = {}
+        for group in optimizer.param_groups:
+            rectify, warmup = group["rectify"], group["warmup"]
+            factor = mean_step_factor(int(total_steps), beta2=group["betas"][1], rectify=rectify, warmup=warmup)
+            choices[factor] = f"rectify={rectify} and warmup={warmup}"
+        smallest = min(choices)
+        if smallest >= WARN_BELOW_MEAN_FACTOR:
+            return None
+        return (
+            f"{self.tracker.name}: {choices[smallest]} let only {smallest:.2f} of lr act on average over the "
+            f"{int(total_steps):,} steps of this run. Give rectify=False and a short warmup, or build the optimizer by "
+            "configure_adabelief, which chooses by the length of the run"
+        )
+
+    def check_sgd_steps(self) -> str | None:
+        """Return the warning to give, once, where the first steps, those of SGD, moved the weights too far."""
+        steps = self.tracker.sgd_steps
+        if not steps.are_over or steps.longest <= MAX_SGD_UPDATE or not self._select_new("sgd", [self.tracker.name]):
+            return None
+        return (
+            f"{self.tracker.name}: the steps of SGD that rectification begins with moved the weights by up to "
+            f"{steps.longest:.2g} times their norm, in proportion to gradients this large. Scale the inputs, give "
+            "degenerated_to_sgd=False, or rectify=False and a warmup"
+        )
 
     def check_unseen(self) -> str | None:
         """Return the warning to give, when training has ended, of an optimizer whose steps were never seen."""

@@ -21,11 +21,7 @@ from lightning_adabelief.callbacks.belief_monitor.outputs.record import BeliefRe
 from lightning_adabelief.callbacks.belief_monitor.outputs.scalars import Scalars
 from lightning_adabelief.callbacks.belief_monitor.outputs.tensorboard_layout import write_layout
 from lightning_adabelief.callbacks.belief_monitor.progress import is_due, logged_step
-from lightning_adabelief.callbacks.belief_monitor.tracker import (
-    OptimizerTracker,
-    parameter_names,
-    track_optimizers,
-)
+from lightning_adabelief.callbacks.belief_monitor.tracker import OptimizerTracker, parameter_names, track_optimizers
 from lightning_adabelief.lightning_tree import (
     Callback,
     LightningModule,
@@ -34,7 +30,6 @@ from lightning_adabelief.lightning_tree import (
     rank_zero_warn,
 )
 from lightning_adabelief.optim.names import parameter_names as names_in_module
-from lightning_adabelief.optim.names import plain_name
 from lightning_adabelief.suggest import suggest
 
 DEFAULT = tuple(row.name for row in STATISTICS)
@@ -212,10 +207,10 @@ class BeliefMonitor(Callback):
             return
         for tracker, alarms in zip(self._trackers, self._alarms, strict=True):
             self._add_counts(tracker, trainer)
-            if tracker.name in self._pending and tracker.measured_at == logged_step(trainer) + 1 and self._is_first:
+            self._warn([alarms.check_sgd_steps()])
+            if tracker.name in self._pending and tracker.measured_at == logged_step(trainer) + 1:
                 first = tracker.first_nonfinite(parameter_names(self._trackers, pl_module))
-                for warning in [*alarms.check(logged_step(trainer)), *alarms.check_nonfinite(first)]:
-                    rank_zero_warn(warning)
+                self._warn([*alarms.check(logged_step(trainer)), *alarms.check_nonfinite(first)])
         measurements = list(self._pending.values())
         if measurements:
             for output in self._outputs:
@@ -229,9 +224,7 @@ class BeliefMonitor(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the optimizers, and save the heat map."""
         self._remove_hooks()
-        for warning in (alarms.check_unseen() for alarms in self._alarms if self._is_first):
-            if warning:
-                rank_zero_warn(warning)
+        self._warn([alarms.check_unseen() for alarms in self._alarms])
         self._save_record(self._record.save, trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -280,6 +273,8 @@ class BeliefMonitor(Callback):
         monitors = [callback for callback in trainer.callbacks if isinstance(callback, BeliefMonitor)]
         place = monitors.index(self)
         self._is_first = place == 0
+        if not trainer.fast_dev_run:
+            self._warn([alarms.check_scaling(trainer.estimated_stepping_batches) for alarms in self._alarms])
         self._record = BeliefRecord(self.statistics, suffix=f"-{place}" if place else "")
         self._record.load_state_dict(record)
         self._table = ClosingTable()
@@ -318,14 +313,14 @@ class BeliefMonitor(Callback):
                 f"the Trainer has only: {kinds}. Add one, or leave histograms out"
             )
         names = parameter_names(self._trackers, pl_module)
-        self._choice.set_other_names(names_in_module(pl_module).values())
+        in_module = names_in_module(pl_module)
+        self._choice.set_other_names(in_module.values())
         optimized = {param for item in trainer.optimizers for group in item.param_groups for param in group["params"]}
-        frozen = [plain_name(name) for name, param in pl_module.named_parameters() if param not in optimized]
+        frozen = [name for param, (name, *_) in in_module.items() if param not in optimized]
         self._choice.check([[names[param] for param in tracker.parameters()] for tracker in self._trackers], frozen)
 
     def _is_due(self, tracker: OptimizerTracker, trainer: Any) -> bool:
-        interval = trainer.log_every_n_steps if self.every_n_steps is None else self.every_n_steps
-        return is_due(tracker, trainer, interval)
+        return is_due(tracker, trainer, trainer.log_every_n_steps if self.every_n_steps is None else self.every_n_steps)
 
     def _register_hooks(self, tracker: OptimizerTracker, trainer: Any, pl_module: LightningModule) -> list[Any]:
         """Measure an optimizer around each of its steps that is due."""
@@ -374,9 +369,8 @@ class BeliefMonitor(Callback):
         is_measured = tracker.measured_at == step + 1
         if not self._is_first or not (is_measured or tracker.noticed_skips > tracker.logged_skips):
             return
-        counts = {"skipped_steps": tracker.skipped_steps}
-        if is_measured:
-            counts["nonfinite_steps"] = tracker.nonfinite_steps
+        nonfinite = {"nonfinite_steps": tracker.nonfinite_steps} if is_measured else {}
+        counts = {"skipped_steps": tracker.skipped_steps, **nonfinite}
         measurement = self._pending.get(tracker.name, Measurement(tracker.name, step))
         self._pending[tracker.name] = measurement.with_counts(counts)
         tracker.logged_skips = tracker.noticed_skips
@@ -391,6 +385,11 @@ class BeliefMonitor(Callback):
             save(trainer.loggers)
         except Exception as error:
             rank_zero_warn(f"BeliefMonitor could not write its heat map: {error}")
+
+    def _warn(self, warnings: Sequence[str | None]) -> None:
+        """Give the warnings that there are, unless another monitor does."""
+        for warning in filter(None, warnings if self._is_first else ()):
+            rank_zero_warn(warning)
 
     def _remove_hooks(self) -> None:
         for handle in self._handles:

@@ -23,6 +23,7 @@ from lightning_adabelief.beliefs.measure import (
 from lightning_adabelief.beliefs.movement import Movement
 from lightning_adabelief.beliefs.reading import Readable, find_optimizers, find_readable, has_known_update
 from lightning_adabelief.callbacks.belief_monitor.nonfinite import NonfiniteGradients
+from lightning_adabelief.callbacks.belief_monitor.sgd_steps import SgdSteps
 from lightning_adabelief.callbacks.optimizer_names import name_optimizers
 from lightning_adabelief.optim.adabelief import AdaBelief
 from lightning_adabelief.optim.names import parameter_names as names_in_module
@@ -49,6 +50,7 @@ class OptimizerTracker:
         summary: The statistics of all layers together when last measured.
         notability: From a layer's name to how notable it has been, summed over the measurements.
         shown: The layers that were last chosen as the most notable.
+        sgd_steps: The steps of SGD that an AdaBelief began with.
     """
 
     def __init__(self, name: str, optimizer: Optimizer) -> None:
@@ -67,6 +69,7 @@ class OptimizerTracker:
         self._unclipped: dict[Tensor, Tensor] = {}
         self._movement: Movement | None = None
         self._nonfinite = NonfiniteGradients()
+        self.sgd_steps = SgdSteps()
 
     @property
     def is_adabelief(self) -> bool:
@@ -120,6 +123,8 @@ class OptimizerTracker:
     def count_step(self) -> None:
         """Count a step, and whether its gradient was finite, without waiting for the device."""
         self.taken += 1
+        if isinstance(self.optimizer, AdaBelief):
+            self.sgd_steps.check_step(self.optimizer)
         self.attempted = max(self.attempted, self.taken)  # a raw optimizer steps without Lightning's hook
         found_inf = getattr(self.optimizer, "found_inf", None)
         if found_inf is not None:  # 1 where the gradient scaler told a fused Adam to skip the step

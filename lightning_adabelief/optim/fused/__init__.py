@@ -49,7 +49,22 @@ def can_fuse(params: Iterable[Tensor]) -> bool:
     Args:
         params: Of any shapes.
     """
-    devices = set()
+    params = list(params)
+    if not are_fusable(params):
+        return False
+    try:
+        load_kernels(params)
+    except (ImportError, RuntimeError):
+        return False
+    return True
+
+
+def are_fusable(params: Iterable[Tensor]) -> bool:
+    """True if all of these parameters are of types, dtypes and devices that have a fused implementation.
+
+    Args:
+        params: Of any shapes.
+    """
     for param in params:
         if not (type(param) in ORDINARY_TENSORS or hasattr(param, "to_local")):
             return False
@@ -57,15 +72,24 @@ def can_fuse(params: Iterable[Tensor]) -> bool:
             check_fused(param)
         except RuntimeError:
             return False
-        devices.add(param.device.type)
-    try:
-        if "cpu" in devices:
-            load_kernel()
-        if "cuda" in devices:
-            import lightning_adabelief.optim.fused.cuda  # noqa: F401, to see whether Triton is there
-    except (ImportError, RuntimeError):
-        return False
     return True
+
+
+def load_kernels(params: Iterable[Tensor]) -> None:
+    """Load the kernels that a fused step on these parameters calls; nothing is done where they are loaded.
+
+    Args:
+        params: Of any shapes, on devices with a fused implementation.
+
+    Raises:
+        RuntimeError: If the kernel of the CPU cannot be had: compiled, or loaded from its cache.
+        ImportError: If a parameter is on CUDA, and Triton is missing.
+    """
+    devices = {param.device.type for param in params}
+    if "cpu" in devices:
+        load_kernel()
+    if "cuda" in devices:
+        import lightning_adabelief.optim.fused.cuda  # noqa: F401, it imports Triton
 
 
 @torch._disable_dynamo
@@ -90,7 +114,7 @@ def fused_adabelief(
 
     Raises:
         RuntimeError: If a parameter is on a device without a fused implementation, or the kernel cannot be
-            compiled; nothing is changed then.
+            had; nothing is changed then.
     """
     by_device: dict[torch.device, list[int]] = defaultdict(list)
     for i, param in enumerate(tensors.params):

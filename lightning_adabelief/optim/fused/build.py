@@ -9,9 +9,19 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+
+from lightning_adabelief.optim.fused.cache import (
+    cache_directory,
+    lock_key,
+    make_cache_directory,
+    read_library,
+    write_library,
+)
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
 
@@ -26,81 +36,182 @@ FLAGS = (
 )
 """Flags that g++ and clang++ share. None of them changes a result, except that a * b + c may be fused."""
 
+QUERY_TIMEOUT = 20
+"""Seconds that a compiler has to say what it is, which takes hundredths."""
+
+COMPILE_TIMEOUT = 60
+"""Seconds that a compiler has for the kernel, which takes two or three."""
+
+MAX_QUOTED_CHARACTERS = 2000
+"""The length of a compiler's output in an error message."""
+
 
 @functools.cache
 def load_kernel() -> ctypes.CDLL:
-    """Load the library, compiling it if this machine's cache does not hold it.
+    """Load the library, compiling it if the cache does not hold it whole and written by this user.
 
     Returns:
         The library; its functions are those under ``extern "C"`` in ``cpu.cpp``.
 
     Raises:
-        RuntimeError: If there is no C++ compiler, or it fails.
+        RuntimeError: If there is no C++ compiler, it fails or does not end, or the library it makes
+            cannot be loaded; the message says which, and the remedy.
     """
     compiler = _find_compiler()
-    name = f"cpu-{_compute_fingerprint(compiler)}.so"
-    try:
-        directory = cache_directory()
-        directory.mkdir(parents=True, exist_ok=True)
-        if not (directory / name).exists():
-            # Ranks that start together all compile; os.replace lets none of them see a half-written file.
-            with tempfile.TemporaryDirectory(dir=directory) as scratch:
-                _compile_kernel(compiler, Path(scratch) / name)
-                os.replace(Path(scratch) / name, directory / name)
-        return ctypes.CDLL(str(directory / name))
-    except OSError:  # the cache can't be written, or its file can't be loaded: do without it
-        with tempfile.TemporaryDirectory() as scratch:
-            _compile_kernel(compiler, Path(scratch) / name)
-            return ctypes.CDLL(str(Path(scratch) / name))
+    key = f"cpu-{_compute_fingerprint(compiler)}"
+    directory = make_cache_directory()
+    if directory is None:
+        return _load_library(_compile_kernel(compiler), compiler)
+    library = _load_cached(directory, key, compiler)
+    if library is None:
+        with lock_key(directory, key, timeout=COMPILE_TIMEOUT):
+            # Another process may have written it since.
+            library = _load_cached(directory, key, compiler) or _build_cached(directory, key, compiler)
+    return library
 
 
-def cache_directory() -> Path:
-    """Return the folder of compiled kernels.
+def _load_cached(directory: Path, key: str, compiler: list[str]) -> ctypes.CDLL | None:
+    """Load the library from the cache; None if the cache does not hold it."""
+    content = read_library(directory, key)
+    return None if content is None else _load_library(content, compiler)
 
-    Returns:
-        ``$LIGHTNING_ADABELIEF_CACHE_DIR``, or else ``lightning_adabelief`` in ``$XDG_CACHE_HOME``
-        or in ``~/.cache``.
-    """
-    own = os.environ.get("LIGHTNING_ADABELIEF_CACHE_DIR")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lightning_adabelief"
+
+def _build_cached(directory: Path, key: str, compiler: list[str]) -> ctypes.CDLL:
+    """Compile and load the library, and put it into the cache once it is known to load."""
+    content = _compile_kernel(compiler)
+    library = _load_library(content, compiler)
+    with suppress(OSError):  # a cache that is full or read-only: the next process compiles again
+        write_library(directory, key, content)
+    return library
 
 
 def _find_compiler() -> list[str]:
     """Return the command of the C++ compiler: ``$CXX``, or the first of the usual names that is installed."""
     candidates = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "c++"]
     for candidate in candidates:
-        command = shlex.split(candidate)
+        if shutil.which(candidate):  # a path with spaces is one word
+            return [candidate]
+        try:
+            command = shlex.split(candidate)
+        except ValueError as error:
+            raise _make_error(f"CXX={candidate!r} is no command ({error}).", "Set CXX to g++ or clang++") from None
         if command and shutil.which(command[0]):
             return command
-    raise RuntimeError(
-        f"`fused=True` on the CPU compiles its kernel at first use, but there is no C++ compiler here (looked for "
-        f"{', '.join(candidates)}). Install g++ or clang++, set CXX to one, or give fused=False"
+    raise _make_error(
+        f"there is no C++ compiler here (looked for {', '.join(candidates)}).",
+        "Install g++ or clang++, set CXX to one",
     )
 
 
 def _compute_fingerprint(compiler: list[str]) -> str:
-    """Return a hash of all that the library depends on: source, compiler, flags and CPU."""
-    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True).stdout
-    parts = [SOURCE.read_text(encoding="utf-8"), version, " ".join(compiler), " ".join(FLAGS), _describe_cpu()]
+    """Return a hash of all that the library depends on: source, compiler, flags, CPU, C library and user.
+
+    The compiler says itself what ``-march=native`` means on this machine, by the macros it predefines, so
+    that machines with different CPUs that share a cache each find their own library.
+    """
+    # -E preprocesses only, here an empty file, and -dM prints all macros.
+    query = _run_compiler([*compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull], QUERY_TIMEOUT)
+    if "__cplusplus" not in query.stdout:
+        raise _make_error(
+            f"{shlex.join(compiler)} does not answer as g++ and clang++ do.",
+            "Set CXX to one of them",
+            query.stdout + query.stderr,
+        )
+    user = str(os.geteuid()) if hasattr(os, "geteuid") else ""  # nobody can replace another's file in a shared folder
+    machine = (platform.machine(), *platform.libc_ver())
+    parts = [SOURCE.read_text(encoding="utf-8"), query.stdout, *compiler, *FLAGS, *machine, user]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
-def _describe_cpu() -> str:
-    """Return what ``-march=native`` depends on, so that machines that share a cache each find their own library."""
+def _compile_kernel(compiler: list[str]) -> bytes:
+    """Compile the library, and return its content."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    decisive = ("vendor_id", "cpu family", "model", "model name", "flags", "Features", "CPU part")
-    return platform.machine() + "".join(line for line in lines if line.split("\t")[0].strip() in decisive)
+        with tempfile.TemporaryDirectory() as scratch:
+            target = Path(scratch) / "kernel.so"
+            result = _run_compiler([*compiler, *FLAGS, str(SOURCE), "-o", str(target)], COMPILE_TIMEOUT, scratch)
+            if result.returncode == 0 and target.exists():
+                return target.read_bytes()
+    except OSError as error:
+        raise _make_error(
+            f"there is no temporary folder to compile it in ({error}).", "Set TMPDIR to one that can be written"
+        ) from error
+    raise _make_error(
+        f"{shlex.join(compiler)} could not compile its source (exit code {result.returncode}).",
+        "Set CXX to a g++ or clang++ that knows C++17",
+        result.stderr,
+    )
 
 
-def _compile_kernel(compiler: list[str], library: Path) -> None:
-    result = subprocess.run([*compiler, *FLAGS, str(SOURCE), "-o", str(library)], capture_output=True, text=True)
-    if result.returncode != 0:
-        raise RuntimeError(
-            f"`fused=True` on the CPU could not compile its kernel: {shlex.join(compiler)} failed. Set CXX to a "
-            f"g++ or clang++ that knows C++17, or give fused=False. Its output:\n{result.stderr}"
+def _run_compiler(command: list[str], timeout: float, scratch: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a compiler and return what it said; end it, and whatever it started, if it takes too long.
+
+    Args:
+        command: The compiler and its arguments.
+        timeout: The longest it may take, in seconds.
+        scratch: The folder of its temporary files, so that none is left of a compiler that was ended.
+    """
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            errors="replace",  # not all compilers write UTF-8
+            env=os.environ | ({"TMPDIR": scratch} if scratch else {}),
+            start_new_session=True,  # a group of its own: the compiler may be a script that starts others
         )
+    except OSError as error:
+        raise _make_error(f"{command[0]} could not be started ({error}).", "Set CXX to g++ or clang++") from error
+    try:
+        stdout, stderr = process.communicate(timeout=timeout)
+    except BaseException as error:
+        _kill_group(process)
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        raise _make_error(
+            f"{command[0]} was ended because it took more than {timeout} seconds.", "Set CXX to g++ or clang++"
+        ) from None
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def _kill_group(process: subprocess.Popen[str]) -> None:
+    """Kill a process and all that it started."""
+    with suppress(OSError):  # it has ended meanwhile
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+    with suppress(subprocess.TimeoutExpired):  # a process that left the group may hold the pipe open
+        process.communicate(timeout=1)
+
+
+def _load_library(content: bytes, compiler: list[str]) -> ctypes.CDLL:
+    """Load a library by its content, from a folder that nobody else can write, which is then removed.
+
+    What was verified is so what runs, even if another process changes the cache at this moment; and a
+    cache on a file system without execution ("noexec") serves all the same.
+    """
+    problem = ""
+    for parent in (None, cache_directory()):  # the folder of temporary files may be noexec too
+        try:
+            with tempfile.TemporaryDirectory(dir=parent) as scratch:
+                path = Path(scratch) / "kernel.so"
+                path.write_bytes(content)
+                library = ctypes.CDLL(str(path))
+            if hasattr(library, "advance"):
+                return library
+            problem = "it has no function `advance`"
+        except OSError as error:
+            problem = problem or str(error)
+    raise _make_error(
+        f"what {shlex.join(compiler)} made of it could not be loaded ({problem}).",
+        "Set LIGHTNING_ADABELIEF_CACHE_DIR to a folder that can be written and is not noexec, CXX to g++ or clang++",
+    )
+
+
+def _make_error(cause: str, remedy: str, output: str = "") -> RuntimeError:
+    """Return the error of a kernel that cannot be had, its first line the cause and the remedy."""
+    message = f"The kernel of `fused=True` on the CPU cannot be had: {cause} {remedy}, or give fused=False"
+    if output.strip():
+        message += f"\nThe compiler's output:\n{output.strip()[-MAX_QUOTED_CHARACTERS:]}"
+    return RuntimeError(message)

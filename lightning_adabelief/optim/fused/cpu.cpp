@@ -108,7 +108,8 @@ void update(int64_t n, P* __restrict param, const G* __restrict grad, S* __restr
   const S residual_weight = S(scalars.residual_weight), eps = S(scalars.eps);
   const S step_size = S(scalars.step_size), root_scale = S(scalars.root_scale);
   const bool coupled = scalars.decay != 0, adaptive = scalars.root_scale >= 0;
-  const bool stays = !adaptive && scalars.step_size == 0;  // even where m is infinite
+  const bool stays = scalars.step_size == 0;      // even where m is infinite
+  const bool remembers = scalars.beta2 != 0;      // an infinite s times 0 would be NaN
   for (int64_t i = 0; i < n; ++i) {
     S theta = S(param[i]) * shrink;
     S g = S(grad[i]) * sign;
@@ -116,7 +117,7 @@ void update(int64_t n, P* __restrict param, const G* __restrict grad, S* __restr
 
     S d = g - exp_avg[i];
     S m = exp_avg[i] + beta1_complement * d;
-    S s = exp_avg_var[i] * beta2 + residual_weight * d * d + eps;
+    S s = (remembers ? exp_avg_var[i] * beta2 : S(0)) + residual_weight * d * d + eps;
     exp_avg[i] = m;
     exp_avg_var[i] = s;
     if (amsgrad) {

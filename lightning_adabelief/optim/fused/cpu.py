@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from array import array
 from collections import defaultdict
+from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from torch.autograd.graph import increment_version
 from lightning_adabelief.optim.fused.build import load_kernel
 from lightning_adabelief.optim.fused.layout import is_dense
 from lightning_adabelief.optim.options import RULE_OPTIONS, SCALE_OPTIONS
-from lightning_adabelief.optim.rule import residual_scale, single_tensor_adabelief
+from lightning_adabelief.optim.rule import decoupled_decay, residual_scale, single_tensor_adabelief
 from lightning_adabelief.optim.scaling import step_scale
 from lightning_adabelief.optim.tensors import StepTensors
 
@@ -80,9 +82,11 @@ def fused_adabelief_cpu(
 
     See :func:`~lightning_adabelief.optim.fused.fused_adabelief` for the arguments. The kernel is
     compiled at first use, which takes seconds, and never again for another model, option or learning rate.
+    A process that was forked after such a step takes its own on one thread, because OpenMP's threads do not
+    survive a fork.
 
     Raises:
-        RuntimeError: If the kernel cannot be compiled; nothing is changed then.
+        RuntimeError: If the kernel cannot be had; nothing is changed then.
     """
     options["lr"], options["betas"] = float(options["lr"]), tuple(map(float, options["betas"]))
     library = load_kernel()
@@ -165,11 +169,10 @@ def _make_scalars(
         total_steps=total_steps,
     )
     c = residual_scale(residual, beta1)
-    decoupled_decay = weight_decay if fixed_decay else scale.lr * weight_decay
     return _Scalars(
         sign=-1 if maximize else 1,
         grad_scale=grad_scale,
-        shrink=1 - decoupled_decay if weight_decouple else 1,
+        shrink=1 - decoupled_decay(scale.lr, weight_decay, fixed_decay) if weight_decouple else 1,
         decay=0 if weight_decouple else weight_decay,
         beta1_complement=1 - beta1,
         beta2=beta2,
@@ -205,10 +208,12 @@ def _get_address(numbers: array) -> ctypes.c_void_p:
 @functools.cache
 def _find_thread_starter() -> ctypes.c_void_p:
     """Return the function that starts threads in torch's own OpenMP runtime; null, for one thread, if there is none."""
+    starter = ctypes.c_void_p(None)
     libraries = Path(torch.__file__).with_name("lib")
     for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
-        try:
-            return ctypes.cast(ctypes.CDLL(str(libraries / name)).GOMP_parallel, ctypes.c_void_p)
-        except (OSError, AttributeError):
-            continue
-    return ctypes.c_void_p(None)
+        with suppress(OSError, AttributeError):
+            starter = ctypes.cast(ctypes.CDLL(str(libraries / name)).GOMP_parallel, ctypes.c_void_p)
+    if hasattr(os, "register_at_fork"):
+        # OpenMP's threads do not survive a fork, and a child that calls for them waits for ever.
+        os.register_at_fork(after_in_child=lambda: setattr(starter, "value", None))
+    return starter

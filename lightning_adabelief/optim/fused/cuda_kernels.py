@@ -68,7 +68,8 @@ def scale(
         root_scale = tl.where(tractable, 1.0, 0.0)
 
     scales += i * 3
-    tl.store(scales, 1 - _decode_float64(fixed_decay) - _decode_float64(decay) * lr_t, mask=mask)
+    fixed_shrink = tl.where(lr_t != 0, _decode_float64(fixed_decay), 0.0)  # at lr 0 nothing moves
+    tl.store(scales, 1 - fixed_shrink - _decode_float64(decay) * lr_t, mask=mask)
     tl.store(scales + 1, step_size, mask=mask)
     tl.store(scales + 2, root_scale, mask=mask)
 
@@ -128,11 +129,9 @@ def rule(
 
     d = g - m
     m += _decode_float64(one_minus_beta1).to(STATE) * d
-    s = (
-        s * _decode_float64(beta2).to(STATE)
-        + _decode_float64(residual_weight).to(STATE) * d * d
-        + _decode_float64(eps).to(STATE)
-    )
+    beta2_value = _decode_float64(beta2).to(STATE)
+    s = tl.where(beta2_value != 0, s * beta2_value, 0.0)  # an infinite s times 0 would be NaN
+    s += _decode_float64(residual_weight).to(STATE) * d * d + _decode_float64(eps).to(STATE)
     tl.store(m_at, m, mask=mask)
     tl.store(s_at, s, mask=mask)
     if AMSGRAD:
@@ -142,7 +141,7 @@ def rule(
 
     step_size, root_scale = tl.load(scales + 1).to(STATE), tl.load(scales + 2).to(STATE)
     denominator = tl.where(root_scale > 0, tl.sqrt(s) * root_scale + _decode_float64(eps).to(STATE), 1.0)
-    theta -= step_size * (m / denominator)
+    theta -= tl.where(step_size != 0, step_size * (m / denominator), 0.0)  # even where m is infinite
     tl.store(theta_at, theta.to(PARAM), mask=mask)
 
 

@@ -1,11 +1,12 @@
 """What BeliefMonitor warns of, in a real Trainer: the layer, what is wrong, the remedy, once."""
 
+import re
 import warnings
 
 import pytest
 import torch
 
-from lightning_adabelief import AdaBelief, BeliefMonitor
+from lightning_adabelief import AdaBelief, BeliefMonitor, configure_adabelief
 from tests.callbacks.belief_monitor.conftest import Net
 
 
@@ -96,3 +97,68 @@ def test_of_adam_only_what_holds_for_adam_is_said(fit):
             return torch.optim.Adam(self.named_parameters(), lr=1e-3, eps=1.0)
 
     assert warned(fit, WithAdam()) == []
+
+
+class Rectified(Net):
+    def configure_optimizers(self):
+        return AdaBelief(self.named_parameters())
+
+
+def test_rectification_that_takes_most_of_lr_from_a_short_run_is_warned_of_at_its_start(fit):
+    with pytest.warns(
+        UserWarning, match=r"rectify=True and warmup=0 let only 0\.\d\d of lr act .* 12 steps of this run"
+    ):
+        fit(Rectified(), BeliefMonitor())
+
+
+def test_a_long_warmup_is_warned_of_as_well(fit):
+    with pytest.warns(UserWarning, match=r"rectify=False and warmup=40 let only 0\.16 of lr"):
+        fit(Net(warmup=40), BeliefMonitor())
+
+
+@pytest.mark.parametrize("module", [Net(warmup=0.1), Net()], ids=["short warmup", "neither"])
+def test_a_run_in_which_most_of_lr_acts_is_not_warned_of(fit, module):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".* of lr act on average")
+        fit(module, BeliefMonitor())
+
+
+def test_what_configure_adabelief_has_warned_of_is_not_said_again(fit):
+    class Configured(Net):
+        def configure_optimizers(self):
+            return configure_adabelief(self, rectify=True)
+
+    with pytest.warns(UserWarning) as warned:
+        fit(Configured(), BeliefMonitor())
+    assert sum("of lr act on average" in str(warning.message) for warning in warned) == 1
+
+
+class LargeInputs(Rectified):
+    options = {}  # noqa: RUF012
+    scale = 255.0
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step([self.scale * batch[0]], batch_idx)
+
+    def configure_optimizers(self):
+        return AdaBelief(self.named_parameters(), lr=1e-2, **self.options)
+
+
+def warnings_of_sgd(fit, **options):
+    module = LargeInputs()
+    module.scale, module.options = options.pop("scale", 255.0), options
+    return [text for text in warned(fit, module) if "steps of SGD" in text]
+
+
+def test_steps_of_sgd_on_inputs_that_are_not_scaled_are_warned_of_once(fit):
+    (text,) = warnings_of_sgd(fit)
+    assert re.search(r"moved the weights by up to \S+ times their norm.*Scale the inputs", text)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [dict(scale=1.0), dict(degenerated_to_sgd=False), dict(rectify=False, warmup=10)],
+    ids=["scaled", "no steps of SGD", "no rectification"],
+)
+def test_each_remedy_for_steps_of_sgd_ends_the_warning(fit, options):
+    assert warnings_of_sgd(fit, **options) == []
