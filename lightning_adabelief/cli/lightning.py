@@ -13,8 +13,8 @@ from jsonargparse import Namespace
 
 from lightning_adabelief.callbacks import ExactResume, ResumeReport
 from lightning_adabelief.callbacks.resume_report import say_difference
+from lightning_adabelief.checkpoint_file import CheckpointError, check_checkpoint, explain_other_network
 from lightning_adabelief.checkpoint_io import AtomicCheckpointIO, save_whole
-from lightning_adabelief.cli.checkpoint_file import CheckpointError, check_checkpoint, explain_other_network
 from lightning_adabelief.cli.closing import best_checkpoint, make_command, print_closing
 from lightning_adabelief.cli.config_file import UsageError
 from lightning_adabelief.cli.continued_logs import LogLengths, continue_logs
@@ -98,7 +98,8 @@ def _explain_error(error: Exception, settings: Settings) -> Exception | None:
         given = settings.tree["trainer"].get("devices")
         return UsageError(f"{settings.say_place('trainer.devices')} is {given!r}, and can't be: {text}")
     if isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in text:
-        return CheckpointError(explain_other_network(text))
+        path = settings.tree.get("ckpt_path") or "The checkpoint"
+        return CheckpointError(f"{path} {explain_other_network(text)}")
     if settings.has_trained or is_mendable(error) or is_from_users_code(error):
         return None
     return EarlyError(explain_early_error(error))
@@ -190,9 +191,9 @@ class AdaBeliefCLI(LightningCLI):
 
     def _explain_failed_save(self, error: OSError) -> OSError:
         """Name, beside the checkpoint that could not be written, the one to go on from."""
-        if not str(error.filename).endswith(".ckpt"):
-            return error
-        written = [path for path in Path(error.filename).parent.glob("*.ckpt") if path.is_file()]
+        folder = Path(str(error.filename)).parent
+        folders = [getattr(callback, "dirpath", None) for callback in self.trainer.checkpoint_callbacks]  # type: ignore[attr-defined]
+        written = [path for path in folder.glob("*.ckpt") if path.is_file() and str(folder) in map(str, folders)]
         if not written:
             return error
         newest = max(written, key=lambda path: path.stat().st_mtime)
