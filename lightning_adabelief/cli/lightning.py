@@ -192,7 +192,7 @@ class AdaBeliefCLI(LightningCLI):
     def _explain_failed_save(self, error: OSError) -> OSError:
         """Name, beside the checkpoint that could not be written, the one to go on from."""
         folder = Path(str(error.filename)).parent
-        folders = [getattr(callback, "dirpath", None) for callback in self.trainer.checkpoint_callbacks]  # type: ignore[attr-defined]
+        folders = [getattr(callback, "dirpath", None) for callback in self.trainer.checkpoint_callbacks]
         written = [path for path in folder.glob("*.ckpt") if path.is_file() and str(folder) in map(str, folders)]
         if not written:
             return error
