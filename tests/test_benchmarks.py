@@ -41,7 +41,7 @@ def make_it_quick(name, module, monkeypatch):
         monkeypatch.setattr(module, "BATCH_SIZE", 2)
         return ["--rounds=2"]
     if name == "recipe":
-        monkeypatch.setattr(module, "run", lambda recipe, seed, metrics: [0.9 + seed / 100, 20.0, 1000.0])
+        monkeypatch.setattr(module, "run", lambda recipe, seed, metrics, texts: [0.9 + seed / 100, 20.0, 1000.0])
         return ["digits-cnn", "--seeds=2"]
     if name == "rectification":
         monkeypatch.setattr(module, "run", lambda config, seed, metrics: [0.9 + seed / 100, 0.1, 20.0, 1000.0])

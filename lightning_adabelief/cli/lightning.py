@@ -239,7 +239,7 @@ class AdaBeliefCLI(LightningCLI):
         path = Path(self.trainer.log_dir or ".", "predictions.pt")  # asks all ranks
         if self.trainer.is_global_zero:
             save_whole(predictions, path)
-            print(f"Predictions: {path} (torch.load gives a list, a tensor a batch)")
+            print(f"Predictions: {path} (torch.load gives a list, an entry a batch)")
 
 
 class _BuildOnly(AdaBeliefCLI):

@@ -6,6 +6,7 @@ import pytest
 from torchvision import datasets
 
 from tests.recipes.image_files import write_cifar, write_image_folder
+from tests.recipes.language_modeling.texts import write_penn_treebank
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +24,4 @@ def paper_data(tmp_path, monkeypatch, imagenet):
     for dataset in (datasets.CIFAR10, datasets.CIFAR100):
         write_cifar("data", monkeypatch, dataset)
     Path("data/imagenet").symlink_to(imagenet)
+    write_penn_treebank("data/penn")
