@@ -177,7 +177,9 @@ def test_a_run_resumed_anywhere_draws_trains_and_logs_as_the_uninterrupted_one(o
 
 def test_with_max_steps_weights_and_batches_are_those_of_the_uninterrupted_run(tmp_path):
     """Lightning calls the hooks of an epoch's end once more, if that is where the checkpoint is from."""
-    for name, (draws, _, weights), (its_draws, _, its_weights) in resume_from_each(tmp_path, max_steps=12, max_epochs=-1):
+    for name, (draws, _, weights), (its_draws, _, its_weights) in resume_from_each(
+        tmp_path, max_steps=12, max_epochs=-1
+    ):
         batches = [[draw for draw in of if draw[0] == "batch"] for of in (draws, its_draws)]
         assert batches[0] == batches[1], name
         assert all(torch.equal(its_weights[key], value) for key, value in weights.items()), name
