@@ -14,7 +14,7 @@ FRAMES = 60
 FRAME_MILLISECONDS = 80
 LAST_FRAME_MILLISECONDS = 2500
 DPI = 80
-COLORS = 128
+COLORS = 256
 
 
 def save_animation(paths: PathsFigure, file: Path, on_frame: Callable[[], None] = lambda: None) -> None:
@@ -50,7 +50,7 @@ def save_animation(paths: PathsFigure, file: Path, on_frame: Callable[[], None] 
             artist.draw(canvas.get_renderer())
         frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
         on_frame()
-    palette = frames[-1].quantize(COLORS, Image.Quantize.MAXCOVERAGE)  # the last frame has every colour
+    palette = frames[-1].quantize(COLORS)  # the last frame has every colour
     images = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     durations = [FRAME_MILLISECONDS] * (FRAMES - 1) + [LAST_FRAME_MILLISECONDS]
     with replace_file(file) as part:

@@ -115,7 +115,7 @@ def run(
         figures = {
             "paths.png": paths.figure,
             "losses.png": draw_losses(outcomes, criterion, tolerance),
-            "regions.png": draw_regions(measure_all_steps(contenders, seed), seed),
+            "regions.png": draw_regions(measure_all_steps(contenders, seed), seed, betas),
         }
         advance = track("drawing", len(figures))
         for name, figure in figures.items():

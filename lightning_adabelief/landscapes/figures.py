@@ -26,6 +26,10 @@ LEVELS = 12
 MARKERS_ON_A_LINE = 10
 MAX_COLUMNS = 3
 COLUMN_WIDTH = 3.9  # inches
+LOSS_LINE_WIDTH = 1.3
+FARTHEST_MINIMUM = 1000.0
+"""Distance from the start in x and in y within which the least loss found is marked, where the minimum isn't known."""
+
 
 Results = Mapping[str, Sequence[Outcome]]
 """From each landscape's name to the outcomes on it."""
@@ -75,7 +79,7 @@ def draw_paths(results: Results, criterion: str) -> PathsFigure:
         _draw_contours(ax, outcomes)
         last_step = _find_last_step_of_interest(outcomes)
         for outcome, style, width in _list_styled(outcomes):
-            points = outcome.points[: last_step + 1].numpy()
+            points = _hide_far_points(ax, outcome.points[: last_step + 1].numpy())
             paths.lines.append((_plot_line(ax, points[:, 0], points[:, 1], outcome, style, width), points))
         counter = ax.text(0.98, 0.02, "", transform=ax.transAxes, ha="right", va="bottom", fontsize=8)
         paths.counters.append((counter, last_step))
@@ -99,9 +103,9 @@ def draw_losses(results: Results, criterion: str, tolerance: float) -> Figure:
     figure, axes = _make_panels(results, note)
     for ax, outcomes in zip(axes, results.values(), strict=True):
         last_step = min(math.ceil(1.3 * _find_last_step_of_interest(outcomes)), len(outcomes[0].excess) - 1)
-        for outcome, style, width in _list_styled(outcomes):
+        for outcome, style, _ in _list_styled(outcomes):
             excess = outcome.excess[: last_step + 1].clamp(min=tolerance / 1000).numpy()  # 0 has no place on the axis
-            _plot_line(ax, np.arange(len(excess)), excess, outcome, style, 0.6 * width)
+            _plot_line(ax, np.arange(len(excess)), excess, outcome, style, LOSS_LINE_WIDTH)
             if math.isfinite(outcome.reached):
                 ax.plot(outcome.reached, tolerance, style.marker, color=style.color, markersize=9, zorder=5)
         ax.axhline(tolerance, color="0.5", linewidth=1, zorder=1)
@@ -142,7 +146,8 @@ def _draw_contours(ax: Axes, outcomes: Sequence[Outcome]) -> None:
         losses = landscape.losses(torch.from_numpy(np.stack([x, y], -1))).numpy()
     is_finite = np.isfinite(losses)
     # Levels at quantiles divide the window evenly, however steep the function is at its edge.
-    levels = np.unique(np.quantile(losses[is_finite], np.linspace(0, 1, LEVELS + 1) ** 1.5))
+    levels = np.quantile(losses[is_finite], np.linspace(0, 1, LEVELS + 1) ** 1.5) if is_finite.any() else np.empty(0)
+    levels = np.unique(levels)
     if len(levels) > 1:
         shown = np.ma.masked_where(~is_finite, losses)
         ax.contourf(x, y, shown, levels, cmap="Greys_r", alpha=0.2)
@@ -158,8 +163,10 @@ def _find_minimum(outcomes: Sequence[Outcome]) -> tuple[float, float]:
     known = outcomes[0].landscape.minimum
     if known is not None:
         return known
-    best = min(outcomes, key=lambda outcome: float(outcome.excess.min()))
-    x, y = best.points[int(best.excess.argmin())].tolist()
+    points = torch.cat([outcome.points for outcome in outcomes])
+    excess = torch.cat([outcome.excess for outcome in outcomes])
+    is_near = ((points - points[0]).abs() <= FARTHEST_MINIMUM).all(1)  # a function may have none, and fall for ever
+    x, y = points[is_near][int(excess[is_near].argmin())].tolist()
     return x, y
 
 
@@ -178,8 +185,16 @@ def _choose_window(outcomes: Sequence[Outcome], minimum: tuple[float, float]) ->
     shown = np.concatenate([ends, near])
     low, high = shown.min(0), shown.max(0)
     # Neither side is much longer than the other, so that a path along an axis has some height.
-    half = 1.12 * np.maximum((high - low) / 2, 0.35 * (high - low).max())
+    half = 1.12 * np.maximum((high - low) / 2, 0.35 * (high - low).max() or 1.0)
     return (low + high) / 2 - half, (low + high) / 2 + half
+
+
+def _hide_far_points(ax: Axes, points: np.ndarray) -> np.ndarray:
+    """Return points without those so far from the window that matplotlib can't draw a line to them."""
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    reach = 1000 * max(right - left, top - bottom)
+    is_near = (np.abs(points - [left, bottom]) <= reach).all(1, keepdims=True)
+    return np.where(is_near, points, np.nan)
 
 
 def _list_styled(outcomes: Sequence[Outcome]) -> list[tuple[Outcome, Style, float]]:

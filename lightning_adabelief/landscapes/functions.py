@@ -89,9 +89,9 @@ def find_landscape(name: str, start: Point | None = None) -> Landscape:
             no start, or if the loss or its gradient at the start isn't a finite number.
     """
     if start is not None and not (len(start) == 2 and all(map(math.isfinite, start))):
-        raise InvalidOptionError(f"The start is {start}. Give two finite numbers, x and y")
+        raise InvalidOptionError(f"The start is {tuple(start)}. Give two finite numbers, x and y")
     if name in LANDSCAPES:
-        landscape = LANDSCAPES[name] if start is None else replace(LANDSCAPES[name], start=start)
+        landscape = LANDSCAPES[name] if start is None else replace(LANDSCAPES[name], start=tuple(start))
     elif "." not in name:
         raise InvalidOptionError(
             f"Unknown function: {name!r}. {suggest(name, LANDSCAPES)} "
@@ -100,10 +100,10 @@ def find_landscape(name: str, start: Point | None = None) -> Landscape:
     else:
         function = import_object(name, "function")
         if not callable(function):
-            raise InvalidOptionError(f"{name} is a {type(function).__name__}, not a function. {ELEMENTWISE}")
+            raise InvalidOptionError(f"{name} is of type {type(function).__name__}, not a function. {ELEMENTWISE}")
         if start is None:
             raise InvalidOptionError(f"{name} has no start. Give one, x and y, with --start, or start= in Python")
-        landscape = Landscape(name, name.rpartition(".")[2].replace("_", " "), function, start)
+        landscape = Landscape(name, name.rpartition(".")[2].replace("_", " "), function, tuple(start))
     _check_function(landscape)
     return landscape
 
@@ -125,7 +125,7 @@ def _check_function(landscape: Landscape) -> None:
         )
     if not losses.requires_grad:
         raise InvalidOptionError(
-            f"{landscape.name} can't be differentiated: its result doesn't depend on x and y by torch"
+            f"{landscape.name}(x, y) has no gradient. Compute the result from x and y with torch's operations"
         )
     (gradient,) = torch.autograd.grad(losses[0], near)
     if not torch.isfinite(gradient).all():

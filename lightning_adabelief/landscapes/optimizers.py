@@ -92,9 +92,13 @@ def make_contenders(
     """
     contenders = [make_contender(optimizer, betas, lr) for optimizer in optimizers]
     names = [contender.name for contender in contenders]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InvalidOptionError(f"{twice[0]} is given {names.count(twice[0])} times. Give each optimizer once")
+    for i, optimizer in enumerate(optimizers):
+        if names.count(names[i]) > 1 and isinstance(optimizer, str):  # classes of one name, of different packages
+            contenders[i] = replace(contenders[i], name=optimizer)
+    names = [contender.name for contender in contenders]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidOptionError(f"{name} is given {names.count(name)} times. Give each optimizer once")
     if not names:
         raise InvalidOptionError(f"There is no optimizer. Give some of {', '.join(NAMED)}, or class paths")
     return contenders
@@ -106,6 +110,8 @@ def find_maker(name: str) -> OptimizerMaker:
     Raises:
         InvalidOptionError: If there is none.
     """
+    if not isinstance(name, str):
+        raise InvalidOptionError(f"The optimizer is {name!r}. Give a name or class path")
     if name in NAMED:
         return NAMED[name]
     if "." not in name:
@@ -146,11 +152,16 @@ def _try_steps(contender: Contender) -> bool:
     """
     gradients = torch.randn(5, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     try:
+        contender.make(
+            [torch.zeros(2, dtype=torch.float64, requires_grad=True)], lr=contender.lr or contender.default_lr
+        )
+    except Exception as error:
+        raise InvalidOptionError(f"{contender.name} can't be made with these options: {error}") from error
+    try:
         alone = [_step_along(contender, gradients[:, point]) for point in range(3)]
     except Exception as error:
         raise InvalidOptionError(
-            f"{contender.name} can't be shown here: {error}. It must take lr, and step without a closure on a "
-            "parameter of two float64 numbers"
+            f"{contender.name} can't take a step on a parameter of two numbers without a closure: {error}"
         ) from error
     try:
         together = _step_along(contender, gradients)

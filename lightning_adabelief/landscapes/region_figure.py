@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BETAS = (0.9, 0.999)
-"""The betas of the averages in the middle row: the optimizers' defaults."""
+DEFAULT_BETAS = (0.9, 0.999)
+"""The betas of the averages in the middle row, unless others are given: the optimizers' defaults."""
 
 SHOWN_GRADIENTS = 40
 RELATIVE_LIMITS = (0.01, 100)
@@ -35,12 +35,13 @@ NUMBER_OFFSETS = ((0, 7), (15, 0), (0, 9))
 """Places of the regions' numbers beside their weights, in points."""
 
 
-def draw_regions(steps: Sequence[Steps], seed: int) -> Figure:
+def draw_regions(steps: Sequence[Steps], seed: int, betas: tuple[float, float] | None = None) -> Figure:
     """Draw the curve, the gradients in its regions, and the optimizers' steps beside the ideal ones.
 
     Args:
         steps: Each optimizer's.
         seed: Of the gradients' noise.
+        betas: Of the averages drawn.
 
     Returns:
         A figure that pyplot does not keep.
@@ -52,7 +53,7 @@ def draw_regions(steps: Sequence[Steps], seed: int) -> Figure:
     rows = figure.add_gridspec(3, 3, height_ratios=[2.0, 2.2, steps_height])
     _draw_curve(figure.add_subplot(rows[0, :]))
     for column, region in enumerate(REGIONS):
-        _draw_gradients(figure.add_subplot(rows[1, column]), column, region, seed)
+        _draw_gradients(figure.add_subplot(rows[1, column]), column, region, seed, betas or DEFAULT_BETAS)
         _draw_steps(figure.add_subplot(rows[2, column]), column, steps)
     figure.supxlabel(
         "A curve made for the purpose, after figure 1 of the AdaBelief paper. Gradients are its slope plus noise. The "
@@ -104,10 +105,10 @@ def _draw_curve(ax: Axes) -> None:
     ax.tick_params(labelsize=7)
 
 
-def _draw_gradients(ax: Axes, column: int, region: Region, seed: int) -> None:
+def _draw_gradients(ax: Axes, column: int, region: Region, seed: int, betas: tuple[float, float]) -> None:
     """Draw the last gradients in a region, their trend, and the distances by which AdaBelief and Adam divide."""
     gradients = draw_gradients(region, seed).numpy()
-    trend, root_s, root_v = (average[-SHOWN_GRADIENTS:] for average in _average(gradients))
+    trend, root_s, root_v = (average[-SHOWN_GRADIENTS:] for average in _average(gradients, betas))
     step = np.arange(STEPS - SHOWN_GRADIENTS + 1, STEPS + 1)
     belief, adam = FIXED["AdaBelief"], FIXED["Adam"]
     band = ax.fill_between(step, trend - root_s, trend + root_s, color=belief.color, alpha=0.3, linewidth=0)
@@ -167,9 +168,9 @@ def _draw_steps(ax: Axes, column: int, steps: Sequence[Steps]) -> None:
     ax.set_title("step taken: too short  |  too long", fontsize=9)
 
 
-def _average(gradients: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _average(gradients: np.ndarray, betas: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return m_t, and the roots of s_t and v_t, bias-corrected, after each gradient."""
-    beta1, beta2 = BETAS
+    beta1, beta2 = betas
     m = s = v = 0.0
     averages = []
     for t, g in enumerate(gradients.tolist(), 1):

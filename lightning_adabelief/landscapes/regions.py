@@ -50,8 +50,8 @@ class Region:
 
 REGIONS = (
     Region("flat: small, noisy gradients", -4.0),
-    Region("narrow valley: gradients that flip", 0.2),
-    Region("even slope: large gradients that agree", 16.0),
+    Region("narrow valley: flipping gradients", 0.2),
+    Region("even slope: large, steady gradients", 16.0),
 )
 
 
@@ -62,7 +62,7 @@ class Steps:
     Attributes:
         optimizer: The optimizer's name.
         lr: The learning rate at which its steps are the ideal ones on average.
-        relative: The step in each region at that learning rate, as a multiple of the ideal one.
+        relative: The step in each region at that learning rate, as a multiple of the ideal one; 0 where it takes none.
     """
 
     optimizer: str
@@ -105,7 +105,8 @@ def measure_steps(contender: Contender, seed: int) -> Steps:
         seed: Of the gradients' noise, the same for each optimizer.
     """
     ratios = [_measure_step(contender, draw_gradients(region, seed)) / region.ideal_step for region in REGIONS]
-    mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+    logarithms = [math.log(ratio) for ratio in ratios if 0 < ratio < math.inf]
+    mean = math.exp(sum(logarithms) / max(len(logarithms), 1))
     return Steps(contender.name, contender.default_lr / mean, [ratio / mean for ratio in ratios])
 
 

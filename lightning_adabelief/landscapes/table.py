@@ -49,6 +49,7 @@ def make_table(results: Iterable[Sequence[Outcome]], steps: int, tolerance: floa
         tolerance: Loss above the least that counts as reached.
         criterion: How the learning rates were chosen, in words.
     """
+    from rich.markup import escape
     from rich.table import Table
 
     caption = f"{describe_columns(steps, tolerance)} {criterion}"
@@ -58,7 +59,7 @@ def make_table(results: Iterable[Sequence[Outcome]], steps: int, tolerance: floa
     for outcomes in results:
         best = min(outcome.reached for outcome in outcomes)
         for i, outcome in enumerate(outcomes):
-            row = make_row(outcome)
+            row = [escape(cell) for cell in make_row(outcome)]
             if outcome.reached == best < math.inf:
                 row[3] = f"[bold]{row[3]}[/]"
             table.add_row(row[0] if i == 0 else "", *row[1:])
@@ -105,8 +106,8 @@ def describe_columns(steps: int, tolerance: float) -> str:
     """Return what the columns mean, in words."""
     return (
         f"Steps, of {steps}, after which the loss is within {tolerance:g} of the least and stays there; - where it "
-        f"isn't. Nearby: from {NEARBY_STARTS} other starts, at most {NEARBY_DISTANCE:g} away in x and in y, with the same "
-        "learning rate. Last loss: above the least one."
+        f"isn't. Nearby: from {NEARBY_STARTS} other starts, at most {NEARBY_DISTANCE:g} away in x and in y, with the "
+        "same learning rate. Last loss: above the least one."
     )
 
 
