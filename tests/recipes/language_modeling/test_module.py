@@ -202,14 +202,15 @@ def test_a_prompt_is_continued_the_same_way_by_the_same_seed_and_the_likeliest_a
     assert "<unk>" not in module.continue_text("Unheard words", 30, 2.0)
 
 
-def test_a_checkpoint_holds_the_words_so_that_a_prompt_needs_no_text():
+def test_a_checkpoint_holds_the_words_so_that_a_prompt_needs_no_text_and_its_continuation_is_printed(capsys):
     module = make_module()
     fit(module).save_checkpoint("model.ckpt")
     Path("fable.txt").unlink()
     torch.load("model.ckpt", weights_only=True)
     data = make_data(prompt="The fox", length=5, temperature=0.0)
     (text,) = make_trainer().predict(make_module(), data, ckpt_path="model.ckpt")
-    assert text.startswith("The fox") and text == "The fox" + module.continue_text("The fox", 5, 0.0)
+    assert capsys.readouterr().out == f"{text}\n"
+    assert text == "The fox" + module.continue_text("The fox", 5, 0.0)
     loaded = LanguageModel.load_from_checkpoint("model.ckpt", network=AWDLSTM(None, 16, 16, 1, weight_dropout=0.1))
     assert loaded.continue_text("The fox", 5, 0.0) == text.removeprefix("The fox")
 
