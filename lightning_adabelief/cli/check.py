@@ -59,6 +59,9 @@ SYNONYMS = {
 }
 """From what people call an option elsewhere to its name here."""
 
+MAX_PROBLEMS = 5
+"""Problems that are told at once."""
+
 NOT_NEGATIVE = ("lr", "eps", "weight_decay")
 
 
@@ -113,14 +116,18 @@ class _Check:
             )
         self.problems += [self._explain_unknown(*unknown) for unknown in self.unknown]
         if self.problems:
-            raise UsageError("\n".join(self.problems))
+            others = len(self.problems) - MAX_PROBLEMS
+            ending = [f"(and {others} more)"] if others > 0 else []
+            raise UsageError("\n".join([*self.problems[:MAX_PROBLEMS], *ending]))
         return self.unchecked
 
     def _check_names(self, key: str, given: Iterable[str], known: list[str], owner: str) -> None:
         prefix = f"{key}." if key else ""
         self.keys += [f"{prefix}{name}" for name in known]
         # A key with a dot in it, such as "optimizer.lr" in a file, is left to the parser, which takes it apart.
-        self.unknown += [(f"{prefix}{name}", owner, known) for name in given if name not in known and "." not in name]
+        self.unknown += [
+            (f"{prefix}{name}", owner, known) for name in given if name not in known and "." not in str(name)
+        ]
 
     def _check_value(self, key: str, value: Any, annotation: ast.expr | None) -> None:
         """Check a value against its type, and the classes that it names."""
@@ -135,6 +142,12 @@ class _Check:
             item = parse_value(item) if isinstance(item, str) and item.startswith("{") else item
             if class_names and isinstance(item, str):
                 item = {"class_path": item}
+            if isinstance(item, dict) and class_names and not _is_class_node(item):
+                self.problems.append(
+                    f"{self.settings.say_place(key)} must have class_path, text, and init_args, keys with values. "
+                    f"Got {item!r:.80}"
+                )
+                continue
             if isinstance(item, dict) and isinstance(item.get("class_path"), str) and ast.unparse(annotation) != "Any":
                 self._check_class(key, item, class_names)
 
@@ -239,6 +252,11 @@ def _find_method(trainer: ClassSource | None, name: str) -> list[str]:
     assert trainer is not None and isinstance(trainer.node, ast.ClassDef)
     (method,) = (m for m in trainer.node.body if isinstance(m, ast.FunctionDef) and m.name == name)
     return [argument.arg for argument in [*method.args.args[1:], *method.args.kwonlyargs]]
+
+
+def _is_class_node(node: dict[str, Any]) -> bool:
+    """Return False if the keys of a class hold what they can't; a class without class_path may be the type itself."""
+    return isinstance(node.get("class_path", ""), str) and isinstance(node.get("init_args") or {}, dict | str)
 
 
 def _read_number(value: Any) -> float | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import pickle
 import signal
 import warnings
 from pathlib import Path
@@ -12,13 +11,15 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from lightning_adabelief.callbacks import ResumeReport
+from lightning_adabelief.callbacks import ExactResume, ResumeReport
 from lightning_adabelief.callbacks.resume_report import say_difference
 from lightning_adabelief.checkpoint_io import AtomicCheckpointIO, save_whole
+from lightning_adabelief.cli.checkpoint_file import CheckpointError, check_checkpoint, explain_other_network
 from lightning_adabelief.cli.closing import best_checkpoint, make_command, print_closing
 from lightning_adabelief.cli.config_file import UsageError
+from lightning_adabelief.cli.continued_logs import LogLengths, continue_logs
 from lightning_adabelief.cli.explain import explain
-from lightning_adabelief.cli.safeguards import Safeguards
+from lightning_adabelief.cli.safeguards import Safeguards, UsedFolderError, refuse_used_folder
 from lightning_adabelief.cli.settings import Settings, strip_wrappers
 from lightning_adabelief.cli.signals import StoppedBySignal, handler
 from lightning_adabelief.cli.stop_on_signal import StopOnSignal, is_stop
@@ -67,6 +68,7 @@ def build(settings: Settings) -> None:
 def _run(cli: type[AdaBeliefCLI], settings: Settings) -> None:
     """Run a CLI, with the errors of its parser and of Lightning in words of ours."""
     _silence_advice()
+    check_checkpoint(settings.tree.get("ckpt_path"), settings.command, settings.tree.get("weights_only") is not False)
     try:
         cli(settings)
     except argparse.ArgumentError as error:
@@ -79,12 +81,10 @@ def _run(cli: type[AdaBeliefCLI], settings: Settings) -> None:
         if "learning rate finder" not in str(error):
             raise
         raise ValueError(NO_RATE_TO_FIND) from error
-    except pickle.UnpicklingError as error:
-        raise ValueError("The file given as --ckpt_path is not a checkpoint of Lightning") from error
     except RuntimeError as error:
         if "Error(s) in loading state_dict" not in str(error):
             raise
-        raise ValueError(f"The checkpoint is of another network than the config's. {error}") from error
+        raise CheckpointError(explain_other_network(str(error))) from error
 
 
 NO_RATE_TO_FIND = (
@@ -113,11 +113,14 @@ class AdaBeliefCLI(LightningCLI):
         )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make the Trainer, with a Rich progress bar unless the config has another or none, and ResumeReport."""
+        """Make the Trainer, with what resuming needs, and a Rich progress bar unless the config has another or none."""
         config = self._get(self.config_init, "trainer", default={})
         callbacks = config.get("callbacks") or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-        ours: list[Callback] = [Safeguards(), ResumeReport()]  # first, because BaseFinetuning restores groups itself
+        # first, because BaseFinetuning restores groups itself, and others may draw random numbers
+        ours: list[Callback] = [Safeguards(), ResumeReport(), LogLengths()]
+        if not any(isinstance(c, ExactResume) for c in callbacks):
+            ours.append(ExactResume())
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             ours.append(_ProgressBar())
         kwargs["callbacks"] = [*ours, *callbacks, self.stopping]
@@ -146,6 +149,12 @@ class AdaBeliefCLI(LightningCLI):
         Raises:
             StoppedBySignal: If a signal, or a KeyboardInterrupt of another origin, has ended the training.
         """
+        if kwargs.get("ckpt_path") and continue_logs(self.trainer, kwargs["ckpt_path"]):
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, _SaveConfig):
+                    callback.overwrite = True
+        else:
+            refuse_used_folder(self.trainer)
         try:
             self.trainer.fit(**kwargs)
         except (RuntimeError, SystemExit) as error:
@@ -177,9 +186,19 @@ class AdaBeliefCLI(LightningCLI):
                 checkpoint = best_checkpoint(self.trainer) or None
                 for of_loader in self.trainer.test(self.model, self.datamodule, checkpoint, verbose=False):
                     scores |= of_loader
+        except StoppedBySignal as stop:
+            command = make_command(self.settings.typed_words, Path(best_checkpoint(self.trainer)), "test")
+            stop.message += f" The training had ended; test its checkpoint with\n  {command}"
+            raise
         finally:
             if self.trainer.is_global_zero:
                 print_closing(self.trainer, scores)
+
+    def before_validate(self) -> None:
+        """Leave the folder of another run as it is."""
+        refuse_used_folder(self.trainer)
+
+    before_test = before_predict = before_validate
 
     def predict(self, **kwargs: Any) -> None:
         """Predict, and save the list of batches' predictions as ``predictions.pt``."""
@@ -216,11 +235,8 @@ class _SaveConfig(SaveConfigCallback):
             return
         try:
             super().setup(trainer, pl_module, stage)
-        except RuntimeError as error:
-            raise ValueError(
-                f"{trainer.log_dir} holds another run, and is left as it is. Give another "
-                "--trainer.logger.init_args.version, or none, to number runs"
-            ) from error
+        except RuntimeError as error:  # of a logger whose folder is known only now
+            raise UsedFolderError(trainer.log_dir) from error
 
 
 def _silence_advice() -> None:

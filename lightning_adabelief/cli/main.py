@@ -33,6 +33,8 @@ CHECKING_PACKAGES = (
 )
 """Packages whose errors say what to do. Each ends in a dot: ``lightning_own`` is the user's."""
 
+DEBUG = "--debug"
+
 LIGHTNING_COMMANDS = {
     "fit": "train, then test the best checkpoint",
     "validate": "evaluate on the validation data",
@@ -53,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with 2 by itself.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    is_debugged = DEBUG in words or bool(os.environ.get("ADABELIEF_TRACEBACK"))
+    words = [word for word in words if word != DEBUG]
     sys.path.insert(0, os.getcwd())  # a config may name classes of modules in this folder
     importlib.invalidate_caches()
     try:
@@ -67,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(stop.message, file=sys.stderr)
         return int(stop.code or 0)
     except Exception as error:
-        if not _is_mendable(error) or os.environ.get("ADABELIEF_TRACEBACK"):
+        if is_debugged or not _is_mendable(error):
             raise
         _print_error(error)
         return 2 if isinstance(error, (UsageError, UnknownRecipeError)) else 1
@@ -136,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="adabelief",
         description="Train with AdaBelief in PyTorch Lightning, and see what it believes.",
         epilog="Begin with: adabelief fit --config digits-cnn\n"
-        "After an error, ADABELIEF_TRACEBACK=1 shows where it was raised.\n"
+        "With --debug, an error shows where it was raised.\n"
         "Exit status: 0; 2 for a wrong command line or config; 143 or 130 after SIGTERM or Ctrl-C;\n"
         "1 for any other failure.",
     )

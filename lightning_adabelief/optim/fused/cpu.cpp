@@ -75,6 +75,7 @@ struct Scalars {
   double eps;
   double step_size;
   double root_scale;       // negative: the denominator is 1
+  double max_quotient;     // the most that m / denominator may be, infinite for no bound
 };
 
 // Tensors of one pair of dtypes, and the work on them that is not yet taken.
@@ -107,6 +108,7 @@ void update(int64_t n, P* __restrict param, const G* __restrict grad, S* __restr
   const S beta1_complement = S(scalars.beta1_complement), beta2 = S(scalars.beta2);
   const S residual_weight = S(scalars.residual_weight), eps = S(scalars.eps);
   const S step_size = S(scalars.step_size), root_scale = S(scalars.root_scale);
+  const S max_quotient = S(scalars.max_quotient);
   const bool coupled = scalars.decay != 0, adaptive = scalars.root_scale >= 0;
   const bool stays = scalars.step_size == 0;      // even where m is infinite
   const bool remembers = scalars.beta2 != 0;      // an infinite s times 0 would be NaN
@@ -127,7 +129,10 @@ void update(int64_t n, P* __restrict param, const G* __restrict grad, S* __restr
     }
 
     S denominator = adaptive ? std::sqrt(s) * root_scale + eps : S(1);
-    store(param + i, stays ? theta : theta - step_size * (m / denominator));
+    S quotient = m / denominator;
+    quotient = quotient > max_quotient ? max_quotient : quotient;  // a NaN stays one
+    quotient = quotient < -max_quotient ? -max_quotient : quotient;
+    store(param + i, stays ? theta : theta - step_size * quotient);
   }
 }
 
