@@ -9,6 +9,7 @@ from torchvision.models import resnet50
 
 from tests.recipes.box_files import write_pascal_voc
 from tests.recipes.image_files import write_cifar, write_image_folder
+from tests.recipes.language_modeling.texts import write_penn_treebank
 
 
 @pytest.fixture(scope="session")
@@ -35,5 +36,6 @@ def paper_data(tmp_path, monkeypatch, imagenet, torch_home):
     for dataset in (datasets.CIFAR10, datasets.CIFAR100):
         write_cifar("data", monkeypatch, dataset)
     Path("data/imagenet").symlink_to(imagenet)
+    write_penn_treebank("data/penn")
     write_pascal_voc("data/voc")
     monkeypatch.setenv("TORCH_HOME", str(torch_home))

@@ -202,7 +202,11 @@ class ImageClassifier(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the numbers of channels and classes, so that the checkpoint can be loaded without the data."""
-        checkpoint[CHECKPOINT_KEY] = {"num_classes": self.num_classes, "in_channels": get_input_channels(self.network)}
+        checkpoint[CHECKPOINT_KEY] = {
+            "num_classes": self.num_classes,
+            "in_channels": get_input_channels(self.network),
+            "validations": self._validations,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the network for the checkpoint's numbers of channels and classes, if it is not made yet.
@@ -213,8 +217,9 @@ class ImageClassifier(LightningModule):
         numbers = checkpoint.get(CHECKPOINT_KEY)
         if numbers is None:
             return
+        self._validations = numbers.get("validations", 0)
         if not self._is_complete:
-            self._make_parts(**numbers)
+            self._make_parts(numbers["num_classes"], numbers["in_channels"])
         elif numbers["num_classes"] != self.num_classes:
             raise ValueError(
                 f"The checkpoint is of {numbers['num_classes']} classes, and the data or the config have "
