@@ -257,7 +257,7 @@ class AnnotatedImages(Dataset):
         image = tv_tensors.Image(v2.functional.pil_to_tensor(_load_image(annotation.image)))
         size = (image.shape[-2], image.shape[-1])
         corners = torch.tensor(annotation.boxes, dtype=torch.float32).reshape(-1, 4)
-        boxes = v2.functional.clamp_bounding_boxes(tv_tensors.BoundingBoxes(corners, format="XYXY", canvas_size=size))  # type: ignore[call-overload]
+        boxes = v2.functional.clamp_bounding_boxes(tv_tensors.BoundingBoxes(corners, format="XYXY", canvas_size=size))
         boxes, has_area = v2.functional.sanitize_bounding_boxes(boxes, min_size=MIN_SIDE)
         labels = torch.tensor([self.labels[name] for name in annotation.names], dtype=torch.int64)[has_area]
         crowd = torch.tensor(annotation.crowd, dtype=torch.int64)[has_area]

@@ -65,8 +65,8 @@ class DetectionDataModule(ImageDataModule):
         images, targets = batch
         return [self._normalize(image) for image in images], targets
 
-    def _make_loader(self, dataset: Dataset, **options: Any) -> DataLoader:
-        return super()._make_loader(dataset, collate_fn=collate_lists, **options)
+    def _make_loader(self, dataset: Dataset, shuffle: bool = False, **options: Any) -> DataLoader:
+        return super()._make_loader(dataset, shuffle, collate_fn=collate_lists, **options)
 
 
 def collate_lists(items: list[tuple[Tensor, Target]]) -> Batch:

@@ -116,12 +116,12 @@ class ObjectDetector(LightningModule):
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(images))
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> list[Detections]:
-        """Update the validation metric; return the detections."""
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Detections]]:
+        """Update the validation metric; return the ``detections``."""
         return self._evaluate_batch(batch, self.val_metric)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> list[Detections]:
-        """Update the test metric; return the detections."""
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Detections]]:
+        """Update the test metric; return the ``detections``."""
         return self._evaluate_batch(batch, self.test_metric)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
@@ -171,11 +171,11 @@ class ObjectDetector(LightningModule):
         if isinstance(self.network, Detector):
             self.network.complete(num_classes=self.num_classes)
 
-    def _evaluate_batch(self, batch: Batch, metric: MeanAveragePrecision) -> list[Detections]:
+    def _evaluate_batch(self, batch: Batch, metric: MeanAveragePrecision) -> dict[str, list[Detections]]:
         images, targets = batch
         detections = self(images)
-        metric.update(detections, targets)
-        return detections
+        metric.update(detections, targets)  # type: ignore[arg-type]  # it leaves the file's name alone
+        return {"detections": detections}
 
     def _log_metric(self, metric: MeanAveragePrecision, stage: str) -> None:
         values = metric.compute()
@@ -190,7 +190,7 @@ def _make_metric() -> MeanAveragePrecision:
 
 def _leave_out_crowds(target: Target) -> Target:
     kept = target["iscrowd"] == 0 if "iscrowd" in target else slice(None)
-    return {**target, "boxes": target["boxes"][kept], "labels": target["labels"][kept]}  # type: ignore[typeddict-item]
+    return {**target, "boxes": target["boxes"][kept], "labels": target["labels"][kept]}
 
 
 def _check_target(target: Target, num_classes: int | None) -> None:

@@ -182,9 +182,9 @@ class ResNet50FasterRCNN(Detector):
         if self.weights is None:
             return
         state = _download_weights() if self.weights == DOWNLOAD else _read_weights(Path(self.weights))
-        body = self.detector.backbone.body  # type: ignore[union-attr]
+        body = self.detector.backbone.body
         try:
-            unused = body.load_state_dict(state, strict=False)  # type: ignore[operator]
+            unused = body.load_state_dict(state, strict=False)
         except (RuntimeError, TypeError) as error:
             raise ValueError(f"{self.weights} is not a ResNet50's state dict: {error}") from error
         if unused.missing_keys:

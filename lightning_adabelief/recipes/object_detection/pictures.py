@@ -99,8 +99,8 @@ class Pictures(Callback):
         if trainer.is_global_zero:
             print(f"Boxes: {path}, drawn in {path.parent / 'predictions'}")
 
-    def _draw_batch(self, module: Any, detections: Any, batch: Any) -> None:
-        for image, found, target in zip(batch[0], detections, batch[1], strict=True):
+    def _draw_batch(self, module: Any, outputs: Any, batch: Any) -> None:
+        for image, found, target in zip(batch[0], outputs["detections"], batch[1], strict=True):
             if len(self._pictures) < self.count:
                 self._pictures.append(draw_detections(image, found, module.class_names, target, self.min_score))
 

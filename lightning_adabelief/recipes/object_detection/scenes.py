@@ -99,8 +99,9 @@ class Scenes(Dataset):
     """
 
     def __init__(self, digits: Subset, count: int, size: int, seed: tuple[int, ...], name: str) -> None:
-        self.images = [Image.fromarray((image[0] * 255).byte().numpy()) for image, _ in digits]
-        self.labels = [int(label) for _, label in digits]
+        pairs = [digits[index] for index in range(len(digits))]
+        self.images = [Image.fromarray((image[0] * 255).byte().numpy()) for image, _ in pairs]
+        self.labels = [int(label) for _, label in pairs]
         self.count = count
         self.size = size
         self.seed = seed
