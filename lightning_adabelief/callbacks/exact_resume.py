@@ -8,15 +8,19 @@ from typing import Any
 
 from lightning_adabelief.callbacks.generator_states import States, collect_states, gather_from_ranks, restore_states
 from lightning_adabelief.callbacks.place_in_epoch import (
+    collect_gradients,
     describe_place,
     finish_batch,
     finish_epoch,
     list_differences,
+    log_unlogged,
     make_iterator,
     make_validation_workers,
+    restore_gradients,
     skip_batches,
 )
-from lightning_adabelief.lightning_tree import Callback, LightningModule, Trainer, rank_zero_info
+from lightning_adabelief.callbacks.running_means import collect_means, restore_means
+from lightning_adabelief.lightning_tree import Callback, LightningModule, rank_zero_info
 
 CHECKPOINT_KEY = "exact_resume"
 
@@ -31,7 +35,7 @@ class ExactResume(Callback):
     latter; batches that were trained on are loaded, so that workers draw what they drew, and left out.
 
     Where a resumed run can't be the uninterrupted one, a line says why: another number of ranks, workers or
-    batches, persistent workers, gradients that were being accumulated, a checkpoint without random states. A
+    batches, persistent workers, gradients that several ranks were accumulating, a checkpoint without random states. A
     generator that a module or data set has of its own is theirs to save.
 
     The command ``adabelief`` has this callback. It is of use with any module, optimizers and data. List it before
@@ -45,14 +49,21 @@ class ExactResume(Callback):
 
     def __init__(self) -> None:
         self._at_epoch_start: States | None = None
+        self._before_validation: States | None = None
         self._resumed: dict[str, Any] | None = None  # what the checkpoint holds, until it is restored
 
     def on_save_checkpoint(self, trainer: Any, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the random states of all ranks, and the place in the epoch."""
-        states = {"now": collect_states(trainer.strategy.root_device), "at_epoch_start": self._at_epoch_start}
+        now, is_within_validation = collect_states(trainer.strategy.root_device), False
+        if trainer.validating and self._before_validation is not None:  # which is to be begun again
+            now, is_within_validation = self._before_validation, True
+        states = {"now": now, "at_epoch_start": self._at_epoch_start, "means": collect_means(trainer)}
+        place = describe_place(trainer, is_within_validation)
+        gradients = collect_gradients(pl_module) if place["has_accumulated"] and trainer.world_size == 1 else {}
         checkpoint[CHECKPOINT_KEY] = {
             "ranks": gather_from_ranks(states, trainer.world_size),
-            "place": describe_place(trainer),
+            "place": place,
+            "gradients": gradients,
         }
 
     def on_load_checkpoint(self, trainer: Any, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -90,8 +101,21 @@ class ExactResume(Callback):
         restore_states(resumed["ranks"][trainer.global_rank]["now"], trainer.strategy.root_device)
         finish_epoch(trainer, resumed["place"])
 
-    def on_train_end(self, trainer: Any, pl_module: LightningModule) -> None:
-        """Leave the Trainer's loop as it was."""
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the states before a validation, for a checkpoint within it."""
+        is_due = trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+        self._before_validation = collect_states(trainer.strategy.root_device) if is_due else None
+
+    def on_validation_end(self, trainer: Any, pl_module: LightningModule) -> None:
+        """Forget the states before the validation."""
+        self._before_validation = None
+
+    def on_fit_end(self, trainer: Any, pl_module: LightningModule) -> None:
+        """Log what the checkpoint's run had not logged yet, if it was over and there was nothing to train."""
+        if self._resumed is not None:
+            log_unlogged(trainer, self._resumed["place"])
         self._leave(trainer)
 
     def on_exception(self, trainer: Any, pl_module: LightningModule, exception: BaseException) -> None:
@@ -130,7 +154,11 @@ class ExactResume(Callback):
             make_iterator(trainer, data_fetcher)
             skip_batches(data_fetcher, done)
         restore_states(states["now"], device)
+        restore_gradients(trainer.lightning_module, self._resumed["gradients"])
+        if place["is_at_batch_end"]:
+            log_unlogged(trainer, place)
         fit_loop._last_train_dl_reload_epoch = place["loaders_made_in_epoch"]
         if not getattr(fit_loop, "restarted_on_epoch_end", False):  # with max_steps, an epoch's end comes once more
+            restore_means(trainer, trainer.lightning_module, states["means"])
             fit_loop._restarting = False  # or schedules that depend on a metric miss the end of this epoch
             self._resumed = None

@@ -8,15 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_adabelief.lightning_tree import isolate_rng
 
 Place = dict[str, Any]
 
 
-def describe_place(trainer: Any) -> Place:
-    """Return, as plain data, where a Trainer is: what its loops' own states leave out."""
+def describe_place(trainer: Any, is_within_validation: bool) -> Place:
+    """Return, as plain data, where a Trainer is: what its loops' own states leave out.
+
+    Args:
+        trainer: The Trainer.
+        is_within_validation: True from the first hook of a validation during training to the last.
+    """
     fit_loop = trainer.fit_loop
     loop = fit_loop.epoch_loop
     batches, epochs = loop.batch_progress.current, fit_loop.epoch_progress.current
@@ -30,37 +35,37 @@ def describe_place(trainer: Any) -> Place:
         "is_within_batch": batches.started > batches.processed,
         "is_at_batch_end": is_at_batch_end,
         "is_at_epoch_end": is_at_epoch_end,
+        "is_within_validation": is_within_validation,
         "validation_is_due": is_at_batch_end and loop._should_check_val_fx(fit_loop._data_fetcher),
         "has_accumulated": is_training and batches.ready > 0 and loop._should_accumulate(),
-        "has_means": any(metric.meta.on_epoch for metric in loop._results.result_metrics),
         "has_validation_workers": [_has_workers_now(loader) for loader in list_loaders(loop.val_loop)],
         "loaders_made_in_epoch": fit_loop._last_train_dl_reload_epoch,
         "logged_step": loop._batches_that_stepped,
         "metrics": {name: value.cpu() for name, value in trainer.callback_metrics.items()},
-        "means": _to_numbers(trainer._logger_connector.metrics["log"]) if is_at_epoch_end else {},
+        "unlogged": _read_unlogged(trainer) if is_at_batch_end or is_at_epoch_end else {},
     }
 
 
 def finish_batch(loops: dict[str, Any], place: Place) -> None:
-    """Let the resumed run validate and end the epoch where that followed on the checkpoint's batch.
+    """Let the resumed run do what was still to follow on the checkpoint's batch: a validation, the epoch's end.
 
-    Of a checkpoint saved in ``on_train_batch_end``, Lightning 2.6 takes both for done.
+    Lightning 2.6 takes both for done in a checkpoint saved in ``on_train_batch_end`` or within a validation.
 
     Args:
         loops: The checkpoint's state of the fit loop, changed in place.
         place: Where it was saved.
     """
     batches = loops["epoch_loop.batch_progress"]
-    if not place["is_at_batch_end"] or not (place["validation_is_due"] or batches["is_last_batch"]):
-        return
-    for counts in (batches["total"], batches["current"]):
-        counts["completed"] += 1
-    if place["validation_is_due"]:
+    validation_is_due = place["validation_is_due"] or place["is_within_validation"]
+    if place["is_at_batch_end"] and (validation_is_due or batches["is_last_batch"]):
+        for counts in (batches["total"], batches["current"]):
+            counts["completed"] += 1
+        if not validation_is_due:
+            loops["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
+    if validation_is_due:
         # An evaluation that has begun, and has not finished a batch, is begun again.
         begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
         loops["epoch_loop.val_loop.batch_progress"].update(total=begun, current=dict.fromkeys(begun, 0))
-    else:
-        loops["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
 
 
 def finish_epoch(trainer: Any, place: Place) -> None:
@@ -70,13 +75,31 @@ def finish_epoch(trainer: Any, place: Place) -> None:
     ``reload_dataloaders_every_n_epochs`` asks for them.
     """
     fit_loop = trainer.fit_loop
-    loop, loggers = fit_loop.epoch_loop, trainer._logger_connector
-    loop._batches_that_stepped = place["logged_step"]
+    fit_loop.epoch_loop._batches_that_stepped = place["logged_step"]
     if place["is_at_epoch_end"]:
-        loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
-        loggers.log_metrics({**place["means"], "epoch": place["epoch"]}, step=place["logged_step"] - 1)
+        fit_loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
+        log_unlogged(trainer, place)
     fit_loop._last_train_dl_reload_epoch = place["loaders_made_in_epoch"]
     fit_loop.setup_data()
+
+
+def log_unlogged(trainer: Any, place: Place) -> None:
+    """Log what Lightning logs after the hook in which the checkpoint was saved."""
+    if place["unlogged"]:
+        step = place["logged_step"] - place["is_at_epoch_end"]  # means go by the epoch's last batch
+        trainer._logger_connector.log_metrics({**place["unlogged"], "epoch": place["epoch"]}, step=step)
+
+
+def collect_gradients(module: nn.Module) -> dict[str, Tensor]:
+    """Return the gradients of a module's parameters, by their names."""
+    return {name: param.grad.cpu() for name, param in module.named_parameters() if param.grad is not None}
+
+
+def restore_gradients(module: nn.Module, gradients: dict[str, Tensor]) -> None:
+    """Set the gradients that :func:`collect_gradients` returned, to be accumulated upon."""
+    for name, param in module.named_parameters():
+        if name in gradients:
+            param.grad = gradients[name].to(param.device)
 
 
 def make_iterator(trainer: Any, data_fetcher: Any) -> None:
@@ -142,12 +165,10 @@ def list_differences(trainer: Any, place: Place) -> Iterator[str]:
             "persistent workers begin with new random states: what they draw, such as augmentation, is drawn anew. "
             "Give persistent_workers=False, and a resumed run is exact"
         )
-    if place["has_accumulated"]:
-        yield "the checkpoint was saved between two batches whose gradients are accumulated: the first's are lost"
+    if place["has_accumulated"] and trainer.world_size > 1:
+        yield "the checkpoint was saved between batches whose gradients are accumulated: those of the first are lost"
     if place["is_within_batch"]:
         yield "the checkpoint was saved within a batch, which is done once more"
-    if is_within_epoch and place["has_means"]:
-        yield "means over this epoch, such as those of self.log(on_epoch=True), are over the batches from here on"
 
 
 def _count_workers(loader: Any) -> int:
@@ -159,7 +180,14 @@ def _has_workers_now(loader: Any) -> bool:
     return getattr(loader, "_iterator", None) is not None
 
 
-def _to_numbers(metrics: dict[str, Any]) -> dict[str, Any]:
+def _read_unlogged(trainer: Any) -> dict[str, Any]:
+    """Return, at the end of a batch or an epoch, the metrics that are about to be logged."""
+    connector, fit_loop = trainer._logger_connector, trainer.fit_loop
+    is_at_batch_end = connector._first_loop_iter is not None
+    is_left_out = fit_loop._should_accumulate() and trainer.lightning_module.automatic_optimization
+    if is_at_batch_end and (is_left_out or not connector.should_update_logs):
+        return {}
+    metrics = connector.metrics["log"]
     return {name: value.item() if isinstance(value, Tensor) else value for name, value in metrics.items()}
 
 

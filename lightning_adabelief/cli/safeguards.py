@@ -7,8 +7,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from lightning_adabelief.callbacks.belief_monitor.outputs.loggers import folder_of
 from lightning_adabelief.files import check_writable
 from lightning_adabelief.lightning_tree import Callback, LightningModule, is_a, rank_zero_warn
+
+RESULTS = ("config.yaml", "metrics.csv")
+"""Files by which a folder of logs is known to hold a run."""
 
 CLOSING_METHODS = ("save", "finalize", "after_save_checkpoint", "flush", "close")
 """Methods of a logger, or of its experiment, that write but are not called ``log_...`` or ``add_...``."""
@@ -44,6 +48,37 @@ class Safeguards(Callback):
         error = trainer.strategy.broadcast(error)  # a rank that goes on would wait for this one for ever
         if error is not None:
             raise error
+
+
+class UsedFolderError(ValueError):
+    """The error of a run whose version of the logs is another's.
+
+    Args:
+        folder: The folder of that version.
+    """
+
+    def __init__(self, folder: Any) -> None:
+        super().__init__(
+            f"{folder} holds another run, and is left as it is. Give another --trainer.logger.init_args.version, "
+            "or none, to number runs"
+        )
+
+
+def refuse_used_folder(trainer: Any) -> None:
+    """Refuse a run before it makes its loggers: CSVLogger deletes the metrics of the run before.
+
+    Args:
+        trainer: The Trainer, before it runs.
+
+    Raises:
+        UsedFolderError: If a logger's folder holds a config or metrics.
+    """
+    if not trainer.is_global_zero:  # the first rank may have begun
+        return
+    for logger in trainer.loggers:
+        folder = folder_of([logger]) if is_a(logger, "TensorBoardLogger", "CSVLogger") else None
+        if folder is not None and any((folder / name).exists() for name in RESULTS):
+            raise UsedFolderError(folder)
 
 
 class _WarnOnce:

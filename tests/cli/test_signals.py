@@ -1,6 +1,5 @@
 """SIGTERM and Ctrl-C: what a run leaves, says, and ends with."""
 
-import os
 import re
 import shlex
 import signal
@@ -19,7 +18,6 @@ from lightning_adabelief.recipes.catalog import find
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The dirpath has changed",
     "ignore:You requested to overfit",
-    "ignore:You're resuming from a checkpoint that ended before the epoch ended",
 )
 # Batches in a fixed order and no dropout: what is left to restore is not this test's matter.
 RUN = [
@@ -48,7 +46,8 @@ class Send(pl.Callback):
 
     def send(self, hook, trainer, batch_idx):
         if hook == self.hook and not trainer.sanity_checking and self.at == (trainer.current_epoch, batch_idx):
-            os.kill(os.getpid(), self.signum)
+            if trainer.is_global_zero:
+                os.kill(os.getpid(), self.signum)
 """
 
 
@@ -76,7 +75,7 @@ def resume_as_told(error):
     """Run the command that an error message gives, without the signal."""
     (line,) = re.findall(r"^  adabelief (.*)$", error, re.MULTILINE)
     words = [word for word in shlex.split(line) if word != "--config=sending.yaml"]
-    return main([words[0], "--config=digits-cnn", *words[1:], "--trainer.logger.version=resumed"])
+    return main([words[0], "--config=digits-cnn", *words[1:]])
 
 
 def weights_and_state(path):
@@ -94,5 +93,96 @@ def test_a_run_that_sigterm_has_stopped_goes_on_as_told_and_ends_the_same(hook, 
     error = capsys.readouterr().err
     assert "Stopped by SIGTERM. It has left logs/digits-cnn/version_0/checkpoints/interrupted.ckpt. Go on with" in error
     assert resume_as_told(error) == 0
-    whole, resumed = (weights_and_state(f"logs/digits-cnn/{run}/checkpoints/last.ckpt") for run in ("whole", "resumed"))
+    whole, resumed = (
+        weights_and_state(f"logs/digits-cnn/{run}/checkpoints/last.ckpt") for run in ("whole", "version_0")
+    )
     torch.testing.assert_close(whole, resumed, rtol=0, atol=0)
+
+
+def test_ctrl_c_ends_with_130(capsys):
+    assert fit(send("train", signum=signal.SIGINT)) == 130
+    captured = capsys.readouterr()
+    assert "Ctrl-C: a checkpoint is saved after this batch" in captured.err or "Stopped by Ctrl-C" in captured.err
+    assert "tensorboard --logdir logs/digits-cnn" in captured.out and "most notable layers" in captured.out
+    assert Path("logs/digits-cnn/version_0/checkpoints/interrupted.ckpt").is_file()
+
+
+def test_the_checkpoint_that_a_resumed_run_named_is_not_named_again(capsys):
+    assert fit(send("train", epoch=0)) == 143
+    last = "logs/digits-cnn/version_0/checkpoints/interrupted.ckpt"
+    assert fit(send("train", epoch=1), "--ckpt_path", last) == 143
+    (line,) = re.findall(r"^  (adabelief .*)$", capsys.readouterr().err.split("Stopped")[2], re.MULTILINE)
+    assert line.count("--ckpt_path") == 1
+
+
+def test_where_no_checkpoints_are_wanted_or_possible_it_says_so(capsys):
+    assert fit(send("train"), "--trainer.enable_checkpointing=false", "--trainer.callbacks=null") == 0  # none is sent
+    capsys.readouterr()
+    Path("logs/digits-cnn/mine/checkpoints/interrupted.ckpt").mkdir(parents=True)
+    assert fit(send("train"), "--trainer.logger.version=mine") == 143
+    error = capsys.readouterr().err
+    assert "Stopped by SIGTERM. No checkpoint could be saved: " in error and "interrupted.ckpt" in error
+
+
+def test_a_signal_after_the_training_says_what_is_left_to_do(capsys):
+    assert fit(send("test", epoch=3)) == 143
+    error = capsys.readouterr().err
+    assert "Stopped by SIGTERM. The training had ended; test its checkpoint with\n  adabelief test --config=" in error
+    (line,) = re.findall(r"^  adabelief (.*)$", error, re.MULTILINE)
+    words = [word for word in shlex.split(line) if not word.startswith("--config")]
+    assert main([words[0], "--config=digits-cnn", *words[1:]]) == 0
+
+
+def test_other_handlers_are_back_afterwards():
+    before = [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)]
+    assert fit(send("train")) == 143
+    assert [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+STUCK = """
+import time
+from lightning_adabelief.recipes.image_classification import ImageClassifier
+
+class Stuck(ImageClassifier):
+    def training_step(self, batch, batch_idx):
+        print("training", flush=True)
+        while True:
+            time.sleep(0.01)
+"""
+
+
+def start(*words):
+    words = [sys.executable, "-m", "lightning_adabelief", "fit", *words, "--trainer.enable_progress_bar=false"]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_a_second_signal_ends_at_once():
+    Path("stuck.py").write_text(STUCK)
+    network = "--model.network=lightning_adabelief.recipes.image_classification.SmallCNN"
+    with start("--config=digits-cnn", "--model=stuck.Stuck", network) as process:
+        while "training" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        time.sleep(1)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+        assert "Ctrl-C: a checkpoint is saved after this batch. A second one ends at once" in process.stdout.read()
+
+
+def test_before_there_is_anything_to_save_a_signal_ends_at_once():
+    with start("--config=digits-cnn") as process:
+        time.sleep(2)  # in the middle of imports
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 143
+        assert process.stdout.read().splitlines()[-1].startswith("Stopped by SIGTERM.")
+
+
+def test_rank_0_of_two_ends_with_143_and_a_checkpoint():
+    devices = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    with start(f"--config={send('train')}", *devices, "--trainer.max_epochs=9") as process:
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == 143
+    assert "interrupted.ckpt. Go on with" in said and "Traceback" not in said
+    checkpoint = torch.load("logs/digits-cnn/version_0/checkpoints/interrupted.ckpt", weights_only=True)
+    assert checkpoint["epoch"] == 1

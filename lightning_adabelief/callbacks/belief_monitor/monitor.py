@@ -57,8 +57,9 @@ class BeliefMonitor(Callback):
 
     Their table is :mod:`lightning_adabelief.beliefs.statistic`. Medians of large layers are those of a sample
     (:mod:`lightning_adabelief.beliefs.layers`), and gradients that are not finite are looked for in the first
-    rows of each. Nothing waits for the device except on the steps that log. In distributed training every rank
-    measures, and rank 0 logs.
+    rows of each. Weights that have had no gradient yet, as the rows of an embedding whose words have not come, don't
+    count in the effective step size, the gain and eps_share, unless a layer has no others. Nothing waits for the
+    device except on the steps that log. In distributed training every rank measures, and rank 0 logs.
 
     Any other optimizer is shown as far as it can be read. Of Adam, AdamW, RAdam, NAdam and all others that keep
     Adam's two averages, s_t is estimated from v_t - m_t^2, and ``step_gain_over_adam`` tells before a switch how
@@ -207,13 +208,12 @@ class BeliefMonitor(Callback):
             return
         for tracker, alarms in zip(self._trackers, self._alarms, strict=True):
             self._add_counts(tracker, trainer)
+            self._warn([alarms.check_sgd_steps()])
             if tracker.name in self._pending and tracker.measured_at == logged_step(trainer) + 1:
                 first = tracker.first_nonfinite(parameter_names(self._trackers, pl_module))
                 self._warn([*alarms.check(logged_step(trainer)), *alarms.check_nonfinite(first)])
-        measurements = list(self._pending.values())
-        if measurements:
-            for output in self._outputs:
-                output.write(measurements)
+        for output in self._outputs if self._pending else ():
+            output.write(list(self._pending.values()))
         self._pending = {}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -223,7 +223,7 @@ class BeliefMonitor(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the optimizers, and save the heat map."""
         self._remove_hooks()
-        self._warn([alarms.check_unseen() for alarms in self._alarms])
+        self._warn([warning for alarms in self._alarms for warning in alarms.check_end(logged_step(trainer))])
         self._save_record(self._record.save, trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -235,7 +235,10 @@ class BeliefMonitor(Callback):
             self._print_table(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the closing table."""
+        """Print the closing table; of a resumed run in which nothing was left to train, save the heat map."""
+        if self._restored:
+            self._prepare_outputs(trainer, self._restored.get("record", {}))
+            self._save_record(self._record.save, trainer)
         self._print_table(trainer)
 
     def state_dict(self) -> dict[str, Any]:
@@ -316,8 +319,7 @@ class BeliefMonitor(Callback):
         self._choice.check([[names[param] for param in tracker.parameters()] for tracker in self._trackers], frozen)
 
     def _is_due(self, tracker: OptimizerTracker, trainer: Any) -> bool:
-        interval = trainer.log_every_n_steps if self.every_n_steps is None else self.every_n_steps
-        return is_due(tracker, trainer, interval)
+        return is_due(tracker, trainer, trainer.log_every_n_steps if self.every_n_steps is None else self.every_n_steps)
 
     def _register_hooks(self, tracker: OptimizerTracker, trainer: Any, pl_module: LightningModule) -> list[Any]:
         """Measure an optimizer around each of its steps that is due."""
@@ -366,9 +368,8 @@ class BeliefMonitor(Callback):
         is_measured = tracker.measured_at == step + 1
         if not self._is_first or not (is_measured or tracker.noticed_skips > tracker.logged_skips):
             return
-        counts = {"skipped_steps": tracker.skipped_steps}
-        if is_measured:
-            counts["nonfinite_steps"] = tracker.nonfinite_steps
+        nonfinite = {"nonfinite_steps": tracker.nonfinite_steps} if is_measured else {}
+        counts = {"skipped_steps": tracker.skipped_steps, **nonfinite}
         measurement = self._pending.get(tracker.name, Measurement(tracker.name, step))
         self._pending[tracker.name] = measurement.with_counts(counts)
         tracker.logged_skips = tracker.noticed_skips

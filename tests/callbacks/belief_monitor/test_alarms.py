@@ -1,5 +1,6 @@
 """What BeliefMonitor warns of, in a real Trainer: the layer, what is wrong, the remedy, once."""
 
+import re
 import warnings
 
 import pytest
@@ -130,3 +131,34 @@ def test_what_configure_adabelief_has_warned_of_is_not_said_again(fit):
     with pytest.warns(UserWarning) as warned:
         fit(Configured(), BeliefMonitor())
     assert sum("of lr act on average" in str(warning.message) for warning in warned) == 1
+
+
+class LargeInputs(Rectified):
+    options = {}  # noqa: RUF012
+    scale = 255.0
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step([self.scale * batch[0]], batch_idx)
+
+    def configure_optimizers(self):
+        return AdaBelief(self.named_parameters(), lr=1e-2, **self.options)
+
+
+def warnings_of_sgd(fit, **options):
+    module = LargeInputs()
+    module.scale, module.options = options.pop("scale", 255.0), options
+    return [text for text in warned(fit, module) if "steps of SGD" in text]
+
+
+def test_steps_of_sgd_on_inputs_that_are_not_scaled_are_warned_of_once(fit):
+    (text,) = warnings_of_sgd(fit)
+    assert re.search(r"moved the weights by up to \S+ times their norm.*Scale the inputs", text)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [dict(scale=1.0), dict(degenerated_to_sgd=False), dict(rectify=False, warmup=10)],
+    ids=["scaled", "no steps of SGD", "no rectification"],
+)
+def test_each_remedy_for_steps_of_sgd_ends_the_warning(fit, options):
+    assert warnings_of_sgd(fit, **options) == []

@@ -85,6 +85,7 @@ class BeliefRecord:
         for name, history in state.items():
             self.histories[name] = LayerHistory()
             self.histories[name].load_state_dict(history)
+            self._is_new = True  # its run may have ended before it was saved
 
     def _is_measured(self, statistic: str) -> bool:
         column = NAMES.index(statistic)
