@@ -60,8 +60,10 @@ def main() -> None:
         f"Steps, of {arguments.steps}, after which the loss is within {TOLERANCE:g} of the minimum's and stays there, "
         "- where it isn't: from the start of the paper's figure, and from ten starts a seed at most "
         f"{NEARBY_DISTANCE:g} away from it in x and in y. {describe_criterion(contenders, TOLERANCE)} Ranges are over "
-        f"seeds 0 to {arguments.seeds - 1}. SGD has momentum 0.9, Adam and AdaBelief their default betas, and AdaBelief "
-        "no rectification.\n\n" + markdown_table(HEADER, rows) + f"\n{provenance('torch', 'lightning-adabelief')}"
+        f"seeds 0 to {arguments.seeds - 1}. SGD has momentum 0.9, Adam and AdaBelief their default betas, and "
+        "AdaBelief no rectification.\n\n"
+        + markdown_table(HEADER, rows)
+        + f"\n{provenance('torch', 'lightning-adabelief')}"
     )
     publish(document, "landscapes.md", arguments.write)
 
