@@ -52,7 +52,7 @@ def restore_means(trainer: Any, module: LightningModule, saved: dict[str, Any]) 
     trainer.fit_loop.epoch_loop._results = _ContinuedResults(saved["sums"], saved["means"])
 
 
-class _ContinuedResults(_ResultCollection):  # type: ignore[misc]
+class _ContinuedResults(_ResultCollection):
     """What a module logs in training, going on from what it had logged before a checkpoint."""
 
     def __init__(self, sums: dict[str, Any], means: dict[str, dict[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from lightning_adabelief.optim.fused import load_implementation
 from lightning_adabelief.optim.like import adabelief_like
 from lightning_adabelief.optim.load import load_whole
 from lightning_adabelief.optim.names import name_late_parameters
-from lightning_adabelief.optim.nonfinite import find_step_to_skip, prepare_skip, reset_nonfinite_state
+from lightning_adabelief.optim.nonfinite import find_step_to_skip, make_skip_count, prepare_skip, reset_nonfinite_state
 from lightning_adabelief.optim.options import LATER_OPTIONS, check_before_step, check_options, make_plain
 from lightning_adabelief.optim.state import (
     STATE_DTYPES,
@@ -69,14 +69,13 @@ class AdaBelief(Optimizer):
             first step (default: None).
         residual: What s_t averages the square of: ``"updated"`` for g_t - m_t, as in the paper;
             ``"previous"`` for g_t - m_{t-1}, which makes beta1 = 0 usable (default: "updated").
-        nonfinite: What a step does if a gradient of any parameter, on any rank, is NaN, infinite, or so large
-            that its square is (4.6e18 in float32): ``"propagate"`` takes it; ``"skip"`` changes nothing and
-            adds to :attr:`skipped_steps`, without waiting for the device; ``"raise"`` raises an error, and
-            waits. Groups that have ``"propagate"`` are neither looked at nor skipped. Where torch.distributed
-            is initialized, the others need all ranks to step together (default: "propagate").
-        max_update_to_lr: The most that a step moves a weight, weight decay aside, in multiples of the lr in
-            force: 10, say, bounds steps of SGD on huge gradients, and those on an s_t that has become tiny.
-            Of each weight by itself, so that weights of 0 move too, and all shards alike (default: None).
+        nonfinite: What becomes of a step if a gradient, on any rank, is NaN, infinite or so large that its
+            square is (4.6e18 in float32): ``"propagate"`` takes it, ``"skip"`` changes nothing and adds to
+            :attr:`skipped_steps`, without waiting for the device, ``"raise"`` is an error, and waits. Groups
+            with ``"propagate"`` are not looked at. The others need all ranks of torch.distributed, where it
+            is initialized, to step together (default: "propagate").
+        max_update_to_lr: The most that a step moves any one weight, weight decay aside, in multiples of the lr
+            in force. 10, say, bounds SGD's steps on huge gradients and those where s_t is tiny (default: None).
         maximize: Ascend rather than descend (default: False).
         foreach: Update lists of tensors at once. ``None`` does so, as torch.optim does, where all
             parameters are plain tensors on a device with foreach kernels, such as CUDA; on the CPU one
@@ -92,7 +91,7 @@ class AdaBelief(Optimizer):
             before it and to a tensor ``lr`` and betas. Not with ``foreach`` (default: False).
 
     The state of a parameter is ``step`` (0-dim float32 tensor on the CPU; on the parameter's device
-    if ``fused`` or ``capturable``; float64 if that is torch's default dtype), ``exp_avg`` (m_t),
+    if ``fused``, ``capturable`` or skipping; float64 if that is torch's default dtype), ``exp_avg`` (m_t),
     ``exp_avg_var`` (s_t) and, under amsgrad, ``max_exp_avg_var``, each of the parameter's shape and
     in float32, or in the parameter's dtype where that is wider.
 
@@ -219,6 +218,7 @@ class AdaBelief(Optimizer):
             param_group.update({name: value for name, value in options.items() if name in param_group})
             name_late_parameters(param_group, self.param_groups, self.late_names)
         super().add_param_group(param_group)
+        make_skip_count(self.param_groups[-1])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Unpickle; add what a pickle of an older version lacks, and have the step where the parameters now are."""
@@ -261,6 +261,8 @@ class AdaBelief(Optimizer):
                 one of these (it names the keys it found). Nothing is changed then.
         """
         change = load_whole(self, state_dict, super().load_state_dict)
+        for group in self.param_groups:
+            make_skip_count(group)
         if change:
             warnings.warn(change, stacklevel=2)
 
@@ -331,7 +333,7 @@ class AdaBelief(Optimizer):
             exp_avgs.append(exp_avg)
             exp_avg_vars.append(state["exp_avg_var"])
             steps.append(state["step"])
-        if group["nonfinite"] == "skip" and params:
+        if group["nonfinite"] == "skip":
             prepare_skip(group, StepTensors(*columns), states)
 
     @overload

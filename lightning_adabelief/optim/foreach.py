@@ -72,7 +72,9 @@ def _update_tensors(
     s_addend: Scalar = eps
     if skip is not None:
         scale = scale.zero_where(skip)
-        s_decay, s_addend = replace_where(skip, beta2, 1.0), replace_where(skip, eps, 0.0)
+        s_decay = replace_where(skip, beta2, 1.0)
+        # One for each tensor: foreach's addition would take a single one as a number, and wait for it.
+        s_addend = replace_where(skip, eps, 0.0).expand(len(tensors.params))
     params, grads, m, s, maxima, _ = tensors
     if torch.is_complex(params[0]):
         grads = [grad.resolve_conj() for grad in grads]  # of a lazily conjugated tensor there is no real view

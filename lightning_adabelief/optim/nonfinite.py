@@ -63,17 +63,26 @@ def find_step_to_skip(gathered: Gathered, grad_scale: Tensor | None) -> Tensor |
     return found
 
 
+def make_skip_count(group: dict[str, Any]) -> None:
+    """Make the ``skipped_steps`` of a group with ``nonfinite="skip"``, or take it to the parameters' device.
+
+    A 0-dim int64 tensor. torch.compile sees no key of a group that is first made during a step.
+    """
+    if group["nonfinite"] == "skip" and group["params"]:
+        count = group.get("skipped_steps", 0)
+        group["skipped_steps"] = torch.as_tensor(count, dtype=torch.int64, device=group["params"][0].device)
+
+
 def prepare_skip(group: dict[str, Any], tensors: StepTensors, states: MutableMapping[Tensor, Any]) -> None:
-    """Have all that a skipped step leaves or changes on the device, so that nothing waits for it.
+    """Have all that a step may have to leave as it is on the device, so that nothing waits for it.
 
     Args:
-        group: A group with ``nonfinite="skip"``. Its ``skipped_steps``, a 0-dim int64 tensor, is made if there
-            is none.
-        tensors: Its tensors; steps elsewhere than their parameters, as the option was set late, are replaced.
+        group: A group with ``nonfinite="skip"``.
+        tensors: Its tensors; steps that are elsewhere than their parameters, because the option was set
+            later, are replaced.
         states: The optimizer's state.
     """
-    count = group.get("skipped_steps", 0)
-    group["skipped_steps"] = torch.as_tensor(count, dtype=torch.int64, device=tensors.params[0].device)
+    make_skip_count(group)
     for i, (param, step) in enumerate(zip(tensors.params, tensors.steps, strict=True)):
         if step.device != param.device:
             states[param]["step"] = tensors.steps[i] = make_step(step, param, group)

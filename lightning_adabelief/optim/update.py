@@ -43,7 +43,7 @@ def update_group(
     if group["nonfinite"] != "skip":
         skip = None
     if skip is not None:
-        group["skipped_steps"] += skip.to(group["skipped_steps"].device)
+        group["skipped_steps"].add_(skip.to(group["skipped_steps"].device))
     if implementation == "fused" and (scales_gradients or not torch.compiler.is_compiling()):
         if skip is not None:
             found_inf = skip.float() if found_inf is None else found_inf.to(skip.device) + skip

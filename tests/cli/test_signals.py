@@ -3,7 +3,9 @@
 import re
 import shlex
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
