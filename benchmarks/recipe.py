@@ -32,8 +32,9 @@ def main() -> None:
     arguments = parser.parse_args()
 
     runs: list[list[float]] = []
+    texts: set[str] = set()
     for seed in range(arguments.seeds):
-        runs.append(run(arguments.recipe, seed, arguments.metrics))
+        runs.append(run(arguments.recipe, seed, arguments.metrics, texts))
         print(f"seed {seed}: {runs[-1]}", file=sys.stderr, flush=True)
 
     scores, seconds = [values[0] for values in runs], [values[-2] for values in runs]
@@ -50,12 +51,19 @@ def main() -> None:
         "seconds of the whole command, imports and test included. Peak memory is the process's own.\n\n"
         f"{markdown_table(['seed', *arguments.metrics, 'seconds', 'peak memory, MiB'], rows)}\n"
         f"{provenance('torch', 'pytorch-lightning', 'lightning-adabelief')}"
+        + "".join(f"- {text}\n" for text in sorted(texts))
     )
     publish(document, f"{arguments.recipe}.md", arguments.write)
 
 
-def run(recipe: str, seed: int, metrics: list[str]) -> list[float]:
+def run(recipe: str, seed: int, metrics: list[str], texts: set[str] | None = None) -> list[float]:
     """Run ``adabelief fit`` and read its scores from TensorBoard's file.
+
+    Args:
+        recipe: A recipe's name or a config.
+        seed: The run's seed.
+        metrics: The scores to read.
+        texts: Where the line is added in which a language model's run names its text.
 
     Returns:
         The metrics' values, the seconds it took, and its peak memory in MiB.
@@ -77,9 +85,12 @@ def run(recipe: str, seed: int, metrics: list[str]) -> list[float]:
         )
         _, status, usage = os.wait4(process.pid, 0)
         taken = time.perf_counter() - start
+        errors.seek(0)
+        said = errors.read().decode()
         if status:
-            errors.seek(0)
-            raise RuntimeError(f"{recipe} failed:\n{errors.read().decode()}")
+            raise RuntimeError(f"{recipe} failed:\n{said}")
+        if texts is not None:
+            texts |= {line for line in said.splitlines() if line.startswith("text: ")}
         (log_dir,) = Path(folder).glob("*/version_*")
         accumulator = EventAccumulator(str(log_dir)).Reload()
         return [*(accumulator.Scalars(metric)[-1].value for metric in metrics), taken, usage.ru_maxrss / 1024]

@@ -11,6 +11,7 @@ update of a weight is the product of two of them:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -37,6 +38,7 @@ class BeliefScale(NamedTuple):
         noise_scale: Factor from s_t to the variance of the gradient: 1 / beta1, or beta1 with
             ``residual="previous"``.
         decay: Fraction of the weight that decoupled weight decay takes away in the step.
+        largest_update: The most that the step may move a weight, decay aside; inf without a bound.
     """
 
     bias_correction1: Number
@@ -47,6 +49,7 @@ class BeliefScale(NamedTuple):
     accumulated_eps: Number
     noise_scale: Number
     decay: Number
+    largest_update: Number
 
 
 class WeightBeliefs(NamedTuple):
@@ -93,6 +96,7 @@ def belief_scale(state: dict[str, Any], group: dict[str, Any]) -> BeliefScale:
         accumulated_eps=group["eps"] / (1 - beta2),
         noise_scale=1 / beta1 if group["residual"] == "updated" else beta1,
         decay=_decay_fraction(group, scale.lr),
+        largest_update=math.inf if group.get("max_update_to_lr") is None else group["max_update_to_lr"] * scale.lr,
     )
 
 
@@ -137,7 +141,7 @@ def step_denominators(roots: list[Tensor], scales: Sequence[BeliefScale]) -> lis
 def effective_step_size(weights: WeightBeliefs) -> Tensor:
     """Return lr_t / (sqrt(s_t) + eps): how far each weight moves for a unit of bias-corrected momentum.
 
-    It is lr_t alone in a step of SGD, and 0 in a skipped step.
+    It is lr_t alone in a step of SGD, and 0 in a skipped step. ``max_update_to_lr`` bounds what follows from it.
 
     Args:
         weights: The averages, any shape.

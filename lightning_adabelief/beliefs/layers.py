@@ -192,6 +192,8 @@ def sum_beliefs(batch: LayerBatch) -> Columns:
     # The weights are read only where they decay; under amsgrad, where the step is divided by the largest s_t,
     # s_t itself needs its own root. Otherwise a column stands in for the one that is not needed.
     decays = any(scale.decay for scale in batch.scales)
+    bounds = [scale.largest_update for scale in batch.scales]
+    is_plain = not decays and min(bounds) == torch.inf
     weights = [_real_weight(*pair) for pair in zip(batch.params, batch.exp_avgs, strict=True)] if decays else None
     columns = [batch.exp_avgs, batch.denominator_vars, batch.exp_avg_vars, weights or batch.exp_avgs]
     lrs = [scale.lr / scale.bias_correction1 for scale in batch.scales]
@@ -204,17 +206,19 @@ def sum_beliefs(batch: LayerBatch) -> Columns:
         roots = list(torch._foreach_sqrt(denominator_vars))
         root_norms += torch._foreach_norm(torch._foreach_sqrt(exp_avg_vars) if batch.is_amsgrad else roots)
         denominators = step_denominators(roots, [batch.scales[index] for index in layer_indices])
-        updates = torch._foreach_div(exp_avgs, denominators)
+        updates = list(torch._foreach_div(exp_avgs, denominators))
+        if not is_plain:
+            torch._foreach_mul_(updates, [lrs[index] for index in layer_indices])
+            updates = [update.clamp_(-bounds[i], bounds[i]) for update, i in zip(updates, layer_indices, strict=True)]
         if decays:
             # theta_t = (1 - a) theta_{t-1} - u, so theta_{t-1} - theta_t = (u + a theta_t) / (1 - a)
-            torch._foreach_mul_(updates, [lrs[index] for index in layer_indices])
             torch._foreach_add_(updates, torch._foreach_mul(thetas, [batch.scales[i].decay for i in layer_indices]))
         update_norms += torch._foreach_norm(updates)
     count = len(batch.scales)
     root_norm, update_norm = (_add_up_norms(found, indices, count) for found in (root_norms, update_norms))
     sizes = [var.numel() * scale.bias_correction2 for var, scale in zip(batch.exp_avg_vars, batch.scales, strict=True)]
     mean = root_norm.square() / root_norm.new_tensor(sizes)
-    factors = [1 / (1 - scale.decay) for scale in batch.scales] if decays else lrs
+    factors = lrs if is_plain else [1 / (1 - scale.decay) for scale in batch.scales]
     update_norm = update_norm * update_norm.new_tensor(factors)
     return {"s_t": mean.double() * sum_sizes(batch)["size"], "update_square": _square(update_norm)}
 

@@ -189,22 +189,28 @@ def _measure_batch(batch: LayerBatch, readable: Readable) -> Columns:
             columns |= function(batch)
         return columns
     rows = [row for row in LAYER_STATISTICS if readable >= row.needs]
+    # A weight that has had no gradient, as those of words not met yet, does not move, and its s_t is all eps: it is
+    # left out, unless the layer has no others.
+    has_gradient = batch.sample.trend.nan_to_num() != 0
+    is_counted = has_gradient | ~has_gradient.any(dim=1, keepdim=True)
     for function in dict.fromkeys([*SUMS_OF_ANY_BELIEF, *(function for row in rows for function in row.sums)]):
         columns |= function(batch)
+    moving = columns["size"] - columns["silent"]
+    columns["counted"] = moving.where(moving > 0, columns["size"])
     for row in rows:
         if row.of_weights and not row.of_sums:
-            values = row.of_weights(batch.sample)
+            values = row.of_weights(batch.sample).where(is_counted, torch.nan)
             if row.condensed == "median":
                 columns[row.name] = values.nanmedian(dim=1).values.cpu().double()
             else:
-                columns[row.name] = values.nanmean(dim=1).cpu().double() * columns["size"]
+                columns[row.name] = values.nanmean(dim=1).cpu().double() * columns["counted"]
     return columns
 
 
 def add_up(columns: Columns, rows: Sequence[int]) -> Columns:
     """Return the columns of several layers together, of one number each.
 
-    Sums are added. A median is that of the layers' medians, weighted by their number of weights.
+    Sums are added. A median is that of the layers' medians, weighted by their numbers of weights that counted.
 
     Args:
         columns: From :func:`measure_columns`.
@@ -212,7 +218,7 @@ def add_up(columns: Columns, rows: Sequence[int]) -> Columns:
     """
     if len(rows) == len(columns["size"]) == 1:
         return columns
-    sizes = columns["size"][rows]
+    sizes = columns.get("counted", columns["size"])[rows]
     medians = {row.name for row in LAYER_STATISTICS if row.condensed == "median"}
     return {
         name: _weighted_median(values[rows], sizes) if name in medians else values[rows].sum(0, keepdim=True)
@@ -244,7 +250,7 @@ def _value(row: Statistic, columns: Columns) -> Tensor | None:
     try:
         if row.of_sums:
             return row.of_sums(columns)
-        return columns[row.name] if row.condensed == "median" else columns[row.name] / columns["size"]
+        return columns[row.name] if row.condensed == "median" else columns[row.name] / columns["counted"]
     except KeyError:  # a sum that this optimizer does not tell
         return None
 

@@ -222,7 +222,7 @@ STATISTICS = (
         name="skipped_steps",
         scope="optimizer",
         definition="steps attempted that the optimizer did not take, so far",
-        meaning="steps that the gradient scaler left out",
+        meaning='steps that the gradient scaler or `nonfinite="skip"` left out',
         chart=("optimizer", "skipped_steps, nonfinite_steps"),
     ),
     Statistic(

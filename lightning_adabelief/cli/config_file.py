@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,13 @@ import yaml
 
 MAX_NODES = 10_000
 """Number of keys and values that a config may have, those repeated by YAML aliases counted each time."""
+
+
+TAGS_OF_KEYS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge", "tag:yaml.org,2002:int")
+"""What a key may be: a name, YAML's ``<<``, or a whole number, as in a dict of a class's own."""
+
+MAX_BYTES = 1_000_000
+"""Length of a config, which takes a second to read."""
 
 
 class UsageError(ValueError):
@@ -31,17 +39,18 @@ def read_config(path: Path) -> dict[str, Any]:
         UsageError: If the file is no YAML, gives a key twice, or holds something other than keys.
     """
     compare = "Compare 'adabelief show digits-cnn'"
+    if path.stat().st_size > MAX_BYTES:
+        raise UsageError(f"The config {path} is of {path.stat().st_size} bytes; it may have {MAX_BYTES}. {compare}")
     try:
         content = parse_yaml(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise UsageError(f"The config {path} is not YAML, because it is not text: {error}. {compare}") from None
-    except yaml.YAMLError as error:
-        where = re.sub(r"\s+", " ", str(error))
-        raise UsageError(f"The config {path} is not YAML: {where}. {compare}") from None
+    except UsageError as error:
+        raise UsageError(f"The config {path}: {error}") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # a ValueError of a number or date that is none
+        raise UsageError(f"The config {path} is not YAML: {_explain(error)}. {compare}") from None
     if not isinstance(content, dict):
         raise UsageError(f"The config {path} holds {content!r:.80}, not keys such as model and trainer. {compare}")
-    if _has_too_many_nodes(content):
-        raise UsageError(f"The config {path} has more than {MAX_NODES} keys and values. Repeat less by aliases (*name)")
     if not isinstance(content.get("trainer", {}), dict | str):
         raise UsageError(f"In the config {path}, trainer is {content['trainer']!r:.80}, not keys. {compare}")
     return content
@@ -52,15 +61,27 @@ def parse_yaml(text: str) -> Any:
 
     Raises:
         yaml.YAMLError: If the text is not YAML, or a mapping has a key twice.
+        RecursionError: If it is nested more deeply than Python can follow.
+        UsageError: If it has too many keys and values, or one that holds itself.
+        ValueError: If it has a number or a date that is none.
     """
-    return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (it is a SafeLoader)
+    content = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (it is a SafeLoader)
+    if _has_too_many_nodes(content):
+        raise UsageError(f"{text[:20]!r}... has more than {MAX_NODES} keys and values. Repeat less by aliases (*name)")
+    return content
 
 
 def parse_value(text: str) -> Any:
-    """Parse an option's value as YAML; text that is not YAML is itself."""
+    """Parse an option's value as YAML; text that is not YAML is itself.
+
+    Raises:
+        UsageError: If it has too many keys and values, or one that holds itself.
+    """
     try:
         return parse_yaml(text)
-    except yaml.YAMLError:
+    except UsageError:
+        raise
+    except (yaml.YAMLError, RecursionError, ValueError):
         return text
 
 
@@ -68,13 +89,28 @@ class _StrictLoader(yaml.SafeLoader):
     """A SafeLoader that refuses duplicate keys, of which YAML's own keeps the last without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         for key, _ in node.value:
-            if keys.count(key.value) > 1 and key.value != "<<":
+            if not isinstance(key, yaml.ScalarNode) or key.tag not in TAGS_OF_KEYS:
+                text = getattr(key, "value", key.tag)
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} is given {keys.count(key.value)} times", key.start_mark
+                    None, None, f"the key {text!r:.40} is not a name; in quotes it is one", key.start_mark
+                )
+            if counts[key.value] > 1 and key.value != "<<":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} is given {counts[key.value]} times", key.start_mark
                 )
         return super().construct_mapping(node, deep)
+
+
+def _explain(error: Exception) -> str:
+    """Return what is wrong with a YAML text, and in which line."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    mark = getattr(error, "problem_mark", None)
+    text = getattr(error, "problem", None) or str(error)
+    text = re.sub(r"\s+", " ", text)
+    return f"in line {mark.line + 1}, column {mark.column + 1}, {text}" if mark else text
 
 
 def _has_too_many_nodes(content: Any) -> bool:

@@ -16,6 +16,7 @@ from typing import NoReturn
 from lightning_adabelief.cli.check import check
 from lightning_adabelief.cli.checkpoints import require_checkpoint
 from lightning_adabelief.cli.config_file import UsageError
+from lightning_adabelief.cli.errors import explain_os_error, is_mendable
 from lightning_adabelief.cli.settings import Settings, read_settings
 from lightning_adabelief.cli.signals import StoppedBySignal, handle_signals, is_first_rank
 from lightning_adabelief.cli.users_modules import import_users_modules
@@ -23,15 +24,7 @@ from lightning_adabelief.cli.version import list_versions
 from lightning_adabelief.recipes.catalog import UnknownRecipeError
 from lightning_adabelief.suggest import suggest
 
-CHECKING_PACKAGES = (
-    "lightning_adabelief.",
-    "lightning.",
-    "lightning_fabric.",
-    "pytorch_lightning.",
-    "jsonargparse.",
-    "torch.optim.",
-)
-"""Packages whose errors say what to do. Each ends in a dot: ``lightning_own`` is the user's."""
+DEBUG = "--debug"
 
 LIGHTNING_COMMANDS = {
     "fit": "train, then test the best checkpoint",
@@ -53,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with 2 by itself.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    is_debugged = DEBUG in words or bool(os.environ.get("ADABELIEF_TRACEBACK"))
+    words = [word for word in words if word != DEBUG]
     sys.path.insert(0, os.getcwd())  # a config may name classes of modules in this folder
     importlib.invalidate_caches()
     try:
@@ -67,25 +62,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(stop.message, file=sys.stderr)
         return int(stop.code or 0)
     except Exception as error:
-        if not _is_mendable(error) or os.environ.get("ADABELIEF_TRACEBACK"):
+        if not is_mendable(error):
             raise
+        if is_debugged:
+            traceback.print_exc()
         _print_error(error)
         return 2 if isinstance(error, (UsageError, UnknownRecipeError)) else 1
     finally:
         gc.unfreeze()  # for the libraries that look for leaks at exit
     return 0
-
-
-def _is_mendable(error: Exception) -> bool:
-    """Return True if an error's message says all: it is about files, or raised by a check of arguments.
-
-    Any other, such as a ValueError of the user's own module, keeps its traceback.
-    """
-    if isinstance(error, OSError) or type(error).__name__ == "MisconfigurationException":
-        return True
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    raised_in = f"{frame.f_globals.get('__name__', '')}."
-    return isinstance(error, (ValueError, RuntimeError)) and raised_in.startswith(CHECKING_PACKAGES)
 
 
 def _run_lightning(words: list[str]) -> None:
@@ -129,20 +114,20 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from lightning_adabelief.cli import convert, copy, list, show, validate_config
+    from lightning_adabelief.cli import convert, copy, landscapes, list, show, validate_config
 
     parser = _Parser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         prog="adabelief",
         description="Train with AdaBelief in PyTorch Lightning, and see what it believes.",
         epilog="Begin with: adabelief fit --config digits-cnn\n"
-        "After an error, ADABELIEF_TRACEBACK=1 shows where it was raised.\n"
+        "With --debug, an error shows where it was raised.\n"
         "Exit status: 0; 2 for a wrong command line or config; 143 or 130 after SIGTERM or Ctrl-C;\n"
         "1 for any other failure.",
     )
     parser.add_argument("--version", action="version", version=list_versions(), help="print versions and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (list, show, copy, convert, validate_config):
+    for module in (list, show, copy, convert, validate_config, landscapes):
         module.add_parser(commands)
     for name, purpose in LIGHTNING_COMMANDS.items():
         commands.add_parser(name, help=f"{purpose}: --config NAME_OR_PATH and any option of the Lightning CLI")
@@ -153,4 +138,5 @@ def _print_error(error: Exception) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+    text = explain_os_error(error) if isinstance(error, OSError) else str(error)
+    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)

@@ -11,6 +11,18 @@ PHRASES = {"int": "a whole number", "float": "a number", "bool": "true or false"
 UNIONS = ("Union", "Optional")
 LISTS = ("list", "List", "Sequence", "Iterable")
 TUPLES = ("tuple", "Tuple")
+CLASSES = (
+    "Callback",
+    "LRSchedulerCallable",
+    "LightningDataModule",
+    "LightningModule",
+    "Logger",
+    "Module",
+    "OptimizerCallable",
+    "Profiler",
+    "Strategy",
+)
+"""Types that are certainly classes, so that a value is a path, or ``class_path`` and ``init_args``."""
 NOT_IN_CONFIGS = ("Tensor", "timedelta")
 """Types of which no value can be written in a config."""
 
@@ -95,6 +107,8 @@ def _fits_one(value: Any, annotation: ast.expr) -> bool:
         return isinstance(value, bool) or str(value).lower() in ("true", "false", "yes", "no", "on", "off")
     if name in ("dict", "Dict"):
         return isinstance(value, dict) or str(value).startswith("{")
+    if name in CLASSES:
+        return isinstance(value, str | dict)
     return name not in (*NOT_IN_CONFIGS, "None")
 
 
@@ -127,4 +141,4 @@ def _say_one(annotation: ast.expr) -> str:
         return "a list"
     if name in ("dict", "Dict"):
         return "keys with values"
-    return PHRASES.get(name, f"a {name}")
+    return "a class, by its path" if name in CLASSES else PHRASES.get(name, f"a {name}")

@@ -18,7 +18,7 @@ from lightning_adabelief.configure.scaling_choice import choose_scaling, report_
 from lightning_adabelief.configure.weight_decay import divide_decay_by_lr
 from lightning_adabelief.lightning_tree import rank_zero_warn
 from lightning_adabelief.optim.adabelief import AdaBelief
-from lightning_adabelief.optim.fused import are_fusable, check_fused, load_kernels
+from lightning_adabelief.optim.fused import are_fusable, check_fused, load_implementation
 from lightning_adabelief.optim.options import as_number, check_values
 from lightning_adabelief.optim.scaling import is_fraction, warmup_steps
 from lightning_adabelief.suggest import suggest
@@ -40,6 +40,8 @@ class AdaBeliefOptions(TypedDict, total=False):
     fixed_decay: bool
     degenerated_to_sgd: bool
     residual: Literal["updated", "previous"]
+    nonfinite: Literal["propagate", "skip", "raise"]
+    max_update_to_lr: float | None
     maximize: bool
     foreach: bool | None
     capturable: bool
@@ -251,7 +253,8 @@ def _choose_fused(
     if not _can_be_fused(trained, trainer):
         return None, None
     try:
-        load_kernels(param for _, param in trained)
+        for device in {param.device for _, param in trained}:
+            load_implementation(device)
     except RuntimeError as error:
         # foreach=True takes no tensors for lr and betas, unless capturable.
         in_its_place = "forloop" if any(_has_tensors(some) for some in options) else "foreach"

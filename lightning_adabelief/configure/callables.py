@@ -62,7 +62,7 @@ def build_optimizer(
         counting = {"steps_per_batch": steps_per_batch, "trainer_steps_per_batch": trainer_steps_per_batch}
         return built.configure(module, trainer, **counting)
     if isinstance(built, AdaBelief):
-        counted = _set_total_steps(built, trainer, steps_per_batch, trainer_steps_per_batch)
+        counted = fill_total_steps(built, trainer, steps_per_batch, trainer_steps_per_batch)
         warn_of_clipping_by_value(trainer)
         if trainer is not None:
             RunFollower(
@@ -75,10 +75,23 @@ def build_optimizer(
     return built
 
 
-def _set_total_steps(
+def fill_total_steps(
     optimizer: AdaBelief, trainer: Any, steps_per_batch: float | None, trainer_steps_per_batch: float | None
 ) -> bool:
-    """Give the run's length to the groups that wait for it, and to those added later; True if there were any."""
+    """Give the run's length to the groups that wait for it, and to those added later.
+
+    Args:
+        optimizer: One whose warmup may be a fraction of the run.
+        trainer: Its Trainer.
+        steps_per_batch: See :func:`~lightning_adabelief.configure.run_length.optimizer_steps`.
+        trainer_steps_per_batch: Likewise.
+
+    Returns:
+        True if there were any.
+
+    Raises:
+        ValueError: If the length of the run can't be known.
+    """
     waiting = [
         options
         for options in (optimizer.defaults, *optimizer.param_groups)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from lightning_adabelief.configure.callables import fill_total_steps
 from lightning_adabelief.configure.configured import ConfiguredAdaBelief
 from lightning_adabelief.configure.run_follower import RunFollower
-from lightning_adabelief.configure.run_length import steps_needed
 from lightning_adabelief.optim.adabelief import AdaBelief
-from lightning_adabelief.optim.scaling import is_fraction
 
 
 def follow_run(trainer: Any, module: Any) -> None:
@@ -34,11 +33,8 @@ def follow_run(trainer: Any, module: Any) -> None:
         follower = getattr(optimizer, "run_follower", None)
         if follower is not None and follower.trainer is trainer:
             continue
-        open_groups = [group for group in optimizer.param_groups if is_fraction(group["warmup"])]
-        open_groups = [group for group in open_groups if group["total_steps"] is None]
-        for group in open_groups:
-            group["total_steps"] = steps_needed(f"warmup={group['warmup']}", trainer, None, None)
-        RunFollower(optimizer, trainer, counts_steps=bool(open_groups))
+        counted = fill_total_steps(optimizer, trainer, None, None)
+        RunFollower(optimizer, trainer, counts_steps=counted)
 
 
 def _replace_configured(trainer: Any, module: Any) -> None:

@@ -1,37 +1,31 @@
-"""The optimizer class: options, state, and which implementation of the step runs."""
+"""The optimizer class: its options and state, and a step of all its param groups."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import (
-    Optimizer,
-    ParamsT,
-    _default_to_fused_or_foreach,
-    _use_grad_for_differentiable,
-)
+from torch.optim.optimizer import Optimizer, ParamsT, _use_grad_for_differentiable
 
-from lightning_adabelief.optim.foreach import _multi_tensor_adabelief
-from lightning_adabelief.optim.fused import check_fused, fused_adabelief
+from lightning_adabelief.optim.fused import load_implementation
 from lightning_adabelief.optim.like import adabelief_like
-from lightning_adabelief.optim.migrate import to_adabelief
+from lightning_adabelief.optim.load import load_whole
 from lightning_adabelief.optim.names import name_late_parameters
-from lightning_adabelief.optim.options import (
-    LATER_OPTIONS,
-    RULE_OPTIONS,
-    SCALE_OPTIONS,
-    as_number,
-    check_options,
-    check_warmup_length,
+from lightning_adabelief.optim.nonfinite import find_step_to_skip, make_skip_count, prepare_skip, reset_nonfinite_state
+from lightning_adabelief.optim.options import LATER_OPTIONS, check_before_step, check_options, make_plain
+from lightning_adabelief.optim.state import (
+    STATE_DTYPES,
+    check_capturable,
+    check_differentiable,
+    check_grad,
+    make_step,
+    prepare_state,
 )
-from lightning_adabelief.optim.rule import single_tensor_adabelief
-from lightning_adabelief.optim.scaling import Scalar, convert_tensor_scalar, step_scale, to_float64
-from lightning_adabelief.optim.state import check_capturable, check_group_sizes, make_step, restore_state, state_dtype
 from lightning_adabelief.optim.tensors import StepTensors
+from lightning_adabelief.optim.update import choose_implementation, update_group
 
 # torch's warning about capturable and graphs, by its present name and the one it had in torch 2.6
 _GRAPH_CAPTURE_CHECKS = "_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"
@@ -75,6 +69,13 @@ class AdaBelief(Optimizer):
             first step (default: None).
         residual: What s_t averages the square of: ``"updated"`` for g_t - m_t, as in the paper;
             ``"previous"`` for g_t - m_{t-1}, which makes beta1 = 0 usable (default: "updated").
+        nonfinite: What becomes of a step if a gradient, on any rank, is NaN, infinite or so large that its
+            square is (4.6e18 in float32): ``"propagate"`` takes it, ``"skip"`` changes nothing and adds to
+            :attr:`skipped_steps`, without waiting for the device, ``"raise"`` is an error, and waits. Groups
+            with ``"propagate"`` are not looked at. The others need all ranks of torch.distributed, where it
+            is initialized, to step together (default: "propagate").
+        max_update_to_lr: The most that a step moves any one weight, weight decay aside, in multiples of the lr
+            in force. 10, say, bounds SGD's steps on huge gradients and those where s_t is tiny (default: None).
         maximize: Ascend rather than descend (default: False).
         foreach: Update lists of tensors at once. ``None`` does so, as torch.optim does, where all
             parameters are plain tensors on a device with foreach kernels, such as CUDA; on the CPU one
@@ -90,7 +91,7 @@ class AdaBelief(Optimizer):
             before it and to a tensor ``lr`` and betas. Not with ``foreach`` (default: False).
 
     The state of a parameter is ``step`` (0-dim float32 tensor on the CPU; on the parameter's device
-    if ``fused`` or ``capturable``; float64 if that is torch's default dtype), ``exp_avg`` (m_t),
+    if ``fused``, ``capturable`` or skipping; float64 if that is torch's default dtype), ``exp_avg`` (m_t),
     ``exp_avg_var`` (s_t) and, under amsgrad, ``max_exp_avg_var``, each of the parameter's shape and
     in float32, or in the parameter's dtype where that is wider.
 
@@ -133,6 +134,8 @@ class AdaBelief(Optimizer):
         warmup: int | float = 0,
         total_steps: int | None = None,
         residual: Literal["updated", "previous"] = "updated",
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        max_update_to_lr: float | None = None,
         maximize: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -152,14 +155,15 @@ class AdaBelief(Optimizer):
             "warmup": warmup,
             "total_steps": total_steps,
             "residual": residual,
+            "nonfinite": nonfinite,
+            "max_update_to_lr": max_update_to_lr,
             "maximize": maximize,
             "foreach": foreach,
             "fused": fused,
             "capturable": capturable,
             "differentiable": differentiable,
         }
-        check_options(defaults)
-        super().__init__(params, defaults)
+        super().__init__(params, check_options(defaults))
 
     @classmethod
     def like(cls, optimizer: Optimizer, match_noise: bool = False) -> AdaBelief:
@@ -210,25 +214,41 @@ class AdaBelief(Optimizer):
             RuntimeError: As the constructor.
         """
         if isinstance(param_group, dict):  # torch says what else is wrong with it
-            check_options({**self.defaults, **param_group})
+            options = check_options({**self.defaults, **param_group})
+            param_group.update({name: value for name, value in options.items() if name in param_group})
             name_late_parameters(param_group, self.param_groups, self.late_names)
         super().add_param_group(param_group)
+        make_skip_count(self.param_groups[-1])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Unpickle; add the options and the step tensors that a pickle of an older version lacks."""
+        """Unpickle; add what a pickle of an older version lacks, and have the step where the parameters now are."""
         super().__setstate__(state)
-        for name, default in LATER_OPTIONS.items():
-            self.defaults.setdefault(name, default)
+        self.defaults = {**LATER_OPTIONS, **{name: make_plain(value) for name, value in self.defaults.items()}}
         for group in self.param_groups:
+            group.update({name: make_plain(value) for name, value in group.items()})
             for name, default in self.defaults.items():
                 group.setdefault(name, default)
             for param in group["params"]:
                 values = self.state.get(param, {})
-                if "step" in values and not isinstance(values["step"], Tensor):
+                if "step" in values:
                     values["step"] = make_step(values["step"], param, group)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as torch.optim does; numbers that a scheduler took from NumPy are Python's own in it.
+
+        Returns:
+            ``{"state": ..., "param_groups": ...}``, which ``torch.load(weights_only=True)`` takes.
+        """
+        saved = super().state_dict()
+        groups = [{name: make_plain(value) for name, value in group.items()} for group in saved["param_groups"]]
+        return {**saved, "param_groups": groups}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state, keeping it in float32 where the parameters are narrower.
+
+        Where both have names of parameters, each finds its state by its name, else by its position.
+        ``foreach``, ``fused``, ``capturable``, ``differentiable`` and ``nonfinite`` remain as they are here;
+        all other options come from the state dict.
 
         Args:
             state_dict: From :meth:`state_dict`, from the AdaBelief of ``adabelief-pytorch``, timm or
@@ -237,37 +257,19 @@ class AdaBelief(Optimizer):
 
         Raises:
             ValueError: If the groups do not match this optimizer's (it names both), an option is not
-                allowed, or the state is not one of these (it names the keys it found). Nothing is
-                changed then.
+                allowed, a parameter's state can't be its (it names the parameter), or the state is not
+                one of these (it names the keys it found). Nothing is changed then.
         """
-        saved: dict[str, Any] = {}
-        change = None
-
-        def adapt(_: Optimizer, loaded: dict[str, Any]) -> dict[str, Any]:
-            nonlocal saved, change
-            check_group_sizes(loaded["param_groups"], self.param_groups)
-            saved, change = to_adabelief(loaded, self.param_groups)
-            for group in saved["param_groups"]:
-                check_options(group)
-            return saved
-
-        # Last of the pre-hooks and first of the post-hooks: the user's own see what they expect.
-        hooks = (
-            self.register_load_state_dict_pre_hook(adapt),
-            self.register_load_state_dict_post_hook(lambda _: restore_state(self, saved), prepend=True),
-        )
-        try:
-            super().load_state_dict(state_dict)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        change = load_whole(self, state_dict, super().load_state_dict)
+        for group in self.param_groups:
+            make_skip_count(group)
         if change:
             warnings.warn(change, stacklevel=2)
 
     @property
     def implementations(self) -> list[str]:
         """The implementation that updates each param group: ``"forloop"``, ``"foreach"`` or ``"fused"``."""
-        return [_choose_implementation(group, group["params"]) for group in self.param_groups]
+        return [choose_implementation(group, group["params"]) for group in self.param_groups]
 
     @property
     def paths(self) -> list[str]:
@@ -279,6 +281,23 @@ class AdaBelief(Optimizer):
         """Forget all state, so that the next step is step 1 (a method of ``adabelief-pytorch`` too)."""
         self.state.clear()
 
+    @property
+    def skipped_steps(self) -> int:
+        """The steps that ``nonfinite="skip"`` skipped, before a load too; reading them waits for the device."""
+        return max((int(group.get("skipped_steps", 0)) for group in self.param_groups), default=0)
+
+    def reset_nonfinite_state(self) -> int:
+        """Put finite moments in the place of those that are not, so that their weights move again.
+
+        An s_t that has become infinite, from a gradient above 1.8e19 in float32, stays so, and stops its
+        weight; a NaN in m_t or s_t makes it NaN. There m_t becomes 0, and s_t (and its largest) the mean over
+        the finite ones of the tensor; a tensor without any begins again at step 1. Weights are left as they are.
+
+        Returns:
+            The number of weights whose moments were reset, on this rank.
+        """
+        return reset_nonfinite_state(self)
+
     def _init_group(self, group: dict[str, Any], *columns: list[Tensor]) -> None:
         """Gather the tensors of the group's parameters that have a gradient, making state for new ones.
 
@@ -287,31 +306,35 @@ class AdaBelief(Optimizer):
             *columns: Those of a :class:`StepTensors`, empty. torch.compile runs this method outside of
                 the graph, which it can do with lists, not with a tuple of them.
         """
-        tensors = StepTensors(*columns)
+        params, grads, exp_avgs, exp_avg_vars, max_exp_avg_vars, steps = columns
+        amsgrad, states, strided = group["amsgrad"], self.state, torch.strided  # at hand: this loop is hot
         for param in group["params"]:
-            if param.grad is None:
+            grad = param.grad
+            if grad is None:
                 continue
-            if param.grad.is_sparse:
-                raise ValueError(
-                    f"AdaBelief does not support sparse gradients, got one of layout {param.grad.layout} "
-                    f"for a parameter of shape {tuple(param.shape)}; give the embedding sparse=False, or "
-                    "its parameters to torch.optim.SparseAdam"
-                )
-            state = self.state[param]
-            if not state:
-                if group["fused"]:
-                    check_fused(param)
-                state["step"] = make_step(0.0, param, group)
-            for key in ("exp_avg", "exp_avg_var", "max_exp_avg_var")[: 2 + group["amsgrad"]]:
-                if key not in state:
-                    state[key] = torch.zeros_like(param, dtype=state_dtype(param), memory_format=torch.preserve_format)
-            tensors.params.append(param)
-            tensors.grads.append(param.grad)
-            tensors.exp_avgs.append(state["exp_avg"])
-            tensors.exp_avg_vars.append(state["exp_avg_var"])
-            if group["amsgrad"]:
-                tensors.max_exp_avg_vars.append(state["max_exp_avg_var"])
-            tensors.steps.append(state["step"])
+            state = states[param]
+            exp_avg = state.get("exp_avg")
+            if (
+                exp_avg is None
+                or grad.layout is not strided
+                or exp_avg.dtype is not STATE_DTYPES.get(param.dtype)
+                or exp_avg.shape != param.shape
+                or exp_avg.device != param.device
+            ):
+                check_grad(param, grad)
+                prepare_state(state, param, group)
+                exp_avg = state["exp_avg"]
+            if amsgrad:
+                if "max_exp_avg_var" not in state:  # switched on after the first step
+                    state["max_exp_avg_var"] = torch.zeros_like(exp_avg)
+                max_exp_avg_vars.append(state["max_exp_avg_var"])
+            params.append(param)
+            grads.append(grad)
+            exp_avgs.append(exp_avg)
+            exp_avg_vars.append(state["exp_avg_var"])
+            steps.append(state["step"])
+        if group["nonfinite"] == "skip":
+            prepare_skip(group, StepTensors(*columns), states)
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -330,71 +353,47 @@ class AdaBelief(Optimizer):
             What the closure returned; ``None`` without one.
 
         Raises:
-            ValueError: If a gradient is sparse, or a warmup is a fraction and there is no ``total_steps``.
+            ValueError: If a gradient is sparse, a warmup is a fraction and there is no ``total_steps``, an
+                option was set to what is no number, a parameter's data was replaced by some of another shape,
+                or a parameter can't be written to (a view, or a leaf under ``differentiable``).
+            RuntimeError: If ``fused`` cannot serve a parameter, or its kernel can't be had; with
+                ``nonfinite="raise"``, if a gradient or its state is not finite, here or on another rank.
             AssertionError: If ``capturable`` is set where parameters are on the CPU, or was set when
-                there was state already. In all cases no parameter is changed.
+                there was state already.
+
+        In all these cases no parameter is changed, and no step counted.
         """
         getattr(self, _GRAPH_CAPTURE_CHECK)()
         for group in self.param_groups:
-            check_warmup_length(group["warmup"], group["total_steps"])
+            check_before_step(group)
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
 
-        gathered = []  # of all groups before the first is updated, so that an error changes nothing
-        for group in self.param_groups:
-            tensors = StepTensors.empty()
-            self._init_group(group, *tensors)
-            check_capturable(group, tensors)
-            gathered.append((group, tensors))
+        gathered = self._gather_groups()
+        grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        skip = find_step_to_skip(gathered, grad_scale)
         for group, tensors in gathered:
             if tensors.params:
-                _update_group(
-                    group,
-                    tensors,
-                    grad_scale=getattr(self, "grad_scale", None),
-                    found_inf=getattr(self, "found_inf", None),
-                )
+                update_group(group, tensors, grad_scale=grad_scale, found_inf=found_inf, skip=skip)
         return loss
 
-
-def _update_group(
-    group: dict[str, Any], tensors: StepTensors, *, grad_scale: Tensor | None, found_inf: Tensor | None
-) -> None:
-    """Take a step on one group, by the implementation that its options choose."""
-    options = {name: group[name] for name in RULE_OPTIONS}
-    scale_options = {name: group[name] for name in SCALE_OPTIONS}
-    implementation = _choose_implementation(group, tensors.params)
-    scales_gradients = grad_scale is not None or found_inf is not None
-    if implementation == "fused" and (scales_gradients or not torch.compiler.is_compiling()):
-        fused_adabelief(tensors, grad_scale=grad_scale, found_inf=found_inf, **options | scale_options)
-        return
-    # Numbers are fast; tensors neither wait for the device nor hide from autograd and the compiler.
-    in_tensors = group["capturable"] or group["differentiable"] or torch.compiler.is_compiling()
-    convert = convert_tensor_scalar if in_tensors else as_number
-    options["betas"] = scale_options["betas"] = tuple(convert(beta) for beta in group["betas"])
-    scale_options["lr"] = convert(group["lr"])
-    torch._foreach_add_(tensors.steps, 1)
-    steps: Sequence[Scalar] = tensors.steps if in_tensors else [step.item() for step in tensors.steps]
-
-    if implementation != "forloop":  # compiling, "fused" is foreach, which the compiler fuses
-        _multi_tensor_adabelief(tensors, steps, scale_options=scale_options, **options)
-        return
-    if in_tensors:  # of a copy: autograd may keep it, and the next step adds to the tensor in place
-        scales = [step_scale(to_float64(step.clone()), **scale_options) for step in steps]
-    else:  # nearly always all parameters are at one step
-        scale_at = {step: step_scale(step, **scale_options) for step in set(steps)}
-        scales = [scale_at[step] for step in steps]
-    for row, scale in zip(tensors.rows(), scales, strict=True):
-        single_tensor_adabelief(*row, scale, **options, differentiable=group["differentiable"])
-
-
-def _choose_implementation(group: dict[str, Any], params: list[Tensor]) -> Literal["forloop", "foreach", "fused"]:
-    """Return the implementation that a group's options ask for; by default torch's choice, but never fused."""
-    if group["fused"]:
-        return "fused"
-    foreach = group["foreach"]
-    if foreach is None:
-        _, foreach = _default_to_fused_or_foreach(params, group["differentiable"], use_fused=False)
-    return "foreach" if foreach else "forloop"
+    def _gather_groups(self) -> list[tuple[dict[str, Any], StepTensors]]:
+        """Gather and check the tensors of all groups before the first is updated: an error changes nothing."""
+        states_before = len(self.state)
+        gathered = []
+        try:
+            for group in self.param_groups:
+                tensors = StepTensors.empty()
+                self._init_group(group, *tensors)
+                check_capturable(group, tensors)
+                check_differentiable(group, tensors)
+                if group["fused"] and tensors.params and not torch.compiler.is_compiling():
+                    load_implementation(tensors.params[0].device)
+                gathered.append((group, tensors))
+        except BaseException:
+            for param in list(self.state)[states_before:]:
+                del self.state[param]
+            raise
+        return gathered

@@ -13,15 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_adabelief.optim.rule import decoupled_decay, denominator_shift, residual_scale
-from lightning_adabelief.optim.scaling import Scalar, StepScale, step_scale, to_float64
+from lightning_adabelief.optim.rule import decoupled_decay, denominator_shift, largest_update, residual_scale
+from lightning_adabelief.optim.scaling import Scalar, StepScale, replace_where, step_scale, to_float64
 from lightning_adabelief.optim.tensors import StepTensors
 
 TensorList = list[Tensor]
 
 
 def _multi_tensor_adabelief(
-    tensors: StepTensors, steps: Sequence[Scalar], *, scale_options: dict[str, Any], **options: Any
+    tensors: StepTensors,
+    steps: Sequence[Scalar],
+    *,
+    scale_options: dict[str, Any],
+    skip: Tensor | None = None,
+    **options: Any,
 ) -> None:
     """Take one step on many tensors, in place.
 
@@ -31,6 +36,7 @@ def _multi_tensor_adabelief(
         steps: The step t that each takes, numbers or 0-dim tensors on the parameters' devices. Those
             of parameters that got their first gradient later lag behind.
         scale_options: The options of :func:`~lightning_adabelief.optim.scaling.step_scale`.
+        skip: See :func:`~lightning_adabelief.optim.rule.single_tensor_adabelief`.
         **options: The options of :func:`~lightning_adabelief.optim.rule.single_tensor_adabelief`.
     """
     # Tensors of one device (or mesh of devices), pair of dtypes and step share every cast and scalar of
@@ -42,7 +48,8 @@ def _multi_tensor_adabelief(
         alike[param.device, mesh, param.dtype, grad.dtype, known_step].append(i)
     for (*_, known_step), members in alike.items():
         step = known_step if known_step is not None else to_float64(torch.stack([steps[i] for i in members]))
-        _update_tensors(tensors.select(members), step_scale(step, **scale_options), **options)
+        skip_here = None if skip is None else skip.to(tensors.params[members[0]].device)
+        _update_tensors(tensors.select(members), step_scale(step, **scale_options), skip=skip_here, **options)
 
 
 def _update_tensors(
@@ -56,11 +63,21 @@ def _update_tensors(
     fixed_decay: bool,
     residual: str,
     maximize: bool,
+    max_update_to_lr: float | None = None,
+    skip: Tensor | None = None,
 ) -> None:
     """Apply the rule to tensors of one device and pair of dtypes; line by line that of ``rule.py``."""
     beta1, beta2 = betas
+    s_decay: Scalar = beta2
+    s_addend: Scalar = eps
+    if skip is not None:
+        scale = scale.zero_where(skip)
+        s_decay = replace_where(skip, beta2, 1.0)
+        # One for each tensor: foreach's addition would take a single one as a number, and wait for it.
+        s_addend = replace_where(skip, eps, 0.0).expand(len(tensors.params))
     params, grads, m, s, maxima, _ = tensors
     if torch.is_complex(params[0]):
+        grads = [grad.resolve_conj() for grad in grads]  # of a lazily conjugated tensor there is no real view
         params, grads, m, s, maxima = (
             [torch.view_as_real(t) for t in column] for column in (params, grads, m, s, maxima)
         )
@@ -82,11 +99,13 @@ def _update_tensors(
     else:
         d = g
         torch._foreach_sub_(d, m)
+    if skip is not None:
+        _fill_with_zeros(d, skip)
     c = residual_scale(residual, beta1)
     momentum_weight, residual_weight = 1 - beta1, (1 - beta2) * c * c
-    torch._foreach_mul_(s, _match_tensors(beta2, s))
-    if isinstance(beta2, Tensor) or beta2 == 0:  # an infinite s times 0 is NaN
-        _fill_with_zeros(s, beta2 == 0)
+    torch._foreach_mul_(s, _match_tensors(s_decay, s))
+    if isinstance(s_decay, Tensor) or s_decay == 0:  # an infinite s times 0 is NaN
+        _fill_with_zeros(s, s_decay == 0)
     if isinstance(beta1, Tensor):  # foreach ops take no tensor for alpha or value: multiply first
         scaled_d = list(torch._foreach_mul(d, _match_tensors(residual_weight, d)))
         torch._foreach_addcmul_(s, scaled_d, d)
@@ -96,12 +115,14 @@ def _update_tensors(
     else:
         torch._foreach_add_(m, d, alpha=momentum_weight)
         torch._foreach_addcmul_(s, d, d, residual_weight)
-    torch._foreach_add_(s, eps)
+    torch._foreach_add_(s, _match_tensors(s_addend, s))
     del g  # it may be the same list as d, whose memory is to be free before the denominator takes some
     if maxima:
-        torch._foreach_maximum_(maxima, s)
+        candidates = s if skip is None else [tensor.masked_fill(skip, 0.0) for tensor in s]
+        torch._foreach_maximum_(maxima, candidates)
         s = maxima
 
+    bound = None if max_update_to_lr is None else largest_update(scale.lr, max_update_to_lr, m[0].device)
     if isinstance(scale.step_size, Tensor):
         # theta -= step_size * m / (sqrt(s) * root_scale + shift), the update in the denominator's memory. An
         # infinite s times a root_scale of 0, and an infinite m times a step_size of 0, would be NaN.
@@ -115,9 +136,19 @@ def _update_tensors(
         torch._foreach_mul_(update, m)
         torch._foreach_mul_(update, _match_tensors(scale.step_size, s))
         _fill_with_zeros(update, scale.step_size == 0)
+        _clamp_tensors(update, bound)
         torch._foreach_sub_(theta, update)
     elif scale.step_size == 0:
         pass
+    elif bound is not None:
+        update = list(torch._foreach_mul(m, scale.step_size))
+        if scale.root_scale is not None:
+            denominator = list(torch._foreach_sqrt(s))
+            torch._foreach_mul_(denominator, scale.root_scale)
+            torch._foreach_add_(denominator, eps)
+            torch._foreach_div_(update, denominator)
+        _clamp_tensors(update, bound)
+        torch._foreach_sub_(theta, update)
     elif scale.root_scale is not None:
         if d[0].is_cpu and type(d[0]) is Tensor:  # on the CPU, new memory costs more than filling d again
             torch._foreach_copy_(d, s)
@@ -148,6 +179,16 @@ def _fill_with_zeros(tensors: TensorList, where: bool | Tensor) -> None:
     masks = where.expand(len(tensors)).unbind() if isinstance(where, Tensor) else [where] * len(tensors)
     for tensor, mask in zip(tensors, masks, strict=True):
         tensor.masked_fill_(mask, 0.0) if isinstance(mask, Tensor) else tensor.zero_()
+
+
+def _clamp_tensors(tensors: TensorList, bound: Scalar | None) -> None:
+    """Clamp tensors to [-bound, bound] in place; the bound may be a tensor, of one number for each."""
+    if isinstance(bound, Tensor):
+        for tensor, own_bound in zip(tensors, bound.expand(len(tensors)).unbind(), strict=True):
+            tensor.clamp_(-own_bound, own_bound)
+    elif bound is not None:
+        torch._foreach_clamp_max_(tensors, bound)
+        torch._foreach_clamp_min_(tensors, -bound)
 
 
 def _cast_tensors(tensors: TensorList, dtype: torch.dtype) -> TensorList:

@@ -1,7 +1,7 @@
 """Convert the checkpoints of other optimizers into AdaBelief's.
 
 - ``adabelief-pytorch`` 0.0.5 to 0.2.1: ``step`` is an int, groups may hold a cache named ``buffer``
-  and miss the options that its constructor kept to itself.
+  and miss the options that its constructor kept to itself. 0.0.5 has a cache in each parameter's state.
 - timm's ``AdaBelief``: the same state; ``weight_decouple`` is called ``decoupled_decay``.
 - pytorch-optimizer's ``AdaBelief``: ``amsgrad`` is called ``ams_bound``, and the group counts the steps.
 - ``torch.optim.Adam``, ``AdamW``, ``RAdam``, and others that keep just Adam's moments: s_t is
@@ -9,7 +9,11 @@
   as if it had accumulated in all steps so far.
 
 Options that a checkpoint lacks are taken from the optimizer that loads it. All go on as they would
-have where they came from, except where the original and timm ignore ``amsgrad`` (with ``rectify``).
+have where they came from, except where the original and timm ignore ``amsgrad`` (with ``rectify``), and for
+three peculiarities of old releases of ``adabelief-pytorch``: 0.0.5 rectifies earlier and corrects the bias before it
+adds eps; under ``amsgrad`` 0.0.5 and 0.1.0 let eps accumulate in the largest s_t alone; and coupled weight decay
+has no effect in 0.1.0 (``weight_decay=0`` goes on as it did). ``tests/optim/test_versions.py`` has runs of all
+releases.
 """
 
 from __future__ import annotations
@@ -26,6 +30,8 @@ from lightning_adabelief.optim.rule import residual_scale
 
 AVERAGES = {"exp_avg", "exp_avg_var"}
 ADAM_AVERAGES = {"exp_avg", "exp_avg_sq"}
+RECTIFICATION_CACHE = {"rho_inf", "rho_t"}
+"""Numbers of the step that adabelief-pytorch 0.0.5 keeps in each parameter's state."""
 
 State = dict[str, Any]
 
@@ -55,7 +61,7 @@ class Origin:
 
 
 def _keep_state(values: State, group: dict[str, Any], own_group: dict[str, Any]) -> State:
-    return values
+    return {name: value for name, value in values.items() if name not in RECTIFICATION_CACHE}
 
 
 def _add_group_step(values: State, group: dict[str, Any], own_group: dict[str, Any]) -> State:
@@ -137,7 +143,7 @@ ADABELIEF_PYTORCH = Origin(
     name="adabelief-pytorch",
     change="its state is taken as it is",
     required={"step", *AVERAGES},
-    optional={"max_exp_avg_var"},
+    optional={"max_exp_avg_var", *RECTIFICATION_CACHE},
     convert=_keep_state,
     dropped={"buffer"},
 )

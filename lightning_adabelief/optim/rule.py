@@ -25,7 +25,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_adabelief.optim.scaling import Scalar, StepScale
+from lightning_adabelief.optim.scaling import Scalar, StepScale, replace_where
 
 
 def residual_scale(residual: str, beta1: Scalar) -> Scalar:
@@ -56,7 +56,9 @@ def single_tensor_adabelief(
     fixed_decay: bool,
     residual: str,
     maximize: bool,
+    max_update_to_lr: float | None = None,
     differentiable: bool = False,
+    skip: Tensor | None = None,
 ) -> None:
     """Take one step on one tensor, in place on ``param`` and its state.
 
@@ -75,10 +77,19 @@ def single_tensor_adabelief(
         fixed_decay: Do not multiply the decoupled decay by lr.
         residual: ``"updated"`` or ``"previous"``.
         maximize: Ascend.
+        max_update_to_lr: The most that a weight moves, decay aside, in multiples of lr; ``None`` for no bound.
         differentiable: Let autograd go through the step.
+        skip: A bool in a 0-dim tensor, if it is not known here whether the step is skipped: if True, nothing
+            changes. ``scale`` has its scalars in tensors then.
     """
     beta1, beta2 = betas
+    s_decay: Scalar = beta2
+    s_addend: Scalar = eps
+    if skip is not None:
+        scale = scale.zero_where(skip)
+        s_decay, s_addend = replace_where(skip, beta2, 1.0), replace_where(skip, eps, 0.0)
     if torch.is_complex(param):
+        grad = grad.resolve_conj()  # of a lazily conjugated tensor there is no real view
         param, grad, exp_avg, exp_avg_var = map(torch.view_as_real, (param, grad, exp_avg, exp_avg_var))
         max_exp_avg_var = None if max_exp_avg_var is None else torch.view_as_real(max_exp_avg_var)
 
@@ -94,21 +105,27 @@ def single_tensor_adabelief(
         else:
             g = g.add(theta, alpha=weight_decay)
 
-    d = g - m
+    d = g - m if skip is None else (g - m).masked_fill(skip, 0.0)
     _add_multiple(m, d, 1 - beta1)
     c = residual_scale(residual, beta1)
-    _add_square_multiple(_decay(s, beta2), d, (1 - beta2) * c * c).add_(eps)
+    _add_square_multiple(_decay(s, s_decay), d, (1 - beta2) * c * c).add_(s_addend)
     if s_max is not None:
-        s_max = torch.maximum(s_max.clone(), s) if differentiable else torch.maximum(s_max, s, out=s_max)
+        candidate = s if skip is None else s.masked_fill(skip, 0.0)
+        s_max = s_max.clone().maximum(candidate) if differentiable else torch.maximum(s_max, candidate, out=s_max)
 
     s_hat = s if s_max is None else s_max
+    bound = None if max_update_to_lr is None else largest_update(scale.lr, max_update_to_lr, m.device)
     if isinstance(scale.step_size, Tensor):
         # An infinite s_t times a root_scale of 0, and an infinite m_t times a step_size of 0, would be NaN.
         scaled_root = s_hat.sqrt().mul(scale.root_scale).masked_fill(scale.root_scale == 0, 0.0)
         update = (m / scaled_root.add(denominator_shift(scale, eps))).mul(scale.step_size)
-        theta.sub_(update.masked_fill(scale.step_size == 0, 0.0))
+        update = update.masked_fill(scale.step_size == 0, 0.0)
+        theta.sub_(update if bound is None else update.clamp(-bound, bound))
     elif scale.step_size == 0:
         pass
+    elif bound is not None:
+        denominator = 1.0 if scale.root_scale is None else s_hat.sqrt().mul_(scale.root_scale).add_(eps)
+        theta.sub_((m / denominator).mul_(scale.step_size).clamp_(-bound, bound))
     elif scale.root_scale is not None:
         theta.addcdiv_(m, s_hat.sqrt().mul_(scale.root_scale).add_(eps), value=-scale.step_size)
     else:
@@ -137,6 +154,20 @@ def decoupled_decay(lr: Scalar, weight_decay: float, fixed_decay: bool) -> Scala
     if isinstance(lr, Tensor):
         return torch.full_like(lr, weight_decay).where(lr != 0, 0.0)
     return weight_decay if lr != 0 else 0.0
+
+
+def largest_update(lr: Scalar, max_update_to_lr: float, device: torch.device) -> Scalar:
+    """Return the most that a step may move a weight, decay aside.
+
+    Args:
+        lr: The learning rate in force.
+        max_update_to_lr: The bound in multiples of lr.
+        device: The parameters' device.
+
+    Returns:
+        A number, or a tensor like ``lr`` on the device.
+    """
+    return max_update_to_lr * (lr.to(device) if isinstance(lr, Tensor) else lr)
 
 
 def denominator_shift(scale: StepScale, eps: float) -> Tensor:

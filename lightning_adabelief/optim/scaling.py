@@ -36,6 +36,22 @@ def to_float64(scalars: Tensor) -> Tensor:
     return scalars.to(torch.float32 if scalars.device.type == "mps" else torch.float64)
 
 
+def replace_where(where: Tensor, value: Scalar, replacement: float) -> Tensor:
+    """Return a scalar of the step as a tensor, replaced by a number where a condition holds.
+
+    Args:
+        where: The condition, a 0-dim tensor of a bool.
+        value: A number, or a tensor of any shape.
+        replacement: The number.
+
+    Returns:
+        A tensor on the device of ``where``, which is not waited for.
+    """
+    if not isinstance(value, Tensor):
+        value = to_float64(torch.full_like(where, value, dtype=torch.float64))
+    return value.to(where.device, non_blocking=True).masked_fill(where, replacement)
+
+
 def convert_tensor_scalar(value: Scalar) -> Scalar:
     """Return a 1-element tensor in float64 and without dimensions, a number as it is."""
     return to_float64(value).squeeze() if isinstance(value, Tensor) else value
@@ -169,6 +185,10 @@ class StepScale(NamedTuple):
     bias_correction1: Scalar
     step_size: Scalar
     root_scale: Scalar
+
+    def zero_where(self, skip: Tensor) -> StepScale:
+        """Return the scalars of a step that moves nothing where ``skip``, a 0-dim tensor of a bool, is True."""
+        return self._replace(lr=replace_where(skip, self.lr, 0.0), step_size=replace_where(skip, self.step_size, 0.0))
 
 
 def step_scale(

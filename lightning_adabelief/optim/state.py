@@ -1,4 +1,4 @@
-"""The optimizer's state: its dtypes and devices, and the checks of what is loaded into it."""
+"""The optimizer's state: its dtypes and devices."""
 
 from __future__ import annotations
 
@@ -6,14 +6,38 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import Optimizer, _get_capturable_supported_devices, _get_scalar_dtype
+from torch.optim.optimizer import _get_capturable_supported_devices, _get_scalar_dtype
 
+from lightning_adabelief.optim.fused import check_fused, load_implementation
 from lightning_adabelief.optim.tensors import StepTensors
+
+DTYPES = torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128
+STATE_DTYPES = {dtype: torch.promote_types(dtype, torch.float32) for dtype in DTYPES}
+"""The dtype of the averages by that of the parameter, to be looked up for each parameter at each step."""
 
 
 def state_dtype(param: Tensor) -> torch.dtype:
     """Return float32, or the parameter's dtype where that is wider (complex for complex)."""
     return torch.promote_types(param.dtype, torch.float32)
+
+
+def increment_steps(steps: list[Tensor], skip: Tensor | None) -> list[Tensor]:
+    """Add 1 to each step count, in place.
+
+    Args:
+        steps: The step counts of some parameters, 0-dim tensors.
+        skip: A bool in a 0-dim tensor; if True nothing is added. ``None`` for False.
+
+    Returns:
+        The step t that each takes, or would take if it were not skipped.
+    """
+    if skip is None:
+        torch._foreach_add_(steps, 1)
+        return steps
+    due = list(torch._foreach_add(steps, 1))
+    for step in steps:
+        step.add_(~skip.to(step.device))
+    return due
 
 
 def make_step(step: float | Tensor, param: Tensor, group: dict[str, Any]) -> Tensor:
@@ -22,54 +46,112 @@ def make_step(step: float | Tensor, param: Tensor, group: dict[str, Any]) -> Ten
     Args:
         step: The number of steps taken.
         param: The parameter it belongs to.
-        group: The parameter's group, whose ``fused`` and ``capturable`` decide the dtype and the device.
+        group: The parameter's group, whose ``fused``, ``capturable`` and ``nonfinite`` decide the dtype and
+            the device.
     """
     dtype = _get_scalar_dtype(group["fused"])
-    device = param.device if group["capturable"] or group["fused"] else "cpu"
+    on_device = group["capturable"] or group["fused"] or group["nonfinite"] == "skip"
+    device = param.device if on_device else "cpu"
     if isinstance(step, Tensor):
         return step.to(device, dtype)
     return torch.full((), step, dtype=dtype, device=device)
 
 
-def restore_state(optimizer: Optimizer, saved: dict[str, Any]) -> None:
-    """Put the tensors of a state dict into the optimizer again, in the dtypes that the state has here.
-
-    torch casts loaded state to the parameter's dtype, which for s_t in float16 means 0.
+def check_param(param: Tensor, group: dict[str, Any]) -> None:
+    """Check, before a parameter's first step, that it can be updated in place, and by the fused implementation.
 
     Args:
-        optimizer: An optimizer that has just loaded ``saved``.
-        saved: The state dict, as it was before torch cast it.
-    """
-    for loaded, group in zip(saved["param_groups"], optimizer.param_groups, strict=True):
-        for id_, param in zip(loaded["params"], group["params"], strict=True):
-            for key, value in saved["state"].get(id_, {}).items():
-                if key == "step":
-                    optimizer.state[param][key] = make_step(value, param, group)
-                else:
-                    optimizer.state[param][key] = value.to(param.device, state_dtype(param))
-
-
-def check_group_sizes(saved: list[dict[str, Any]], own: list[dict[str, Any]]) -> None:
-    """Check that a checkpoint has as many param groups as the optimizer, of the same sizes.
-
-    Args:
-        saved: The checkpoint's param groups.
-        own: The optimizer's.
+        param: Of any shape.
+        group: Its group.
 
     Raises:
-        ValueError: If not; it lists both.
+        ValueError: If it is a lazily conjugated or negated view, several of its elements are one in memory, or
+            it was made in inference mode.
+        RuntimeError: If ``fused`` is given and cannot serve it, or its kernel can't be had.
     """
-    if [len(group["params"]) for group in saved] == [len(group["params"]) for group in own]:
+    remedy = f"; make it of a copy: torch.nn.Parameter(value.clone()) (it is of shape {tuple(param.shape)})"
+    if param.is_conj() or param.is_neg():
+        raise ValueError(f"A parameter is a lazily conjugated or negated view, which no step can write to{remedy}")
+    if any(stride == 0 and size > 1 for stride, size in zip(param.stride(), param.shape, strict=True)):
+        raise ValueError(f"A parameter is an expanded view, several of whose elements are one in memory{remedy}")
+    if param.is_inference() and not torch.is_inference_mode_enabled():
+        raise ValueError(f"A parameter was made in inference mode, and can't be written to outside of it{remedy}")
+    if group["fused"]:
+        check_fused(param)
+        load_implementation(param.device)
+
+
+def check_grad(param: Tensor, grad: Tensor) -> None:
+    """Check that a gradient can be used for a step.
+
+    Args:
+        param: The parameter.
+        grad: Its gradient.
+
+    Raises:
+        ValueError: If it is sparse, or of another shape or on another device than the parameter, whose data
+            was replaced.
+    """
+    if grad.layout is not torch.strided:
+        raise ValueError(
+            f"AdaBelief does not support sparse gradients, got one of layout {grad.layout} "
+            f"for a parameter of shape {tuple(param.shape)}; give the embedding sparse=False, or "
+            "its parameters to torch.optim.SparseAdam"
+        )
+    if grad.shape != param.shape or grad.device != param.device:
+        raise ValueError(
+            f"A parameter of shape {tuple(param.shape)} on {param.device} has a gradient of shape {tuple(grad.shape)} "
+            f"on {grad.device}: its data was replaced after the backward pass; call zero_grad() and run that again"
+        )
+
+
+def prepare_state(state: dict[str, Any], param: Tensor, group: dict[str, Any]) -> None:
+    """Make a parameter's state, or bring it to the parameter's device and dtype after the module was moved or cast.
+
+    Args:
+        state: The parameter's state, to be changed; empty before the first step.
+        param: The parameter.
+        group: Its group.
+
+    Raises:
+        ValueError: If the parameter can't be updated in place, or has another shape than its state; nothing
+            is changed then.
+        RuntimeError: If ``fused`` is given and cannot serve it.
+    """
+    check_param(param, group)
+    if not state:
+        state["step"] = make_step(0.0, param, group)
+        for key in ("exp_avg", "exp_avg_var"):
+            state[key] = torch.zeros_like(param, dtype=state_dtype(param), memory_format=torch.preserve_format)
         return
-    in_checkpoint, here = (
-        ", ".join(f"{group.get('name', 'unnamed')} ({len(group['params'])} parameters)" for group in groups)
-        for groups in (saved, own)
-    )
-    raise ValueError(
-        f"The checkpoint's param groups are not this optimizer's: {in_checkpoint} in the checkpoint, {here} here. "
-        "configure_adabelief groups by weight_decay (0, or more), decay_embeddings, layers and layer_decay, and leaves "
-        "out what is frozen: give these as the checkpoint's run had them"
-    )
+    averages = {key: state[key] for key in ("exp_avg", "exp_avg_var", "max_exp_avg_var") if key in state}
+    for key, value in averages.items():
+        if value.shape != param.shape:
+            raise ValueError(
+                f"A parameter of shape {tuple(param.shape)} has a state whose {key} is of shape {tuple(value.shape)}: "
+                "its data was replaced. Make a new optimizer, or forget its state: optimizer.state.pop(param)"
+            )
+    state.update({key: value.to(param.device, state_dtype(param)) for key, value in averages.items()})
+    state["step"] = make_step(state["step"], param, group)
+
+
+def check_differentiable(group: dict[str, Any], tensors: StepTensors) -> None:
+    """Check that autograd can go through the step of a ``differentiable`` group.
+
+    Args:
+        group: A param group.
+        tensors: Its tensors.
+
+    Raises:
+        ValueError: If a parameter is a leaf that requires grad, which autograd allows no change of.
+    """
+    if not (group["differentiable"] and torch.is_grad_enabled()):
+        return
+    if any(param.is_leaf and param.requires_grad for param in tensors.params):
+        raise ValueError(
+            "With differentiable=True a parameter is a leaf that requires grad, and autograd can't go through its "
+            "change in place. Give the optimizer a copy that is no leaf, param.clone(), or leave differentiable out"
+        )
 
 
 def check_capturable(group: dict[str, Any], tensors: StepTensors) -> None:

@@ -61,6 +61,8 @@ def find_config(name_or_path: str) -> Path:
     Raises:
         UnknownRecipeError: If it is neither; it suggests similar names.
     """
+    if not name_or_path:
+        raise UnknownRecipeError("There is no config of an empty name. 'adabelief list' lists all recipes")
     path = Path(name_or_path)
     if path.is_file():
         return path

@@ -34,6 +34,8 @@ CASES = {
     "warmup": dict(warmup=200),
     "previous": dict(residual="previous", betas=(0.0, 0.9)),
     "decay": dict(weight_decay=0.1),
+    "bounded": dict(max_update_to_lr=0.2, warmup=200, rectify=False),
+    "bounded with decay": dict(max_update_to_lr=0.2, weight_decay=0.1, rectify=False),
 }
 
 
@@ -60,7 +62,9 @@ def directly(param, grad, state, group, steps):
         accumulated = b2 * accumulated + group["eps"]
     weight = param.detach().double().numpy()
     decay = lr * group["weight_decay"]
-    update = (weight + size * m_hat) / (1 - decay) - weight  # the weight before the step, less the weight
+    bound = math.inf if group["max_update_to_lr"] is None else lr * group["max_update_to_lr"]
+    moved = np.clip(size * m_hat, -bound, bound)
+    update = (weight + moved) / (1 - decay) - weight  # the weight before the step, less the weight
     variance = (s - accumulated) / (1 - b2**steps)
     square = m_hat**2 + (variance / b1 if group["residual"] == "updated" else variance * b1)
     return {
@@ -117,7 +121,7 @@ def test_the_norm_of_an_adamws_update_counts_decay_in():
 
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES.keys())
 def test_the_update_is_what_the_optimizer_did(options):
-    options = options | dict(weight_decay=0.0)
+    options = options | dict(weight_decay=0.0, max_update_to_lr=None)
     before, _, _ = trained(59, **options)
     after, state, group = trained(60, **options)
     weights = weight_beliefs(after, state, group)

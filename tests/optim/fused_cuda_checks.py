@@ -32,6 +32,7 @@ OPTIONS = dict(
     total_steps=None,
     residual="updated",
     maximize=False,
+    max_update_to_lr=None,
 )
 
 
@@ -121,6 +122,29 @@ def test_every_combination_of_options_is_the_reference_rule(stepping, amsgrad, d
 
 
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # NumPy's, which interprets
+@pytest.mark.parametrize("steps_taken", [0, 9, 3000])
+@pytest.mark.parametrize("stepping", STEPPING, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_max_update_to_lr_bounds_every_weight_as_the_reference_rule_does(stepping, steps_taken, dtype):
+    case = Case([(3, 8), (7,), ()], dtype, steps_taken=steps_taken)
+    case.params[0].zero_()
+    case.grads = [grad * 1e4 for grad in case.grads]
+    case.grads[0][0, :3] = torch.tensor([1e21, float("inf"), float("nan")], device=DEVICE)
+    expected, before = case.clone(), case.clone()
+    options = {**stepping, "max_update_to_lr": 0.5, "warmup": 20}
+    case.fused(**options)
+    expected.reference(**options)
+    for column, expected_column in zip(case.columns(), expected.columns(), strict=True):
+        for actual, wanted in zip(column, expected_column, strict=True):
+            tolerance = 4 * torch.finfo(wanted.dtype).eps
+            torch.testing.assert_close(actual, wanted, rtol=tolerance, atol=tolerance, equal_nan=True)
+    lr_t = OPTIONS["lr"] * min(1, (steps_taken + 1) / 20)
+    for actual, start in zip(case.params[1:], before.params[1:], strict=True):
+        moved = (actual.double() - start.double()).abs()
+        assert (moved <= 0.5 * lr_t + torch.finfo(dtype).eps * start.abs().double()).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # NumPy's, which interprets
 @pytest.mark.parametrize("steps_taken", [0, 9])
 @pytest.mark.parametrize("decay", DECAYS, ids=str)
 def test_at_lr_0_nothing_moves_whatever_the_gradient(decay, steps_taken):
@@ -149,12 +173,13 @@ def test_a_beta2_of_0_forgets_an_infinite_belief(stepping):
 def test_the_scalars_of_early_and_late_steps_are_those_of_step_scale(stepping, warmup, betas):
     steps = [1, 2, 3, 4, 5, 6, 7, 50, 99, 100, 999, 10_000, 1_000_000, 2**24 - 1]
     case = Case([()] * len(steps), steps_taken=[t - 1 for t in steps])
-    case.fused(weight_decay=0.1, betas=betas, residual="previous", **stepping, **warmup)
+    case.fused(weight_decay=0.1, betas=betas, residual="previous", max_update_to_lr=10, **stepping, **warmup)
     (group,) = cuda_tables.group_tensors(case.columns()[:4], case.steps)
     expected = []
     for t in steps:
         scale = step_scale(t, **{"lr": 1e-2, "betas": betas, "degenerated_to_sgd": True, **stepping, **warmup})
-        expected.append([1 - 0.1 * scale.lr, scale.step_size, scale.root_scale or 0.0])
+        max_quotient = 10 * scale.lr / (scale.step_size or 1)
+        expected.append([1 - 0.1 * scale.lr, scale.step_size, scale.root_scale or 0.0, max_quotient])
     expected = torch.tensor(expected, dtype=torch.float64, device=DEVICE)
     torch.testing.assert_close(group.scales, expected, rtol=1e-6, atol=0)
     assert [step.item() for step in case.steps] == steps

@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lightning_adabelief import AdaBelief
-from lightning_adabelief.optim import adabelief as adabelief_module
 from lightning_adabelief.optim import state as state_module
+from lightning_adabelief.optim import update as update_module
 from tests.optim.optimizer_info import ADABELIEF, SCHEDULERS, inputs, optim_error_inputs_func_adabelief
 from tests.optim.reference import assert_close, gradients, run
 
@@ -350,7 +350,7 @@ def test_errors_are_those_of_torchs_optimizers():
 def test_foreach_is_chosen_where_the_parameters_devices_have_it(monkeypatch):
     weight, bias, closure = linear_problem()
     optimizer = AdaBelief([weight, bias])
-    with mock.patch.object(adabelief_module, "_multi_tensor_adabelief") as foreach:
+    with mock.patch.object(update_module, "_multi_tensor_adabelief") as foreach:
         optimizer.step(closure)
         assert not foreach.called  # nothing is gained by it on the CPU
         monkeypatch.setattr(

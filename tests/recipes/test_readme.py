@@ -10,6 +10,7 @@ import lightning_adabelief
 from lightning_adabelief.cli.main import main
 from lightning_adabelief.optim.scaling import rectification
 from lightning_adabelief.recipes.catalog import recipes
+from tests.recipes.test_catalog import SMALL_IMAGES
 
 RECIPES = Path(lightning_adabelief.__file__).parent / "recipes"
 READMES = sorted(RECIPES.glob("*/README.md"))
@@ -43,6 +44,9 @@ def test_every_recipe_of_the_folder_has_its_command(readme):
 @pytest.mark.parametrize("command", OTHERS)
 def test_each_other_command_runs_for_an_epoch(command, paper_data, capsys):
     words = shlex.split(command)[1:]
+    if words[0] == "predict":  # with the checkpoint of a run
+        short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.limit_test_batches=1"]
+        assert main(["fit", *words[1:3], *short]) == 0
     if words[0] == "fit":
         short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.log_every_n_steps=1"]
         words += [
@@ -53,9 +57,12 @@ def test_each_other_command_runs_for_an_epoch(command, paper_data, capsys):
             "--data.num_workers=0",
             "--data.batch_size=2",
         ]
+        if "voc-fasterrcnn" in words:
+            words += SMALL_IMAGES
     assert main(words) == 0
     out = capsys.readouterr().out
-    assert words[0] == "copy" or ("test/" in out and "checkpoints/" in out)
+    found = {"copy": [], "fit": ["test/", "checkpoints/"], "predict": ["Predictions:"]}
+    assert all(part in out for part in found[words[0]])
 
 
 def test_the_figures_of_rectification_are_those_measured():

@@ -58,7 +58,7 @@ class Alarms:
             The warnings to give, one a kind, of layers not yet warned of.
         """
         found = [self._check_eps(step), self._check_gain(step)] if self.tracker.is_adabelief else []
-        found += [self._check_dead(step), self._check_spike(step), self._check_missing()]
+        found += [self._check_dead(step), self._check_spike(step), self._check_missing(), self._check_skipped(step)]
         return [text for text in found if text]
 
     def check_scaling(self, total_steps: float) -> str | None:
@@ -98,8 +98,15 @@ class Alarms:
             "degenerated_to_sgd=False, or rectify=False and a warmup"
         )
 
-    def check_unseen(self) -> str | None:
-        """Return the warning to give, when training has ended, of an optimizer whose steps were never seen."""
+    def check_end(self, step: int) -> list[str | None]:
+        """Return the warnings to give when training has ended, of steps never seen and of steps skipped.
+
+        Args:
+            step: The step that loggers are given.
+        """
+        return [self._check_unseen(), self._check_skipped(step)]
+
+    def _check_unseen(self) -> str | None:
         if self.tracker.attempted == 0 or self.tracker.taken > 0:
             return None
         return (
@@ -125,11 +132,9 @@ class Alarms:
         ]
 
     def _check_eps(self, step: int) -> str | None:
-        # The s_t of a weight without gradient is all eps, whatever eps is, so only the other weights count:
-        # eps_share = silent_fraction + (1 - silent_fraction) * the others' fraction.
         negligible = self.tracker.negligible_layers()
         fractions = {
-            name: 1 - (1 - layer["eps_share"]) / (1 - layer["silent_fraction"])
+            name: layer["eps_share"]
             for name, layer in self.tracker.layers.items()
             if layer["silent_fraction"] < 1 and name not in negligible
         }
@@ -191,6 +196,16 @@ class Alarms:
         return (
             f"{self._describe(layers, step)}: the update over the weight is {times[worst]:.0f} times its running "
             f"median (in {worst}). If the loss jumps as well, lower lr or clip gradients by norm"
+        )
+
+    def _check_skipped(self, step: int) -> str | None:
+        count = self.tracker.skipped_by_optimizer
+        if count == 0 or not self._select_new("skipped", [self.tracker.name]):
+            return None
+        steps = "1 step was" if count == 1 else f"{count} steps were"
+        return (
+            f"{self.tracker.name}, step {step}: {steps} skipped so far, because a gradient was not finite. "
+            "belief/skipped_steps counts on; Trainer(detect_anomaly=True) finds the operation"
         )
 
     def _check_missing(self) -> str | None:

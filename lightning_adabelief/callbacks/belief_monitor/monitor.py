@@ -57,8 +57,9 @@ class BeliefMonitor(Callback):
 
     Their table is :mod:`lightning_adabelief.beliefs.statistic`. Medians of large layers are those of a sample
     (:mod:`lightning_adabelief.beliefs.layers`), and gradients that are not finite are looked for in the first
-    rows of each. Nothing waits for the device except on the steps that log. In distributed training every rank
-    measures, and rank 0 logs.
+    rows of each. Weights that have had no gradient yet, as the rows of an embedding whose words have not come, don't
+    count in the effective step size, the gain and eps_share, unless a layer has no others. Nothing waits for the
+    device except on the steps that log. In distributed training every rank measures, and rank 0 logs.
 
     Any other optimizer is shown as far as it can be read. Of Adam, AdamW, RAdam, NAdam and all others that keep
     Adam's two averages, s_t is estimated from v_t - m_t^2, and ``step_gain_over_adam`` tells before a switch how
@@ -211,10 +212,8 @@ class BeliefMonitor(Callback):
             if tracker.name in self._pending and tracker.measured_at == logged_step(trainer) + 1:
                 first = tracker.first_nonfinite(parameter_names(self._trackers, pl_module))
                 self._warn([*alarms.check(logged_step(trainer)), *alarms.check_nonfinite(first)])
-        measurements = list(self._pending.values())
-        if measurements:
-            for output in self._outputs:
-                output.write(measurements)
+        for output in self._outputs if self._pending else ():
+            output.write(list(self._pending.values()))
         self._pending = {}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -224,7 +223,7 @@ class BeliefMonitor(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the optimizers, and save the heat map."""
         self._remove_hooks()
-        self._warn([alarms.check_unseen() for alarms in self._alarms])
+        self._warn([warning for alarms in self._alarms for warning in alarms.check_end(logged_step(trainer))])
         self._save_record(self._record.save, trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -49,7 +49,11 @@ class SgdSteps:
                 continue
             lr = as_number(group["lr"]) * warmup_factor(step, group["warmup"], group["total_steps"])
             momenta = norms([optimizer.state[param]["exp_avg"] for param in stepped])
-            update_norms.append((momenta * (lr / (1 - beta1**step))).norm())
+            updates = momenta * (lr / (1 - beta1**step))
+            if group["max_update_to_lr"] is not None:
+                largest = [lr * group["max_update_to_lr"] * param.numel() ** 0.5 for param in stepped]
+                updates = updates.minimum(updates.new_tensor(largest))
+            update_norms.append(updates.norm())
             weight_norms.append(norms(stepped).norm())
         if not update_norms:
             self.are_over = bool(optimizer.state)

@@ -66,6 +66,7 @@ class OptimizerTracker:
         self.shown: set[str] = set()
         self._skipped_before = 0
         self._skipped_on_device = torch.zeros(())
+        self._own_skips = self._copy_own_skips(), self._copy_own_skips()  # before and after the latest step
         self._unclipped: dict[Tensor, Tensor] = {}
         self._movement: Movement | None = None
         self._nonfinite = NonfiniteGradients()
@@ -94,7 +95,12 @@ class OptimizerTracker:
     @property
     def skipped_steps(self) -> int:
         """Steps attempted and not taken, those of a resumed run included; reading it may wait for the device."""
-        return self.noticed_skips + int(self._skipped_on_device)
+        return self.noticed_skips + int(self._skipped_on_device) + self.skipped_by_optimizer
+
+    @property
+    def skipped_by_optimizer(self) -> int:
+        """Steps that an AdaBelief with ``nonfinite="skip"`` left out, by its own count; this waits for the device."""
+        return self.optimizer.skipped_steps if isinstance(self.optimizer, AdaBelief) else 0
 
     @property
     def noticed_skips(self) -> int:
@@ -103,8 +109,8 @@ class OptimizerTracker:
 
     @property
     def is_skipping(self) -> bool:
-        """True if the step under way changes nothing, because the gradient scaler told a fused Adam so."""
-        return bool(getattr(self.optimizer, "found_inf", None))
+        """True if the step just counted changed nothing: the gradient scaler, or ``nonfinite="skip"``, left it out."""
+        return bool(getattr(self.optimizer, "found_inf", None)) or bool(self._own_skips[1] > self._own_skips[0])
 
     @property
     def nonfinite_steps(self) -> int:
@@ -126,10 +132,11 @@ class OptimizerTracker:
         if isinstance(self.optimizer, AdaBelief):
             self.sgd_steps.check_step(self.optimizer)
         self.attempted = max(self.attempted, self.taken)  # a raw optimizer steps without Lightning's hook
+        self._own_skips = self._own_skips[1], self._copy_own_skips()
         found_inf = getattr(self.optimizer, "found_inf", None)
         if found_inf is not None:  # 1 where the gradient scaler told a fused Adam to skip the step
             self._skipped_on_device = self._skipped_on_device.to(found_inf.device) + found_inf.sum()
-        else:
+        elif any(group.get("nonfinite") != "skip" for group in self.optimizer.param_groups):
             self._nonfinite.check_step(self.parameters(), self.taken)
 
     def register_hooks(self, before_step: Callable[..., None], after_step: Callable[..., None]) -> list[Any]:
@@ -207,7 +214,7 @@ class OptimizerTracker:
     def state_dict(self) -> dict[str, Any]:
         """Return the counts and notabilities, so that a resumed run goes on from them."""
         return {
-            "skipped_steps": self.skipped_steps,
+            "skipped_steps": self.skipped_steps - self.skipped_by_optimizer,  # which keeps its own count
             "nonfinite_steps": self._nonfinite.count(sharded=False),  # no collective: rank 0 may be alone here
             "notability": dict(self.notability),
             "shown": sorted(self.shown),
@@ -229,6 +236,11 @@ class OptimizerTracker:
             for param in group["params"]:
                 if param.numel() > 0:
                     yield param, group
+
+    def _copy_own_skips(self) -> Tensor:
+        """Copy an AdaBelief's count of steps left out, on its device; 0 where it counts none."""
+        counts = [group["skipped_steps"] for group in self.optimizer.param_groups if "skipped_steps" in group]
+        return torch.as_tensor(counts[0]).clone() if counts else torch.zeros(())
 
     def _measure_columns(self, layers: list[Layer], movement: Movement | None) -> Columns:
         columns = measure_columns_of(self.optimizer, layers, movement)

@@ -41,6 +41,22 @@ def check_fused(param: Tensor) -> None:
         )
 
 
+def load_implementation(device: torch.device) -> None:
+    """Load the fused implementation for a device, once a process.
+
+    Args:
+        device: Of one of :data:`FUSED_DEVICES`.
+
+    Raises:
+        RuntimeError: If the kernel for the CPU can't be had: compiled, or loaded from its cache.
+        ImportError: If Triton, which that for CUDA needs, is missing.
+    """
+    if device.type == "cpu":
+        load_kernel()
+    else:
+        import lightning_adabelief.optim.fused.cuda  # noqa: F401
+
+
 def can_fuse(params: Iterable[Tensor]) -> bool:
     """True if the fused implementation can serve all of these parameters on this machine.
 
@@ -53,7 +69,8 @@ def can_fuse(params: Iterable[Tensor]) -> bool:
     if not are_fusable(params):
         return False
     try:
-        load_kernels(params)
+        for device in {param.device for param in params}:
+            load_implementation(device)
     except (ImportError, RuntimeError):
         return False
     return True
@@ -73,23 +90,6 @@ def are_fusable(params: Iterable[Tensor]) -> bool:
         except RuntimeError:
             return False
     return True
-
-
-def load_kernels(params: Iterable[Tensor]) -> None:
-    """Load the kernels that a fused step on these parameters calls; nothing is done where they are loaded.
-
-    Args:
-        params: Of any shapes, on devices with a fused implementation.
-
-    Raises:
-        RuntimeError: If the kernel of the CPU cannot be had: compiled, or loaded from its cache.
-        ImportError: If a parameter is on CUDA, and Triton is missing.
-    """
-    devices = {param.device.type for param in params}
-    if "cpu" in devices:
-        load_kernel()
-    if "cuda" in devices:
-        import lightning_adabelief.optim.fused.cuda  # noqa: F401, it imports Triton
 
 
 @torch._disable_dynamo

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import os
 from array import array
 from collections import defaultdict
@@ -24,7 +25,7 @@ from torch.autograd.graph import increment_version
 from lightning_adabelief.optim.fused.build import load_kernel
 from lightning_adabelief.optim.fused.layout import is_dense
 from lightning_adabelief.optim.options import RULE_OPTIONS, SCALE_OPTIONS
-from lightning_adabelief.optim.rule import decoupled_decay, residual_scale, single_tensor_adabelief
+from lightning_adabelief.optim.rule import decoupled_decay, largest_update, residual_scale, single_tensor_adabelief
 from lightning_adabelief.optim.scaling import step_scale
 from lightning_adabelief.optim.tensors import StepTensors
 
@@ -58,6 +59,7 @@ class _Scalars(ctypes.Structure):
             "eps",
             "step_size",
             "root_scale",
+            "max_quotient",
         )
     ]
 
@@ -156,6 +158,7 @@ def _make_scalars(
     total_steps: int | None,
     residual: str,
     maximize: bool,
+    max_update_to_lr: float | None = None,
 ) -> _Scalars:
     """Compute the scalars that all elements of a call share; line by line those of ``rule.py``."""
     beta1, beta2 = betas
@@ -169,6 +172,9 @@ def _make_scalars(
         total_steps=total_steps,
     )
     c = residual_scale(residual, beta1)
+    max_quotient = math.inf
+    if max_update_to_lr is not None and scale.step_size > 0:
+        max_quotient = largest_update(scale.lr, max_update_to_lr, torch.device("cpu")) / scale.step_size
     return _Scalars(
         sign=-1 if maximize else 1,
         grad_scale=grad_scale,
@@ -180,6 +186,7 @@ def _make_scalars(
         eps=eps,
         step_size=scale.step_size,
         root_scale=-1 if scale.root_scale is None else scale.root_scale,  # negative: a step of SGD
+        max_quotient=max_quotient,
     )
 
 

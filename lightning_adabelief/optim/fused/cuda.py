@@ -103,6 +103,7 @@ def _launch_kernels(
     total_steps: int | None,
     residual: str,
     maximize: bool,
+    max_update_to_lr: float | None = None,
 ) -> None:
     """Launch both kernels for tensors of the same dtypes."""
     beta1, beta2 = betas
@@ -130,6 +131,8 @@ def _launch_kernels(
         warmup_length=_encode_float64(warmup_length),
         decay=_encode_float64(lr_shrink),
         fixed_decay=_encode_float64(fixed_shrink),
+        max_update_to_lr=_encode_float64(max_update_to_lr or 0.0),
+        BOUNDED=max_update_to_lr is not None,
         RECTIFY=rectify,
         SGD=float(degenerated_to_sgd),
         RHO_TRACTABLE=RHO_TRACTABLE,
@@ -153,6 +156,7 @@ def _launch_kernels(
         residual_weight=_encode_float64((1 - beta2) * c * c),
         eps=_encode_float64(eps),
         AMSGRAD=amsgrad,
+        BOUNDED=max_update_to_lr is not None,
         PARAM=param_dtype,
         GRAD=grad_dtype,
         STATE=state_dtype,

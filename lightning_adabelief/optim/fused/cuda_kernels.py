@@ -13,7 +13,11 @@ import triton.language as tl
 COLUMNS = tl.constexpr(8)
 """The length of a row of the table."""
 
+SCALES = tl.constexpr(4)
+"""The scalars of a tensor that ``scale`` computes and ``rule`` reads."""
+
 _SCALE_ARGUMENTS = ["n", "lr", "log_beta1", "log_beta2", "rho_inf", "warmup_length", "decay", "fixed_decay"]
+_SCALE_ARGUMENTS.append("max_update_to_lr")
 _RULE_ARGUMENTS = ["sign", "decay", "one_minus_beta1", "beta2", "residual_weight", "eps"]
 
 
@@ -32,15 +36,17 @@ def scale(
     warmup_length: tl.int64,
     decay: tl.int64,
     fixed_decay: tl.int64,
+    max_update_to_lr: tl.int64,
+    BOUNDED: tl.constexpr,
     RECTIFY: tl.constexpr,
     SGD: tl.constexpr,
     RHO_TRACTABLE: tl.constexpr,
     TENSORS: tl.constexpr,
 ):
-    """Count the step of TENSORS tensors and write their (factor of theta, step_size, root_scale).
+    """Count the step of TENSORS tensors and write their (factor of theta, step_size, root_scale, max_quotient).
 
     In float64, because 1 - beta2^t keeps just 3 digits of its precision at t = 1. root_scale is 0 where the
-    denominator is 1. found_inf and lr_tensor may be None.
+    denominator is 1, and max_quotient the most that m / denominator may be. found_inf and lr_tensor may be None.
     """
     i = tl.program_id(0).to(tl.int64) * TENSORS + tl.arange(0, TENSORS)
     mask = i < n
@@ -67,11 +73,14 @@ def scale(
         step_size *= tl.where(tractable, root_correction2 * r_t, SGD)
         root_scale = tl.where(tractable, 1.0, 0.0)
 
-    scales += i * 3
+    scales += i * SCALES
     fixed_shrink = tl.where(lr_t != 0, _decode_float64(fixed_decay), 0.0)  # at lr 0 nothing moves
     tl.store(scales, 1 - fixed_shrink - _decode_float64(decay) * lr_t, mask=mask)
     tl.store(scales + 1, step_size, mask=mask)
     tl.store(scales + 2, root_scale, mask=mask)
+    if BOUNDED:
+        max_update = _decode_float64(max_update_to_lr) * lr_t
+        tl.store(scales + 3, max_update / tl.where(step_size != 0, step_size, 1.0), mask=mask)
 
 
 @triton.jit(do_not_specialize=_RULE_ARGUMENTS)
@@ -88,6 +97,7 @@ def rule(
     residual_weight: tl.int64,
     eps: tl.int64,
     AMSGRAD: tl.constexpr,
+    BOUNDED: tl.constexpr,
     PARAM: tl.constexpr,
     GRAD: tl.constexpr,
     STATE: tl.constexpr,
@@ -123,7 +133,7 @@ def rule(
         g /= tl.load(grad_scale).to(STATE)
         tl.store(g_at, g.to(GRAD), mask=mask)
     g *= _decode_float64(sign).to(STATE)
-    scales += i * 3
+    scales += i * SCALES
     theta *= tl.load(scales).to(STATE)
     g += _decode_float64(decay).to(STATE) * theta
 
@@ -141,7 +151,12 @@ def rule(
 
     step_size, root_scale = tl.load(scales + 1).to(STATE), tl.load(scales + 2).to(STATE)
     denominator = tl.where(root_scale > 0, tl.sqrt(s) * root_scale + _decode_float64(eps).to(STATE), 1.0)
-    theta -= tl.where(step_size != 0, step_size * (m / denominator), 0.0)  # even where m is infinite
+    quotient = m / denominator
+    if BOUNDED:  # a NaN stays one
+        max_quotient = tl.load(scales + 3).to(STATE)
+        quotient = tl.where(quotient > max_quotient, max_quotient, quotient)
+        quotient = tl.where(quotient < -max_quotient, -max_quotient, quotient)
+    theta -= tl.where(step_size != 0, step_size * quotient, 0.0)  # even where m is infinite
     tl.store(theta_at, theta.to(PARAM), mask=mask)
 
 

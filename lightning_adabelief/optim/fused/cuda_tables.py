@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from lightning_adabelief.optim.fused.cuda_kernels import COLUMNS
+from lightning_adabelief.optim.fused.cuda_kernels import COLUMNS, SCALES
 
 BLOCK = 1024
 """Elements that a program updates: with 4 warps, two loads of 16 bytes for each thread and float32 tensor."""
@@ -34,7 +34,7 @@ class TensorGroup(NamedTuple):
         aligned: True if all addresses are multiples of 16 bytes and all sizes of 8 elements.
         table: (tensors, COLUMNS) int64, on the device; see ``cuda_kernels.py``.
         owners: (blocks,) int32, the row of the tensor that each block belongs to.
-        scales: (tensors, 3) float64, filled by the first kernel with the scalars of the step.
+        scales: (tensors, SCALES) float64, filled by the first kernel with the scalars of the step.
     """
 
     dtypes: tuple[torch.dtype, ...]
@@ -138,7 +138,7 @@ def _build_groups(
         blocks_of_rows = (table[:, -2] + (BLOCK - 1)) // BLOCK
         rows = torch.arange(len(table), dtype=torch.int32, device=device)
         owners = rows.repeat_interleave(blocks_of_rows, output_size=block_counts[of_dtypes, aligned])
-        scales = torch.empty(len(table), 3, dtype=torch.float64, device=device)
+        scales = torch.empty(len(table), SCALES.value, dtype=torch.float64, device=device)
         groups.append(TensorGroup(of_dtypes, aligned, table, owners, scales))
     return groups
 

@@ -10,7 +10,6 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 from torchvision.transforms import v2
 
-from lightning_adabelief.configure import build_optimizer
 from lightning_adabelief.lightning_tree import (
     LightningModule,
     LRSchedulerCallable,
@@ -30,6 +29,7 @@ from lightning_adabelief.recipes.image_classification.confusion_matrix import MA
 from lightning_adabelief.recipes.image_classification.metrics import make_metrics
 from lightning_adabelief.recipes.image_classification.mixing import make_mixing
 from lightning_adabelief.recipes.image_classification.networks import NetworkFromData
+from lightning_adabelief.recipes.optimizers import make_optimizers
 
 Batch = tuple[Tensor, Tensor]
 
@@ -198,16 +198,7 @@ class ImageClassifier(LightningModule):
         Raises:
             ValueError: If the optimizer comes with a learning-rate schedule and ``lr_scheduler`` is another.
         """
-        optimizer = build_optimizer(self.optimizer, self)
-        if self.lr_scheduler is None:
-            return optimizer
-        if isinstance(optimizer, dict):
-            raise ValueError("The optimizer has a schedule, and lr_scheduler is given too. Leave one of them out")
-        scheduler = self.lr_scheduler(optimizer)
-        config: dict[str, Any] = {"scheduler": scheduler, "interval": self.lr_scheduler_interval}
-        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            config["monitor"] = getattr(scheduler, "monitor", "val/loss")
-        return {"optimizer": optimizer, "lr_scheduler": config}
+        return make_optimizers(self, self.optimizer, self.lr_scheduler, self.lr_scheduler_interval, "val/loss")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the numbers of channels and classes, so that the checkpoint can be loaded without the data."""

@@ -280,3 +280,37 @@ def test_layers_once_notable_stay_while_they_are_nearly_so():
     assert choice.select(tracker) == ["a", "b"]
     tracker.notability.update(d=8, e=9)  # b is fifth
     assert choice.select(tracker) == ["e", "a"]
+
+
+class Overflowing(Net):
+    def training_step(self, batch, batch_idx):
+        return super().training_step(batch, batch_idx) * (float("inf") if batch_idx in (2, 4) else 1)
+
+
+def test_steps_that_the_optimizer_skips_are_counted_named_and_not_measured(fit, csv_rows):
+    with pytest.warns(UserWarning, match="AdaBelief, step 3: 1 step was skipped so far") as warned:
+        fit(Overflowing(nonfinite="skip"), BeliefMonitor(1))
+    rows = csv_rows()
+    assert rows["belief/skipped_steps/AdaBelief"][11] == 2
+    assert set(rows["belief/nonfinite_steps/AdaBelief"].values()) == {0}
+    assert list(rows["belief/s_t/model"]) == [0, 1, 3, 5, 6, 7, 8, 9, 10, 11]
+    assert sum("skipped so far" in str(warning.message) for warning in warned) == 1
+
+
+def test_skipped_steps_go_on_where_a_run_is_resumed(fit, csv_rows, tmp_path):
+    checkpoint = ModelCheckpoint(tmp_path, save_last=True)
+    with pytest.warns(UserWarning, match="skipped so far"):
+        fit(Overflowing(nonfinite="skip"), BeliefMonitor(1), checkpoint)
+        last = checkpoint.last_model_path
+        again = ModelCheckpoint(tmp_path)
+        fit(Overflowing(nonfinite="skip"), BeliefMonitor(1), again, ckpt_path=last, max_epochs=2)
+    assert csv_rows()["belief/skipped_steps/AdaBelief"][23] == 4
+
+
+def test_a_run_in_which_every_step_is_skipped_says_so_at_its_end(fit):
+    class Infinite(Net):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx) * float("inf")
+
+    with pytest.warns(UserWarning, match="AdaBelief, step 12: 12 steps were skipped"):
+        fit(Infinite(nonfinite="skip"), BeliefMonitor(1))

@@ -1,0 +1,42 @@
+"""How an optimizer looks in every picture: told apart by line and marker where colours can't be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+
+class Style(NamedTuple):
+    """Colour of Okabe and Ito's palette for the colour-blind, line style and marker."""
+
+    color: str
+    linestyle: Any
+    marker: str
+
+
+STYLES = (
+    Style("#D55E00", "-", "o"),
+    Style("#0072B2", (0, (5, 1.5)), "s"),
+    Style("#000000", (0, (1.2, 1.2)), "^"),
+    Style("#009E73", (0, (6, 1.5, 1, 1.5)), "D"),
+    Style("#CC79A7", (0, (3, 1, 1, 1, 1, 1)), "v"),
+    Style("#E69F00", (0, (9, 2)), "P"),
+    Style("#56B4E9", (0, (2, 2)), "X"),
+)
+"""AdaBelief's, Adam's and SGD's, and those of any others in turn."""
+
+FIXED = {"AdaBelief": STYLES[0], "Adam": STYLES[1], "SGD": STYLES[2]}
+MINIMUM_MARKER: dict[str, Any] = {"marker": "*", "color": "white", "markeredgecolor": "black", "markersize": 12}
+START_MARKER: dict[str, Any] = {"marker": "o", "color": "black", "markersize": 7}
+
+
+def choose_styles(optimizers: Sequence[str]) -> dict[str, Style]:
+    """Give each optimizer a style: those of the paper always the same, others in the order given."""
+    rest = [style for style in STYLES if style not in [FIXED.get(name) for name in optimizers]]
+    others = [name for name in optimizers if name not in FIXED]
+    return {name: FIXED.get(name) or rest[others.index(name) % len(rest)] for name in optimizers}
+
+
+def list_line_widths(count: int) -> list[float]:
+    """Return widths that decrease, so that lines drawn on top of each other all show."""
+    return [1.6 + 0.7 * (count - 1 - i) for i in range(count)]

@@ -1,0 +1,204 @@
+"""Gradients that are not finite: found before a step, on all ranks, so that it is skipped or an error."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import Optimizer
+
+from lightning_adabelief.optim.state import make_step
+from lightning_adabelief.optim.tensors import StepTensors
+
+AVERAGES = ("exp_avg", "exp_avg_var", "max_exp_avg_var")
+
+Gathered = Sequence[tuple[dict[str, Any], StepTensors]]
+"""The param groups of a step, each with the tensors of its parameters that have a gradient."""
+
+
+def largest_gradient(dtype: torch.dtype) -> float:
+    """Return the size up to which gradients count as finite: the square of the difference of two still is.
+
+    Args:
+        dtype: Of s_t, which averages such squares.
+
+    Returns:
+        4.6e18 for float32.
+    """
+    return math.sqrt(torch.finfo(dtype).max) / 4
+
+
+def find_step_to_skip(gathered: Gathered, grad_scale: Tensor | None) -> Tensor | None:
+    """Find out if the step is to be skipped, because a gradient is not finite.
+
+    Nothing waits for the device, unless a group has ``nonfinite="raise"``. Where torch.distributed is
+    initialized all ranks find the same, and each must call.
+
+    Args:
+        gathered: All param groups.
+        grad_scale: The factor by which the gradients are scaled, one number.
+
+    Returns:
+        A 0-dim tensor of a bool; None if all groups have ``nonfinite="propagate"``.
+
+    Raises:
+        RuntimeError: If a group has ``nonfinite="raise"`` and the step would be skipped, or its state is not
+            finite.
+    """
+    checked = [(group, tensors) for group, tensors in gathered if group["nonfinite"] != "propagate"]
+    if not checked:
+        return None
+    raising = [(group, tensors) for group, tensors in checked if group["nonfinite"] == "raise"]
+    device = _choose_device(checked)
+    found = _exceed_limits([pair for _, tensors in checked for pair in _limit_gradients(tensors)], device, grad_scale)
+    if raising:
+        found |= _exceed_limits([pair for _, tensors in raising for pair in _limit_state(tensors)], device)
+    found = _reduce_over_ranks(found)
+    if raising and found.item():
+        raise RuntimeError(_describe_nonfinite(raising, grad_scale))
+    return found
+
+
+def make_skip_count(group: dict[str, Any]) -> None:
+    """Make the ``skipped_steps`` of a group with ``nonfinite="skip"``, or take it to the parameters' device.
+
+    A 0-dim int64 tensor. torch.compile sees no key of a group that is first made during a step.
+    """
+    if group["nonfinite"] == "skip" and group["params"]:
+        count = group.get("skipped_steps", 0)
+        group["skipped_steps"] = torch.as_tensor(count, dtype=torch.int64, device=group["params"][0].device)
+
+
+def prepare_skip(group: dict[str, Any], tensors: StepTensors, states: MutableMapping[Tensor, Any]) -> None:
+    """Have all that a step may have to leave as it is on the device, so that nothing waits for it.
+
+    Args:
+        group: A group with ``nonfinite="skip"``.
+        tensors: Its tensors; steps that are elsewhere than their parameters, because the option was set
+            later, are replaced.
+        states: The optimizer's state.
+    """
+    make_skip_count(group)
+    for i, (param, step) in enumerate(zip(tensors.params, tensors.steps, strict=True)):
+        if step.device != param.device:
+            states[param]["step"] = tensors.steps[i] = make_step(step, param, group)
+
+
+def reset_nonfinite_state(optimizer: Optimizer) -> int:
+    """Reset the moments that are not finite; see :meth:`lightning_adabelief.AdaBelief.reset_nonfinite_state`."""
+    reset = 0
+    for state in optimizer.state.values():
+        averages = [_view_as_real(state[key]) for key in AVERAGES if key in state]
+        if not averages:
+            continue
+        broken = ~torch.stack([average.isfinite() for average in averages]).all(0)
+        momentum, *squares = averages
+        momentum.masked_fill_(broken, 0.0)
+        for average in squares:
+            finite = average[~broken].double()  # the sum of many large ones may exceed float32
+            average.masked_fill_(broken, finite.mean().item() if finite.numel() else 0.0)
+        if broken.numel() and broken.all():  # nothing is known of this tensor's belief
+            state["step"].zero_()
+        reset += int(broken.sum())
+    return reset
+
+
+Limited = tuple[Tensor, float]
+"""A tensor, and the size that its entries must not exceed."""
+
+
+def _limit_gradients(tensors: StepTensors) -> list[Limited]:
+    limits = [largest_gradient(_view_as_real(average).dtype) for average in tensors.exp_avgs]
+    return list(zip(map(_view_as_real, tensors.grads), limits, strict=True))
+
+
+def _limit_state(tensors: StepTensors) -> list[Limited]:
+    averages = [*tensors.exp_avgs, *tensors.exp_avg_vars, *tensors.max_exp_avg_vars]
+    return [(average, torch.finfo(average.dtype).max) for average in map(_view_as_real, averages)]
+
+
+def _exceed_limits(limited: list[Limited], device: torch.device, scale: Tensor | None = None) -> Tensor:
+    """Return True, as a tensor on a device, if an entry of a tensor is NaN or larger than its limit.
+
+    Args:
+        limited: Tensors of any shapes and devices, and their limits.
+        device: The result's device.
+        scale: The factor by which the tensors are scaled.
+    """
+    alike: dict[tuple[torch.device, torch.dtype, float], list[Tensor]] = defaultdict(list)
+    for tensor, limit in limited:
+        if tensor.numel():  # an empty tensor has no largest entry
+            alike[tensor.device, tensor.dtype, limit].append(tensor)
+    found = torch.zeros((), dtype=torch.bool, device=device)
+    for (_, dtype, limit), members in alike.items():
+        largest = torch.stack(torch._foreach_norm(members, math.inf)).max()  # NaN if there is one
+        largest = largest.to(device, torch.promote_types(dtype, torch.float32))
+        if scale is not None:
+            largest = largest / scale.to(device)
+        found = found | ~(largest <= limit)
+    return found
+
+
+def _reduce_over_ranks(found: Tensor) -> Tensor:
+    """Return True, as a tensor, if a rank found something; the ranks' own parts of sharded gradients differ."""
+    distributed = torch.distributed
+    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return found
+    # NCCL takes no tensors of the CPU, where gradients are that are offloaded.
+    device = "cuda" if distributed.get_backend() == "nccl" else found.device
+    count = found.to(device, torch.float32)
+    distributed.all_reduce(count, distributed.ReduceOp.MAX)
+    return count.to(found.device) > 0
+
+
+def _choose_device(groups: Gathered) -> torch.device:
+    """Return the device of the first parameter that is not on the CPU, where nothing need wait; else the CPU."""
+    devices = [param.device for group, _ in groups for param in group["params"]]
+    return next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
+
+
+def _describe_nonfinite(groups: Gathered, grad_scale: Tensor | None) -> str:
+    """Return the message of ``nonfinite="raise"``: which parameters, how much of them, and the remedy."""
+    scale = 1.0 if grad_scale is None else float(grad_scale)
+    gradients, states = [], []
+    for number, (group, tensors) in enumerate(groups):
+        known_names = group.get("param_names") or [
+            f"parameter {i} of group {number}" for i in range(len(group["params"]))
+        ]
+        names = dict(zip(group["params"], known_names, strict=True))
+        for param, (grad, limit) in zip(tensors.params, _limit_gradients(tensors), strict=True):
+            exceeding = int((~(grad.abs() / scale <= limit)).sum())
+            if exceeding:
+                gradients.append(f"{names[param]} ({exceeding} of {grad.numel()})")
+        for i, param in enumerate(tensors.params):
+            averages = [average for average, _ in _limit_state(tensors.select([i]))]
+            broken = int((~torch.stack(averages).isfinite()).any(0).sum())
+            if broken:
+                states.append(f"{names[param]} ({broken} of {averages[0].numel()})")
+    message = ""
+    if gradients:
+        message = f"Gradients are not finite, or their squares are not, in {_shorten(gradients)}. "
+    if states:
+        message += f"The state is not finite, and moves its weights no more, in {_shorten(states)}. "
+    message = message or "A gradient or the state is not finite on another rank. "
+    remedies = []
+    if gradients or not states:
+        remedies += ["lower lr, clip gradients by norm, or give nonfinite='skip' to pass over such steps"]
+    if states or not gradients:
+        remedies += ["call optimizer.reset_nonfinite_state(), or load an earlier checkpoint"]
+    return f"{message}This step changed nothing: {'; '.join(remedies)}"
+
+
+def _shorten(names: list[str]) -> str:
+    """Name the first few of many."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _view_as_real(tensor: Tensor) -> Tensor:
+    """Return what this process holds of a tensor, a complex one as pairs of real numbers."""
+    local = (tensor.to_local() if hasattr(tensor, "to_local") else tensor).detach()
+    return torch.view_as_real(local.resolve_conj()) if local.is_complex() else local
