@@ -43,6 +43,10 @@ def make_it_quick(name, module, monkeypatch):
     if name == "recipe":
         monkeypatch.setattr(module, "run", lambda recipe, seed, metrics, texts: [0.9 + seed / 100, 20.0, 1000.0])
         return ["digits-cnn", "--seeds=2"]
+    if name == "resume":
+        found = module.Kills(2, 1, 0, [[0] * 6])
+        monkeypatch.setattr(module, "kill_and_resume", lambda *_: found)
+        return ["digits-cnn", "--kills=2"]
     if name == "rectification":
         monkeypatch.setattr(module, "run", lambda config, seed, metrics: [0.9 + seed / 100, 0.1, 20.0, 1000.0])
         return ["digits-cnn", "--seeds=2"]
