@@ -210,7 +210,7 @@ def _measure_batch(batch: LayerBatch, readable: Readable) -> Columns:
 def add_up(columns: Columns, rows: Sequence[int]) -> Columns:
     """Return the columns of several layers together, of one number each.
 
-    Sums are added. A median is that of the layers' medians, weighted by their number of weights.
+    Sums are added. A median is that of the layers' medians, weighted by their numbers of weights that counted.
 
     Args:
         columns: From :func:`measure_columns`.
@@ -218,7 +218,7 @@ def add_up(columns: Columns, rows: Sequence[int]) -> Columns:
     """
     if len(rows) == len(columns["size"]) == 1:
         return columns
-    sizes = columns["size"][rows]
+    sizes = columns.get("counted", columns["size"])[rows]
     medians = {row.name for row in LAYER_STATISTICS if row.condensed == "median"}
     return {
         name: _weighted_median(values[rows], sizes) if name in medians else values[rows].sum(0, keepdim=True)

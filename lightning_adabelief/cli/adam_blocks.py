@@ -52,8 +52,11 @@ def replace_adams(text: str, match_noise: bool = False) -> str:
     return text
 
 
-def _find_adams(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:
-    """Iterate over the mappings whose class_path is an Adam, each once however often an alias repeats it."""
+def _find_adams(root: yaml.Node | None) -> Iterator[yaml.Node]:
+    """Iterate over the Adams, each once however often an alias repeats it.
+
+    They are mappings whose class_path is an Adam; and, under a key such as ``optimizer``, the name of an Adam alone.
+    """
     remaining, seen = [root], set()
     while remaining:
         node = remaining.pop()
@@ -64,18 +67,31 @@ def _find_adams(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:
             class_path = _get_values(node).get("class_path")
             if isinstance(class_path, yaml.ScalarNode) and class_path.value in ADAMS:
                 yield node
+            yield from (value for key, value in node.value if _is_bare_adam(key, value))
             remaining.extend(value for _, value in node.value)
         elif isinstance(node, yaml.SequenceNode):
             remaining.extend(node.value)
 
 
-def _edit_adam(text: str, node: yaml.MappingNode, match_noise: bool) -> Iterator[Edit]:
-    """Make the edits for one Adam, a mapping of class_path and perhaps init_args."""
+def _is_bare_adam(key: yaml.Node, value: yaml.Node) -> bool:
+    """True for ``optimizer: torch.optim.Adam``, which stands for a class_path without init_args."""
+    is_optimizer = isinstance(key, yaml.ScalarNode) and "optimizer" in key.value
+    return is_optimizer and isinstance(value, yaml.ScalarNode) and value.value in ADAMS
+
+
+def _edit_adam(text: str, node: Any, match_noise: bool) -> Iterator[Edit]:
+    """Make the edits for one Adam: a mapping of class_path and perhaps init_args, or a name alone."""
+    if isinstance(node, yaml.ScalarNode):
+        options = _convert_given(ADAMS[node.value], {}, match_noise)
+        joined = ", ".join(f"{name}: {value}" for name, value in options.items())
+        new = f"{{class_path: {CLASS_PATH}, init_args: {{{joined}}}}}"
+        yield Edit(node.start_mark.index, node.end_mark.index, new)
+        return
     values = _get_values(node)
     class_path, init_args = values["class_path"], values.get("init_args")
-    options = init_args.value if isinstance(init_args, yaml.MappingNode) else []
-    keys = {key.value: key for key, _ in options}
-    given = {key.value: value for key, value in options}
+    pairs = init_args.value if isinstance(init_args, yaml.MappingNode) else []
+    keys = {key.value: key for key, _ in pairs}
+    given = {key.value: value for key, value in pairs}
     if "<<" in given:
         raise UsageError(f"The init_args of {class_path.value} merge others (<<). Write their options out")
     converted = _convert_given(ADAMS[class_path.value], given, match_noise)

@@ -8,7 +8,9 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
+from lightning_adabelief.optim.names import plain_name
 from lightning_adabelief.optim.options import as_number
 
 NORM_CLASSES = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
@@ -52,7 +54,7 @@ def undecayed_parameters(module: nn.Module, decay_embeddings: bool) -> set[Tenso
     undecayed: set[Tensor] = set()
     for owner in module.modules():
         undecayed_owner = isinstance(owner, undecayed_classes) or NORM_CLASS_NAME.search(type(owner).__name__)
-        for name, param in owner.named_parameters(recurse=False):
+        for name, param in _list_own_parameters(owner):
             is_bias = "bias" in name.split("_")  # as bias_ih_l0 and in_proj_bias are
             if is_bias or undecayed_owner or is_vector(param) or _matches(name, UNDECAYED_NAMES):
                 undecayed.add(param)
@@ -60,8 +62,17 @@ def undecayed_parameters(module: nn.Module, decay_embeddings: bool) -> set[Tenso
         if callable(no_weight_decay):
             globs = tuple(no_weight_decay())
             named = owner.named_parameters(remove_duplicate=False)
-            undecayed |= {param for name, param in named if _matches(name, globs)}
+            undecayed |= {param for name, param in named if _matches(plain_name(name), globs)}
     return undecayed
+
+
+def _list_own_parameters(owner: nn.Module) -> list[tuple[str, Tensor]]:
+    """List a module's own parameters by name, with those that a parametrization keeps for it."""
+    own: list[tuple[str, Tensor]] = list(owner.named_parameters(recurse=False))
+    if parametrize.is_parametrized(owner):
+        for name, kept in owner.parametrizations.items():  # type: ignore[union-attr,operator]
+            own += [(name, param) for param in kept.parameters(recurse=False)]
+    return own
 
 
 def is_vector(param: Tensor) -> bool:

@@ -224,3 +224,13 @@ def test_what_cannot_be_done_is_told_and_leaves_all_as_it_is(capsys):
     Path("merged.yaml").write_text("a: &a {lr: 1}\no:\n  class_path: torch.optim.Adam\n  init_args: {<<: *a}\n")
     assert "merge others (<<)" in failure(capsys, "merged.yaml")[1]
     assert Path("adamw.yaml").read_text() == PLAIN and not Path("new.yaml").exists()
+
+
+def test_the_name_of_an_adam_alone_is_converted_under_a_key_for_an_optimizer():
+    text = "model: {name: Adam}\noptimizer: torch.optim.Adam  # as it was\ncritic_optimizer: RAdam\n"
+    converted = yaml.safe_load(replace_adams(text))
+    assert converted["model"] == {"name": "Adam"}
+    for key, rectify in (("optimizer", False), ("critic_optimizer", True)):
+        assert converted[key]["class_path"] == "lightning_adabelief.AdaBelief"
+        assert converted[key]["init_args"]["rectify"] is rectify
+    assert "# as it was" in replace_adams(text)

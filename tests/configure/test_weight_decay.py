@@ -8,6 +8,7 @@ import torch
 import torchvision
 from timm.optim import param_groups_weight_decay
 from torch import nn
+from torch.nn.utils import parametrize
 
 from lightning_adabelief import configure_adabelief
 from tests.configure.nets import Net
@@ -143,3 +144,39 @@ def test_a_parameter_named_in_full_is_decayed_if_the_user_asks_for_it_and_by_a_g
     assert "pos_embed" in undecayed(network, layers={"pos_*": {"weight_decay": 0.1}})
     assert "pos_embed" in undecayed(network, layers={"pos_embed": {"lr": 0.1}})
     assert "network.0.bias" not in undecayed(Net(), layers={"network.0.bias": {"weight_decay": 0.1}})
+
+
+class Identity(nn.Module):
+    def forward(self, weight):
+        return weight
+
+
+class Parametrized(nn.Module):
+    """One weight of each kind, behind a parametrization."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(5, 4)
+        self.lstm = nn.LSTM(4, 4)
+        self.norm = nn.LayerNorm((2, 4))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 3, 4))
+        self.kernel = nn.Parameter(torch.zeros(4, 4))
+        for module, name in (
+            (self.embedding, "weight"),
+            (self.lstm, "weight_hh_l0"),
+            (self.lstm, "bias_hh_l0"),
+            (self.norm, "weight"),
+            (self, "pos_embed"),
+            (self, "kernel"),
+        ):
+            parametrize.register_parametrization(module, name, Identity())
+
+    def no_weight_decay(self):
+        return {"kernel"}
+
+
+@pytest.mark.parametrize("decay_embeddings", [True, False])
+def test_a_weight_behind_a_parametrization_is_decayed_as_it_would_be_without(decay_embeddings):
+    biases = {"lstm.bias_hh_l0", "lstm.bias_ih_l0", "norm.bias"}
+    expected = {*biases, "norm.weight", "pos_embed", "kernel", *(() if decay_embeddings else ["embedding.weight"])}
+    assert undecayed(Parametrized(), decay_embeddings=decay_embeddings) == expected

@@ -61,12 +61,9 @@ def read_files(paths: Sequence[str | Path]) -> Text:
 
     Raises:
         FileNotFoundError: If a file does not exist.
-        ValueError: If there is another number of files, or one is a folder, not UTF-8, or empty.
+        ValueError: If one is a folder, not UTF-8, or empty.
     """
-    if len(paths) not in (1, 3):
-        raise ValueError(
-            f"Invalid path: {len(paths)} files. Give one, which is split, or three: to train, to validate and to test"
-        )
+    assert len(paths) in (1, 3), paths
     texts = [_read(Path(path)) for path in paths]
     train, val, test = texts if len(texts) == 3 else _split(texts[0])
     name = ", ".join(str(path) for path in paths)

@@ -132,7 +132,7 @@ def test_too_little_text_for_the_columns_is_named(here):
     Path("few.txt").write_text("one two three one two three one two three four\n" * 3)
     with pytest.raises(ValueError, match="The text to train has .* words, fewer than batch_size 500"):
         set_up(path="few.txt", batch_size=500)
-    with pytest.raises(ValueError, match="The text to val has 11 words, fewer than eval_batch_size 12"):
+    with pytest.raises(ValueError, match="The text to val has 33 words, fewer than eval_batch_size 34"):
         set_up(path=["few.txt"] * 3, eval_batch_size=34)
 
 
