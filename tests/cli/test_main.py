@@ -123,7 +123,7 @@ def test_a_run_resumes_from_its_last_checkpoint(capsys):
     main(["fit", "--config", "digits-cnn", *QUICK])
     last = "--ckpt_path=logs/digits-cnn/version_0/checkpoints/last.ckpt"
     assert main(["fit", "--config", "digits-cnn", "--trainer.max_epochs=2", *QUICK[1:], last]) == 0
-    checkpoint = torch.load("logs/digits-cnn/version_1/checkpoints/last.ckpt", weights_only=True)
+    checkpoint = torch.load("logs/digits-cnn/version_0/checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 6
     assert {float(s["step"]) for s in checkpoint["optimizer_states"][0]["state"].values()} == {6.0}
 
