@@ -121,6 +121,7 @@ def _draw_gradients(ax: Axes, column: int, region: Region, seed: int, betas: tup
     ax.set_ylim(-largest, largest)
     ax.set_title(f"{column + 1}: {region.title}", fontsize=10, loc="left")
     ax.tick_params(labelsize=7)
+    ax.set_xlabel("step", fontsize=8)
     if column == 0:
         ax.set_ylabel("gradient", fontsize=9)
     if column == 2:
@@ -165,6 +166,7 @@ def _draw_steps(ax: Axes, column: int, steps: Sequence[Steps]) -> None:
     ax.minorticks_off()
     ax.set_yticks(range(len(steps)), [each.optimizer for each in steps] if column == 0 else [""] * len(steps))
     ax.tick_params(axis="y", length=0)
+    ax.tick_params(axis="y", labelsize=9)
     ax.set_title("step taken: too short  |  too long", fontsize=9)
 
 
