@@ -1,15 +1,14 @@
 """Killed runs that are resumed, compared with an uninterrupted one: weights, optimizers, random states and logs.
 
 Each recipe is run as a user runs it, by ``adabelief fit``, with a CSVLogger beside its own logger. Then it is run
-again and killed by SIGKILL, at random moments and as soon as a checkpoint begins to be written in turn, and resumed
-from ``last.ckpt``, or begun again where there is none, until it has been killed often enough and is done.
+again and killed by SIGKILL, in turn at a random moment and while a checkpoint is written, and resumed from
+``last.ckpt``, or begun again where there is none, until it has been killed often enough and is done.
 
     python benchmarks/resume.py digits-cnn digits-wgan --kills 20 --write
 """
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
@@ -160,10 +159,9 @@ def run_until_killed(
     began = time.time()
     process = start(config, folder, find_last(folder))
     if found.total < kills:
-        delay = moments.uniform(0, longest)
-        is_aimed = found.total % 2 == 1  # at a checkpoint that is being written
         wait_for_training(process, folder, began)
-        was_saving = wait_for_checkpoint(process, folder, TIMEOUT if is_aimed else delay)
+        wait_for_moment(process, folder, found.total % 2 == 1, moments, longest)
+        was_saving = is_saving(folder)
         if process.poll() is None:
             process.kill()
             process.wait()
@@ -184,15 +182,26 @@ def wait_for_training(process: subprocess.Popen[bytes], folder: Path, began: flo
         time.sleep(0.01)
 
 
-def wait_for_checkpoint(process: subprocess.Popen[bytes], folder: Path, seconds: float) -> bool:
-    """Wait some seconds, or until a checkpoint is being written; return True if one is."""
+def wait_for_moment(
+    process: subprocess.Popen[bytes], folder: Path, is_aimed: bool, moments: random.Random, longest: float
+) -> None:
+    """Wait for a random time, or where a kill is aimed at it, until one of the next checkpoints is being written."""
+    seconds = TIMEOUT if is_aimed else moments.uniform(0, longest)
+    number = moments.randint(1, 4)
     deadline = time.monotonic() + seconds
+    was_saving = False
     while process.poll() is None and time.monotonic() < deadline:
-        places = set(folder.glob("logs/*/*/checkpoints"))
-        if any(name.endswith(".part") for place in places for name in os.listdir(place)):
-            return True
+        saves = is_saving(folder)
+        number -= saves and not was_saving
+        if is_aimed and number == 0:
+            return
+        was_saving = saves
         time.sleep(POLL_INTERVAL)
-    return False
+
+
+def is_saving(folder: Path) -> bool:
+    """Return True if a run is writing a checkpoint."""
+    return any(folder.glob("logs/*/*/checkpoints/*.part"))
 
 
 def list_versions(folder: Path) -> list[Path]:

@@ -43,6 +43,10 @@ def make_it_quick(name, module, monkeypatch):
     if name == "recipe":
         monkeypatch.setattr(module, "run", lambda recipe, seed, metrics, texts: [0.9 + seed / 100, 20.0, 1000.0])
         return ["digits-cnn", "--seeds=2"]
+    if name == "resume":
+        found = module.Kills(2, 1, 0, [[0] * 6])
+        monkeypatch.setattr(module, "kill_and_resume", lambda *_: found)
+        return ["digits-cnn", "--kills=2"]
     if name == "rectification":
         monkeypatch.setattr(module, "run", lambda config, seed, metrics: [0.9 + seed / 100, 0.1, 20.0, 1000.0])
         return ["digits-cnn", "--seeds=2"]
@@ -50,6 +54,8 @@ def make_it_quick(name, module, monkeypatch):
         step = '{"batch": 128, "seconds": 0.5, "memory": 1.25}'
         monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: module.argparse.Namespace(stdout=step))
         return ["cifar10-vgg11"]
+    if name == "reliability_steps":
+        return ["--cases=5"]
     if name == "gan_stability":
         scores = {"distance": 5.0, "untrained": 50.0, "floor": 0.1, "classes": 10.0, "seconds": 30.0}
         monkeypatch.setattr(module, "run", lambda *_: scores)

@@ -12,8 +12,9 @@ import lightning_adabelief
 
 PACKAGE = Path(lightning_adabelief.__file__).parent
 
-WITHOUT_IMPORT = {"tensorboard", "pytorch-lightning"}
-"""Lightning's TensorBoardLogger imports the first; lightning_tree.py imports the other by a name it works out."""
+WITHOUT_IMPORT = {"faster-coco-eval", "pytorch-lightning", "tensorboard"}
+"""torchmetrics and Lightning's TensorBoardLogger import the first and the last; lightning_tree.py the other, by a name
+that it works out."""
 
 ONLY_WHERE_INSTALLED = {"timm", "triton", "wandb"}
 """timm and wandb are imported for a user's network and logger that come from them; Triton comes with torch for CUDA."""

@@ -206,7 +206,7 @@ def sum_beliefs(batch: LayerBatch) -> Columns:
         roots = list(torch._foreach_sqrt(denominator_vars))
         root_norms += torch._foreach_norm(torch._foreach_sqrt(exp_avg_vars) if batch.is_amsgrad else roots)
         denominators = step_denominators(roots, [batch.scales[index] for index in layer_indices])
-        updates = torch._foreach_div(exp_avgs, denominators)
+        updates = list(torch._foreach_div(exp_avgs, denominators))
         if not is_plain:
             torch._foreach_mul_(updates, [lrs[index] for index in layer_indices])
             updates = [update.clamp_(-bounds[i], bounds[i]) for update, i in zip(updates, layer_indices, strict=True)]

@@ -6,8 +6,8 @@ It refuses only what would certainly fail later; what it can't tell, the Lightni
 from __future__ import annotations
 
 import ast
-import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from lightning_adabelief.cli.class_source import (
@@ -18,9 +18,10 @@ from lightning_adabelief.cli.class_source import (
     list_arguments,
     list_names,
 )
-from lightning_adabelief.cli.config_file import UsageError, parse_value
-from lightning_adabelief.cli.settings import Settings
+from lightning_adabelief.cli.config_file import UsageError, parse_value, read_config
+from lightning_adabelief.cli.settings import CONFIG_ENDINGS, Settings
 from lightning_adabelief.cli.users_modules import list_class_paths
+from lightning_adabelief.cli.value_ranges import list_out_of_range, read_number
 from lightning_adabelief.cli.value_types import fits, list_class_names, say_type
 from lightning_adabelief.suggest import find_similar, join_names, suggest
 
@@ -61,8 +62,6 @@ SYNONYMS = {
 
 MAX_PROBLEMS = 5
 """Problems that are told at once."""
-
-NOT_NEGATIVE = ("lr", "eps", "weight_decay")
 
 
 def check(settings: Settings) -> list[str]:
@@ -109,6 +108,7 @@ class _Check:
             self._check_value(key, settings.tree.get(key), ast.Name(type_name))
         if isinstance(settings.tree.get("trainer"), dict) and trainer is not None:
             self._check_arguments("trainer", settings.tree["trainer"], trainer)
+        self._check_seed(settings.tree.get("seed_everything"))
         missing = [key for key in ("data", "model") if not settings.tree.get(key)]
         if missing and not self.unknown:
             self.problems.append(
@@ -120,6 +120,14 @@ class _Check:
             ending = [f"(and {others} more)"] if others > 0 else []
             raise UsageError("\n".join([*self.problems[:MAX_PROBLEMS], *ending]))
         return self.unchecked
+
+    def _check_seed(self, seed: Any) -> None:
+        number = read_number(seed)
+        if (number is None and not isinstance(seed, bool | None)) or (number is not None and not 0 <= number < 2**32):
+            place = self.settings.say_place("seed_everything")
+            self.problems.append(
+                f"{place} must be a whole number from 0 to {2**32 - 1}, or true or false. Got {seed!r:.80}"
+            )
 
     def _check_names(self, key: str, given: Iterable[str], known: list[str], owner: str) -> None:
         prefix = f"{key}." if key else ""
@@ -153,7 +161,9 @@ class _Check:
 
     def _check_class(self, key: str, node: dict[str, Any], base_names: list[str]) -> None:
         class_path = node["class_path"]
-        if class_path.endswith((".yaml", ".yml", ".json")):  # a config of its own
+        if class_path.endswith(CONFIG_ENDINGS):  # a config of its own
+            if Path(class_path).is_file():
+                read_config(Path(class_path))  # says what is wrong with it
             self.unchecked.append(key)
             return
         try:
@@ -202,23 +212,10 @@ class _Check:
             self.unchecked.append(key)
         for name, value in given.items():
             self._check_value(f"{key}.{name}", value, arguments.annotations.get(name))
-        if source.name == "AdaBelief" and source.module.startswith("lightning_adabelief."):
-            self._check_ranges(key, given)
-
-    def _check_ranges(self, key: str, given: dict[str, Any]) -> None:
-        """Check the numbers of AdaBelief that its constructor would refuse, seconds later."""
-        for name in NOT_NEGATIVE:
-            number = _read_number(given.get(name))
-            if number is not None and not (math.isfinite(number) and number >= 0):
-                place = self.settings.say_place(f"{key}.{name}")
-                self.problems.append(f"{place} must be a finite number >= 0. Got {given[name]}")
-        betas = given.get("betas")
-        for beta in betas if isinstance(betas, list) else ():
-            number = _read_number(beta)
-            if number is not None and not 0 <= number < 1:
-                place = self.settings.say_place(f"{key}.betas")
-                self.problems.append(f"{place} must be two numbers in [0, 1), such as [0.9, 0.999]. Got {betas}")
-                break
+        self.problems += [
+            f"{self.settings.say_place(f'{key}.{name}')} must be {allowed}. Got {value}"
+            for name, allowed, value in list_out_of_range(source.name, source.module, given)
+        ]
 
     def _explain_unknown(self, key: str, owner: str, siblings: list[str]) -> str:
         parent, _, name = key.rpartition(".")
@@ -257,12 +254,3 @@ def _find_method(trainer: ClassSource | None, name: str) -> list[str]:
 def _is_class_node(node: dict[str, Any]) -> bool:
     """Return False if the keys of a class hold what they can't; a class without class_path may be the type itself."""
     return isinstance(node.get("class_path", ""), str) and isinstance(node.get("init_args") or {}, dict | str)
-
-
-def _read_number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        return float(value)
-    except ValueError:
-        return {".nan": math.nan, ".inf": math.inf, "-.inf": -math.inf}.get(str(value))

@@ -74,13 +74,17 @@ def _measure(logger: Any) -> dict[str, Any] | None:
         return None
     folder = Path(logger.log_dir)
     lengths: dict[str, Any] = {"folder": str(folder), "version": logger.version}
-    if is_a(logger, "CSVLogger"):
-        logger.save()
-        path = folder / METRICS_FILE
-        lengths["lines"] = path.read_bytes().count(b"\n") if path.is_file() else 0
-    else:
-        logger.experiment.flush()
-        lengths["bytes"] = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob(EVENT_FILES)}
+    try:
+        if is_a(logger, "CSVLogger"):
+            logger.save()
+            path = folder / METRICS_FILE
+            lengths["lines"] = path.read_bytes().count(b"\n") if path.is_file() else 0
+        else:
+            logger.experiment.flush()
+            files = folder.rglob(EVENT_FILES)
+            lengths["bytes"] = {str(path.relative_to(folder)): path.stat().st_size for path in files}
+    except OSError:  # a log must not keep a checkpoint from being saved
+        return None
     return lengths
 
 

@@ -13,11 +13,18 @@ from jsonargparse import Namespace
 
 from lightning_adabelief.callbacks import ExactResume, ResumeReport
 from lightning_adabelief.callbacks.resume_report import say_difference
+from lightning_adabelief.checkpoint_file import CheckpointError, check_checkpoint, explain_other_network
 from lightning_adabelief.checkpoint_io import AtomicCheckpointIO, save_whole
-from lightning_adabelief.cli.checkpoint_file import CheckpointError, check_checkpoint, explain_other_network
 from lightning_adabelief.cli.closing import best_checkpoint, make_command, print_closing
 from lightning_adabelief.cli.config_file import UsageError
 from lightning_adabelief.cli.continued_logs import LogLengths, continue_logs
+from lightning_adabelief.cli.errors import (
+    EarlyError,
+    explain_early_error,
+    explain_os_error,
+    is_from_users_code,
+    is_mendable,
+)
 from lightning_adabelief.cli.explain import explain
 from lightning_adabelief.cli.safeguards import Safeguards, UsedFolderError, refuse_used_folder
 from lightning_adabelief.cli.settings import Settings, strip_wrappers
@@ -71,20 +78,31 @@ def _run(cli: type[AdaBeliefCLI], settings: Settings) -> None:
     check_checkpoint(settings.tree.get("ckpt_path"), settings.command, settings.tree.get("weights_only") is not False)
     try:
         cli(settings)
-    except argparse.ArgumentError as error:
-        raise UsageError(f"{explain(str(error))}\n'adabelief {settings.command} --help' lists the options") from error
-    except ValueError as error:
-        if "Given value" not in str(error):  # not the parser's report on what an argument's class raised
+    except Exception as error:
+        explained = _explain_error(error, settings)
+        if explained is None:
             raise
-        raise ValueError(explain(str(error))) from error
-    except AttributeError as error:
-        if "learning rate finder" not in str(error):
-            raise
-        raise ValueError(NO_RATE_TO_FIND) from error
-    except RuntimeError as error:
-        if "Error(s) in loading state_dict" not in str(error):
-            raise
-        raise CheckpointError(explain_other_network(str(error))) from error
+        raise explained from error
+
+
+def _explain_error(error: Exception, settings: Settings) -> Exception | None:
+    """Return an error in words of ours; None for one that says all, or that is the user's own."""
+    text = str(error)
+    if isinstance(error, argparse.ArgumentError):
+        return UsageError(f"{explain(text)}\n'adabelief {settings.command} --help' lists the options")
+    if isinstance(error, ValueError) and "Given value" in text:  # the parser's report on what a class raised
+        return ValueError(explain(text))
+    if isinstance(error, AttributeError) and "learning rate finder" in text:
+        return ValueError(NO_RATE_TO_FIND)
+    if isinstance(error, TypeError) and "`devices`" in text:
+        given = settings.tree["trainer"].get("devices")
+        return UsageError(f"{settings.say_place('trainer.devices')} is {given!r}, and can't be: {text}")
+    if isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in text:
+        path = settings.tree.get("ckpt_path") or "The checkpoint"
+        return CheckpointError(f"{path} {explain_other_network(text)}")
+    if settings.has_trained or is_mendable(error) or is_from_users_code(error):
+        return None
+    return EarlyError(explain_early_error(error))
 
 
 NO_RATE_TO_FIND = (
@@ -157,6 +175,8 @@ class AdaBeliefCLI(LightningCLI):
             refuse_used_folder(self.trainer)
         try:
             self.trainer.fit(**kwargs)
+        except OSError as error:
+            raise self._explain_failed_save(error) from error
         except (RuntimeError, SystemExit) as error:
             is_interrupt = isinstance(error, SystemExit) and self.trainer.interrupted
             if not is_stop(error) and not is_interrupt:
@@ -166,6 +186,19 @@ class AdaBeliefCLI(LightningCLI):
             stop = error if isinstance(error, StoppedBySignal) else StoppedBySignal(handler.received or signal.SIGINT)
             stop.message += self._report_stop()
             raise stop from None
+        finally:
+            self.settings.has_trained = self.trainer.global_step > 0
+
+    def _explain_failed_save(self, error: OSError) -> OSError:
+        """Name, beside the checkpoint that could not be written, the one to go on from."""
+        folder = Path(str(error.filename)).parent
+        folders = [getattr(callback, "dirpath", None) for callback in self.trainer.checkpoint_callbacks]
+        written = [path for path in folder.glob("*.ckpt") if path.is_file() and str(folder) in map(str, folders)]
+        if not written:
+            return error
+        newest = max(written, key=lambda path: path.stat().st_mtime)
+        command = make_command(self.settings.typed_words, newest)
+        return OSError(f"{explain_os_error(error)}. {newest} is whole. Go on from it with\n  {command}")
 
     def _report_stop(self) -> str:
         """Return what a training that was stopped has left, and how to go on."""

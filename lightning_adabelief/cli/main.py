@@ -16,22 +16,13 @@ from typing import NoReturn
 from lightning_adabelief.cli.check import check
 from lightning_adabelief.cli.checkpoints import require_checkpoint
 from lightning_adabelief.cli.config_file import UsageError
+from lightning_adabelief.cli.errors import explain_os_error, is_mendable
 from lightning_adabelief.cli.settings import Settings, read_settings
 from lightning_adabelief.cli.signals import StoppedBySignal, handle_signals, is_first_rank
 from lightning_adabelief.cli.users_modules import import_users_modules
 from lightning_adabelief.cli.version import list_versions
 from lightning_adabelief.recipes.catalog import UnknownRecipeError
 from lightning_adabelief.suggest import suggest
-
-CHECKING_PACKAGES = (
-    "lightning_adabelief.",
-    "lightning.",
-    "lightning_fabric.",
-    "pytorch_lightning.",
-    "jsonargparse.",
-    "torch.optim.",
-)
-"""Packages whose errors say what to do. Each ends in a dot: ``lightning_own`` is the user's."""
 
 DEBUG = "--debug"
 
@@ -71,25 +62,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(stop.message, file=sys.stderr)
         return int(stop.code or 0)
     except Exception as error:
-        if is_debugged or not _is_mendable(error):
+        if not is_mendable(error):
             raise
+        if is_debugged:
+            traceback.print_exc()
         _print_error(error)
         return 2 if isinstance(error, (UsageError, UnknownRecipeError)) else 1
     finally:
         gc.unfreeze()  # for the libraries that look for leaks at exit
     return 0
-
-
-def _is_mendable(error: Exception) -> bool:
-    """Return True if an error's message says all: it is about files, or raised by a check of arguments.
-
-    Any other, such as a ValueError of the user's own module, keeps its traceback.
-    """
-    if isinstance(error, OSError) or type(error).__name__ == "MisconfigurationException":
-        return True
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    raised_in = f"{frame.f_globals.get('__name__', '')}."
-    return isinstance(error, (ValueError, RuntimeError)) and raised_in.startswith(CHECKING_PACKAGES)
 
 
 def _run_lightning(words: list[str]) -> None:
@@ -133,7 +114,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from lightning_adabelief.cli import convert, copy, list, show, validate_config
+    from lightning_adabelief.cli import convert, copy, landscapes, list, show, validate_config
 
     parser = _Parser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -146,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=list_versions(), help="print versions and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (list, show, copy, convert, validate_config):
+    for module in (list, show, copy, convert, validate_config, landscapes):
         module.add_parser(commands)
     for name, purpose in LIGHTNING_COMMANDS.items():
         commands.add_parser(name, help=f"{purpose}: --config NAME_OR_PATH and any option of the Lightning CLI")
@@ -157,4 +138,5 @@ def _print_error(error: Exception) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+    text = explain_os_error(error) if isinstance(error, OSError) else str(error)
+    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)

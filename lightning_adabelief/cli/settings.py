@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lightning_adabelief.cli.config_file import UsageError, parse_value, read_config
 from lightning_adabelief.recipes.catalog import find_config, list_names
 
 CONFIG_OPTIONS = ("--config", "-c")
+CONFIG_ENDINGS = (".yaml", ".yml", ".json")
+"""Endings of files that may stand in the place of a part of a config."""
 WITHOUT_VALUE = ("-h", "--help", "--print_config")
 """Options that may stand alone, and after which there is nothing to check: they run nothing."""
 WRAPPERS = ("class_path", "init_args", "dict_kwargs")
@@ -28,6 +31,7 @@ class Settings:
         configs: The configs by file or recipe's name as typed, in their order.
         typed: Options of the command line as typed, by their keys without ``init_args``.
         asks_only: True if the command line asks for help or for the config, and runs nothing.
+        has_trained: True if the run has trained a step, when it has ended.
     """
 
     words: list[str]
@@ -36,6 +40,7 @@ class Settings:
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     typed: dict[str, str] = field(default_factory=dict)
     asks_only: bool = False
+    has_trained: bool = False
 
     @property
     def command(self) -> str:
@@ -106,6 +111,8 @@ def _explain_word(word: str) -> str:
 def _set_option(settings: Settings, key: str, text: str) -> None:
     key, is_appended = key.removesuffix("+"), key.endswith("+")
     value = parse_value(text)
+    if text.endswith(CONFIG_ENDINGS) and Path(text).is_file():
+        read_config(Path(text))  # says what is wrong with it
     plain = strip_wrappers(key)
     if plain:
         settings.typed[plain] = text

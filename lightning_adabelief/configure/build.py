@@ -40,6 +40,8 @@ class AdaBeliefOptions(TypedDict, total=False):
     fixed_decay: bool
     degenerated_to_sgd: bool
     residual: Literal["updated", "previous"]
+    nonfinite: Literal["propagate", "skip", "raise"]
+    max_update_to_lr: float | None
     maximize: bool
     foreach: bool | None
     capturable: bool

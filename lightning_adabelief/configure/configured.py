@@ -39,6 +39,9 @@ class ConfiguredAdaBelief(Optimizer):
         weight_decouple: Decay the weight itself, as AdamW does (default: True).
         fixed_decay: Do not multiply the decoupled decay by the learning rate (default: False).
         residual: See :class:`~lightning_adabelief.AdaBelief` (default: "updated").
+        nonfinite: What becomes of a step with a gradient that is not finite: it is taken, skipped or an error
+            (default: "propagate").
+        max_update_to_lr: The most that a step moves any one weight, in multiples of lr (default: None).
         foreach: Update lists of tensors at once (default: None).
         fused: Take the fused implementation (default: None, where it serves every parameter).
 
@@ -68,6 +71,8 @@ class ConfiguredAdaBelief(Optimizer):
         weight_decouple: bool = True,
         fixed_decay: bool = False,
         residual: Literal["updated", "previous"] = "updated",
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        max_update_to_lr: float | None = None,
         foreach: bool | None = None,
         fused: bool | None = None,
     ) -> None:
@@ -88,6 +93,8 @@ class ConfiguredAdaBelief(Optimizer):
             "weight_decouple": weight_decouple,
             "fixed_decay": fixed_decay,
             "residual": residual,
+            "nonfinite": nonfinite,
+            "max_update_to_lr": max_update_to_lr,
             "foreach": foreach,
             "fused": fused,
         }

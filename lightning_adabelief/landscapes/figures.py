@@ -2,55 +2,94 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from lightning_adabelief.landscapes.functions import Landscape
 from lightning_adabelief.landscapes.rates import Outcome
-from lightning_adabelief.landscapes.style import MINIMUM_MARKER, START_MARKER, Style, choose_styles
+from lightning_adabelief.landscapes.style import MINIMUM_MARKER, START_MARKER, Style, choose_styles, list_line_widths
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.text import Text
 
 GRID_POINTS = 200
-LEVELS = 14
-MARKERS_ON_A_PATH = 10
-LEAST_EXCESS = 1e-6
-"""Losses below this one are not told apart in the pictures."""
+LEVELS = 12
+MARKERS_ON_A_LINE = 10
+MAX_COLUMNS = 3
+COLUMN_WIDTH = 3.9  # inches
+LOSS_LINE_WIDTH = 1.3
+FARTHEST_MINIMUM = 1000.0
+"""Distance from the start in x and in y within which the least loss found is marked, where the minimum isn't known."""
+
 
 Results = Mapping[str, Sequence[Outcome]]
 """From each landscape's name to the outcomes on it."""
 
 
-def draw_paths(results: Results, criterion: str) -> Figure:
-    """Draw each landscape's contours with the optimizers' paths.
+@dataclass
+class PathsFigure:
+    """The figure of the paths, of which it shows a part or the whole.
+
+    Attributes:
+        figure: The figure, which pyplot does not keep.
+        lines: Each path's line with its points, of shape (points, 2).
+        counters: Each panel's text that says the step, with the last step shown in the panel.
+    """
+
+    figure: Figure
+    lines: list[tuple[Line2D, np.ndarray]] = field(default_factory=list)
+    counters: list[tuple[Text, int]] = field(default_factory=list)
+
+    def show(self, fraction: float) -> list[Artist]:
+        """Show the first part of every path.
+
+        Args:
+            fraction: Part of each panel's steps, from 0 to 1.
+
+        Returns:
+            What has changed.
+        """
+        for line, points in self.lines:
+            shown = points[: round(fraction * (len(points) - 1)) + 1]
+            line.set_data(shown[:, 0], shown[:, 1])
+        for text, last_step in self.counters:
+            text.set_text(f"step {round(fraction * last_step)}")
+        return [line for line, _ in self.lines] + [text for text, _ in self.counters]
+
+
+def draw_paths(results: Results, criterion: str) -> PathsFigure:
+    """Draw each landscape's contours with the optimizers' paths, until all have arrived.
 
     Args:
         results: Outcomes by landscape.
         criterion: How the learning rates were chosen, in words.
-
-    Returns:
-        A figure that pyplot does not keep.
     """
-
-    def draw(ax: Axes, outcomes: Sequence[Outcome], styles: Mapping[str, Style]) -> None:
-        draw_contours(ax, outcomes)
-        for outcome in outcomes:
-            points = outcome.points[: _last_step_of_interest(outcomes) + 1].numpy()
-            style = styles[outcome.optimizer]
-            _plot_line(ax, points[:, 0], points[:, 1], style, label=_describe(outcome))
-        ax.legend(fontsize=6.5, loc="best", framealpha=0.9, handlelength=3.2, borderpad=0.3)
-
-    return _draw_panels(results, criterion, draw)
+    figure, axes = _make_panels(results, f"Circle: start. Star: minimum. {criterion}")
+    paths = PathsFigure(figure)
+    for ax, outcomes in zip(axes, results.values(), strict=True):
+        _draw_contours(ax, outcomes)
+        last_step = _find_last_step_of_interest(outcomes)
+        for outcome, style, width in _list_styled(outcomes):
+            points = _hide_far_points(ax, outcome.points[: last_step + 1].numpy())
+            paths.lines.append((_plot_line(ax, points[:, 0], points[:, 1], outcome, style, width), points))
+        counter = ax.text(0.98, 0.02, "", transform=ax.transAxes, ha="right", va="bottom", fontsize=8)
+        paths.counters.append((counter, last_step))
+        _add_legend(ax)
+    paths.show(1.0)
+    return paths
 
 
 def draw_losses(results: Results, criterion: str, tolerance: float) -> Figure:
-    """Draw each landscape's losses against the step, with the tolerance.
+    """Draw each landscape's losses against the step, until all have arrived, and where they do.
 
     Args:
         results: Outcomes by landscape.
@@ -60,112 +99,135 @@ def draw_losses(results: Results, criterion: str, tolerance: float) -> Figure:
     Returns:
         A figure that pyplot does not keep.
     """
-
-    def draw(ax: Axes, outcomes: Sequence[Outcome], styles: Mapping[str, Style]) -> None:
-        for outcome in outcomes:
-            shown = outcome.excess.clamp(min=LEAST_EXCESS / 10).numpy()
-            _plot_line(ax, np.arange(len(shown)), shown, styles[outcome.optimizer], label=_describe(outcome))
-        ax.axhline(tolerance, color="0.45", linewidth=0.8, zorder=1)
+    note = f"Grey line: the tolerance, {tolerance:g}. Full marker: from here on the loss is within it. {criterion}"
+    figure, axes = _make_panels(results, note)
+    for ax, outcomes in zip(axes, results.values(), strict=True):
+        last_step = min(math.ceil(1.3 * _find_last_step_of_interest(outcomes)), len(outcomes[0].excess) - 1)
+        for outcome, style, _ in _list_styled(outcomes):
+            excess = outcome.excess[: last_step + 1].clamp(min=tolerance / 1000).numpy()  # 0 has no place on the axis
+            _plot_line(ax, np.arange(len(excess)), excess, outcome, style, LOSS_LINE_WIDTH)
+            if math.isfinite(outcome.reached):
+                ax.plot(outcome.reached, tolerance, style.marker, color=style.color, markersize=9, zorder=5)
+        ax.axhline(tolerance, color="0.5", linewidth=1, zorder=1)
         ax.set_yscale("log")
         start = float(outcomes[0].excess[0])
-        ax.set_ylim(min(LEAST_EXCESS, tolerance / 10), max(start, tolerance) * 8)
-        ax.set_xlabel("step")
-        ax.set_ylabel("loss above the minimum", fontsize=8)
-        ax.legend(fontsize=6.5, loc="best", framealpha=0.9, handlelength=3.2, borderpad=0.3)
+        ax.set_ylim(tolerance / 100, 5 * max(start, tolerance))
+        ax.set_xlabel("step", fontsize=8)
+        is_known = outcomes[0].landscape.minimum is not None
+        ax.set_ylabel(f"loss above the {'minimum' if is_known else 'least found'}", fontsize=8)
+        _add_legend(ax)
+    return figure
 
-    return _draw_panels(results, f"Grey line: the tolerance, {tolerance:g}. {criterion}", draw)
+
+def _make_panels(results: Results, note: str) -> tuple[Figure, list[Axes]]:
+    """Make a panel for each landscape, titled by its formula, and a note below all."""
+    from matplotlib.figure import Figure
+
+    columns = min(len(results), MAX_COLUMNS)
+    rows = -(-len(results) // columns)
+    width = max(COLUMN_WIDTH * columns, 5.5)
+    figure = Figure(figsize=(width, 4.2 * rows + 0.5), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for ax in axes[len(results) :]:
+        ax.set_axis_off()
+    for ax, outcomes in zip(axes, results.values(), strict=False):
+        ax.set_title(outcomes[0].landscape.formula, fontsize=10)
+        ax.tick_params(labelsize=7)
+    figure.supxlabel("\n".join(textwrap.wrap(note, width=int(14 * width))), fontsize=8, color="0.25")
+    return figure, axes[: len(results)]
 
 
-def draw_contours(ax: Axes, outcomes: Sequence[Outcome]) -> None:
+def _draw_contours(ax: Axes, outcomes: Sequence[Outcome]) -> None:
     """Draw a landscape's contours, its start and its minimum, in a window around them and the paths."""
-    landscape = outcomes[0].landscape
-    minimum = find_minimum(outcomes)
-    (left, right), (bottom, top) = _choose_window(landscape, minimum, outcomes)
+    landscape, minimum = outcomes[0].landscape, _find_minimum(outcomes)
+    (left, bottom), (right, top) = _choose_window(outcomes, minimum)
     x, y = np.meshgrid(np.linspace(left, right, GRID_POINTS), np.linspace(bottom, top, GRID_POINTS))
     with torch.no_grad():
         losses = landscape.losses(torch.from_numpy(np.stack([x, y], -1))).numpy()
-    finite = losses[np.isfinite(losses)]
-    if finite.size and finite.max() > finite.min():
-        # Levels crowd towards the minimum, as those of a map of decades would, and 0 is among them.
-        levels = finite.min() + (finite.max() - finite.min()) * np.linspace(0, 1, LEVELS) ** 3
-        masked = np.ma.masked_invalid(losses)
-        ax.contourf(x, y, masked, levels, cmap="Greys_r", alpha=0.28)
-        ax.contour(x, y, masked, levels, colors="0.62", linewidths=0.5)
+    is_finite = np.isfinite(losses)
+    # Levels at quantiles divide the window evenly, however steep the function is at its edge.
+    levels = np.quantile(losses[is_finite], np.linspace(0, 1, LEVELS + 1) ** 1.5) if is_finite.any() else np.empty(0)
+    levels = np.unique(levels)
+    if len(levels) > 1:
+        shown = np.ma.masked_where(~is_finite, losses)
+        ax.contourf(x, y, shown, levels, cmap="Greys_r", alpha=0.2)
+        ax.contour(x, y, shown, levels, colors="0.7", linewidths=0.5)
     ax.plot(*landscape.start, linestyle="", zorder=4, **START_MARKER)
-    ax.plot(*minimum, linestyle="", zorder=5, **MINIMUM_MARKER)
+    ax.plot(*minimum, linestyle="", zorder=6, **MINIMUM_MARKER)
     ax.set_xlim(left, right)
     ax.set_ylim(bottom, top)
 
 
-def find_minimum(outcomes: Sequence[Outcome]) -> tuple[float, float]:
-    """Return a landscape's minimum; where it isn't known, the best point that a shown path found."""
+def _find_minimum(outcomes: Sequence[Outcome]) -> tuple[float, float]:
+    """Return a landscape's minimum; where it isn't known, the best point of the paths shown."""
     known = outcomes[0].landscape.minimum
     if known is not None:
         return known
-    best = min(outcomes, key=lambda outcome: float(outcome.excess.min()))
-    x, y = best.points[int(best.excess.argmin())].tolist()
+    points = torch.cat([outcome.points for outcome in outcomes])
+    excess = torch.cat([outcome.excess for outcome in outcomes])
+    is_near = ((points - points[0]).abs() <= FARTHEST_MINIMUM).all(1)  # a function may have none, and fall for ever
+    x, y = points[is_near][int(excess[is_near].argmin())].tolist()
     return x, y
 
 
-def _last_step_of_interest(outcomes: Sequence[Outcome]) -> int:
+def _find_last_step_of_interest(outcomes: Sequence[Outcome]) -> int:
     """Return the step by which every optimizer has arrived, or the last one if some never do."""
-    last = len(outcomes[0].points) - 1
-    return int(min(max(outcome.reached for outcome in outcomes), last))
+    last_step = len(outcomes[0].points) - 1
+    return max(1, int(min(max(outcome.reached for outcome in outcomes), last_step)))
 
 
-def _choose_window(
-    landscape: Landscape, minimum: tuple[float, float], outcomes: Sequence[Outcome]
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return the limits of x and of y: around start, minimum, and the paths where they don't go far astray."""
-    ends = np.array([landscape.start, minimum])
-    center, size = ends.mean(0), max(np.abs(ends[0] - ends[1]).max(), 0.5)
+def _choose_window(outcomes: Sequence[Outcome], minimum: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lower left and upper right corners: around start, minimum, and paths that don't go far astray."""
+    ends = np.array([outcomes[0].landscape.start, minimum])
+    size = max(np.abs(ends[0] - ends[1]).max(), 0.5)
     points = np.concatenate([outcome.points.numpy() for outcome in outcomes])
-    near = points[(np.abs(points - center) <= size).all(1)]
+    near = points[(np.abs(points - ends.mean(0)) <= size).all(1)]
     shown = np.concatenate([ends, near])
     low, high = shown.min(0), shown.max(0)
-    # Neither side is much longer than the other, so that a path along an axis is not squeezed into a line.
-    half = np.maximum((high - low) / 2, 0.35 * (high - low).max()) * 1.12
-    (left, bottom), (right, top) = (low + high) / 2 - half, (low + high) / 2 + half
-    return (left, right), (bottom, top)
+    # Neither side is much longer than the other, so that a path along an axis has some height.
+    half = 1.12 * np.maximum((high - low) / 2, 0.35 * (high - low).max() or 1.0)
+    return (low + high) / 2 - half, (low + high) / 2 + half
 
 
-def _draw_panels(
-    results: Results, note: str, draw: Callable[[Axes, Sequence[Outcome], Mapping[str, Style]], None]
-) -> Figure:
-    """Draw a panel for each landscape, titled by its formula, and a note below."""
-    from matplotlib.figure import Figure
-
-    columns = min(len(results), 3)
-    rows = -(-len(results) // columns)
-    figure = Figure(figsize=(max(3.9 * columns, 5), 3.4 * rows + 0.5), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax, outcomes in zip(axes, results.values(), strict=False):
-        draw(ax, outcomes, choose_styles([outcome.optimizer for outcome in outcomes]))
-        ax.set_title(outcomes[0].landscape.formula, fontsize=10)
-        ax.tick_params(labelsize=7)
-    for ax in axes[len(results) :]:
-        ax.set_axis_off()
-    figure.supxlabel("\n".join(textwrap.wrap(note, width=50 * columns)), fontsize=8, color="0.25")
-    return figure
+def _hide_far_points(ax: Axes, points: np.ndarray) -> np.ndarray:
+    """Return points without those so far from the window that matplotlib can't draw a line to them."""
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    reach = 1000 * max(right - left, top - bottom)
+    is_near = (np.abs(points - [left, bottom]) <= reach).all(1, keepdims=True)
+    return np.where(is_near, points, np.nan)
 
 
-def _plot_line(ax: Axes, x: np.ndarray, y: np.ndarray, style: Style, label: str) -> None:
-    ax.plot(
+def _list_styled(outcomes: Sequence[Outcome]) -> list[tuple[Outcome, Style, float]]:
+    """Return each outcome with its style and the width of its line, in the order of drawing."""
+    styles = choose_styles([outcome.optimizer for outcome in outcomes])
+    widths = list_line_widths(len(outcomes))
+    return [(outcome, styles[outcome.optimizer], width) for outcome, width in zip(outcomes, widths, strict=True)]
+
+
+def _plot_line(ax: Axes, x: np.ndarray, y: np.ndarray, outcome: Outcome, style: Style, width: float) -> Line2D:
+    (line,) = ax.plot(
         x,
         y,
         color=style.color,
         linestyle=style.linestyle,
+        linewidth=width,
         marker=style.marker,
-        markevery=max(1, len(x) // MARKERS_ON_A_PATH),
-        markersize=4,
-        linewidth=1.4,
+        markevery=max(1, len(x) // MARKERS_ON_A_LINE),
+        markersize=4.5,
         markerfacecolor="white",
-        label=label,
+        label=_describe(outcome),
         zorder=3,
     )
+    return line
 
 
 def _describe(outcome: Outcome) -> str:
-    """Return an outcome in a line of a legend."""
-    steps = f"{outcome.reached:.0f} steps" if outcome.reached < float("inf") else "not reached"
+    """Return an outcome as a line of a legend."""
+    steps = f"{outcome.reached:.0f} steps" if math.isfinite(outcome.reached) else "not reached"
     return f"{outcome.optimizer}, lr {outcome.lr:.2g}{'*' if outcome.is_at_edge else ''}: {steps}"
+
+
+def _add_legend(ax: Axes) -> None:
+    """Add a legend below the panel, where it hides nothing."""
+    below = (0.5, -0.09 if not ax.get_xlabel() else -0.13)
+    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=below, frameon=False, handlelength=4, labelspacing=0.3)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lightning_adabelief.landscapes.importing import import_object
+from lightning_adabelief.landscapes.importing import InvalidOptionError, import_object
 from lightning_adabelief.suggest import suggest
 
 Point = tuple[float, float]
@@ -85,62 +85,68 @@ def find_landscape(name: str, start: Point | None = None) -> Landscape:
         start: Where to begin; by default the start of the paper's figure.
 
     Raises:
-        ValueError: If there is no such function, if it isn't one of two weights, if a function of the user's own
-            has no start, or if the loss or its gradient at the start isn't a finite number.
+        InvalidOptionError: If there is no such function, if it isn't one of two weights, if one of the user's own has
+            no start, or if the loss or its gradient at the start isn't a finite number.
     """
     if start is not None and not (len(start) == 2 and all(map(math.isfinite, start))):
-        raise ValueError(f"The start is {start}. Give two finite numbers, x and y")
+        raise InvalidOptionError(f"The start is {tuple(start)}. Give two finite numbers, x and y")
     if name in LANDSCAPES:
-        landscape = LANDSCAPES[name] if start is None else replace(LANDSCAPES[name], start=start)
+        landscape = LANDSCAPES[name] if start is None else replace(LANDSCAPES[name], start=tuple(start))
     elif "." not in name:
-        raise ValueError(
+        raise InvalidOptionError(
             f"Unknown function: {name!r}. {suggest(name, LANDSCAPES)} "
             "A function of your own is given by its import path, such as my_module.valley"
         )
     else:
         function = import_object(name, "function")
         if not callable(function):
-            raise ValueError(f"{name} is a {type(function).__name__}, not a function. {ELEMENTWISE}")
+            raise InvalidOptionError(f"{name} is of type {type(function).__name__}, not a function. {ELEMENTWISE}")
         if start is None:
-            raise ValueError(f"{name} has no start. Give one, x and y, with --start, or start= in Python")
-        landscape = Landscape(name, name.rpartition(".")[2].replace("_", " "), function, start)
+            raise InvalidOptionError(f"{name} has no start. Give one, x and y, with --start, or start= in Python")
+        landscape = Landscape(name, name.rpartition(".")[2].replace("_", " "), function, tuple(start))
     _check_function(landscape)
     return landscape
 
 
 def _check_function(landscape: Landscape) -> None:
-    """Raise ValueError unless a landscape has two weights, and a loss and gradient at its start."""
+    """Raise an error unless a landscape has two weights, and a loss and gradient at its start."""
     start = torch.tensor(landscape.start, dtype=torch.float64)
     near = torch.stack([start, start + 1e-3, start - 1e-3]).requires_grad_()
     losses = _evaluate(landscape, near)
     alone = torch.stack([_evaluate(landscape, point[None])[0] for point in near])
     if not torch.allclose(losses, alone, equal_nan=True):
-        raise ValueError(
+        raise InvalidOptionError(
             f"{landscape.name} gives {losses.tolist()} for three points together and {alone.tolist()} for each alone. "
             f"{ELEMENTWISE}, the same each time"
         )
     if not torch.isfinite(losses[0]):
-        raise ValueError(f"{landscape.name} is {losses[0].item()} at its start {landscape.start}. Give another start")
+        raise InvalidOptionError(
+            f"{landscape.name} is {losses[0].item()} at its start {landscape.start}. Give another start"
+        )
     if not losses.requires_grad:
-        raise ValueError(f"{landscape.name} can't be differentiated: its result doesn't depend on x and y by torch")
+        raise InvalidOptionError(
+            f"{landscape.name}(x, y) has no gradient. Compute the result from x and y with torch's operations"
+        )
     (gradient,) = torch.autograd.grad(losses[0], near)
     if not torch.isfinite(gradient).all():
-        raise ValueError(
+        raise InvalidOptionError(
             f"The gradient of {landscape.name} is {tuple(gradient[0].tolist())} at its start {landscape.start}. "
             "Give another start"
         )
 
 
 def _evaluate(landscape: Landscape, points: Tensor) -> Tensor:
-    """Return the losses of points, of shape (n, 2), or raise ValueError if the function can't take or return them."""
+    """Return the losses of points, of shape (n, 2), or raise an error if the function can't take or return them."""
     try:
         losses = landscape.losses(points)
     except Exception as error:
-        raise ValueError(f"{landscape.name}(x, y) raised {type(error).__name__}: {error}. {ELEMENTWISE}") from error
+        raise InvalidOptionError(
+            f"{landscape.name}(x, y) raised {type(error).__name__}: {error}. {ELEMENTWISE}"
+        ) from error
     if not isinstance(losses, Tensor):
-        raise ValueError(f"{landscape.name}(x, y) returned a {type(losses).__name__}. {ELEMENTWISE}")
+        raise InvalidOptionError(f"{landscape.name}(x, y) returned a {type(losses).__name__}. {ELEMENTWISE}")
     if losses.shape != points.shape[:-1]:
-        raise ValueError(
+        raise InvalidOptionError(
             f"{landscape.name}(x, y) returned the shape {tuple(losses.shape)} for x and y of the shape "
             f"{tuple(points.shape[:-1])}. {ELEMENTWISE}"
         )

@@ -8,6 +8,10 @@ from typing import Any
 from lightning_adabelief.suggest import suggest
 
 
+class InvalidOptionError(ValueError):
+    """The error of an option that is not possible, found before anything has run."""
+
+
 def import_object(path: str, kind: str) -> Any:
     """Import what an import path names.
 
@@ -16,17 +20,17 @@ def import_object(path: str, kind: str) -> Any:
         kind: What it should be, for the error: ``"function"``.
 
     Raises:
-        ValueError: If the module can't be imported, or has no such name.
+        InvalidOptionError: If the module can't be imported, or has no such name.
     """
     module_name, _, name = path.rpartition(".")
     try:
         module = import_module(module_name)
     except Exception as error:
-        raise ValueError(
+        raise InvalidOptionError(
             f"The {kind} {path!r} can't be imported: {type(error).__name__}: {error}. Give module and name, of a "
             "module that is installed or in this folder"
         ) from error
     if not hasattr(module, name):
         known = [other for other in dir(module) if not other.startswith("_")]
-        raise ValueError(f"The module {module_name} has no {kind} {name!r}. {suggest(name, known)}")
+        raise InvalidOptionError(f"The module {module_name} has no {kind} {name!r}. {suggest(name, known)}")
     return getattr(module, name)

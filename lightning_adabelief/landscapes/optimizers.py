@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
-from lightning_adabelief.landscapes.importing import import_object
+from lightning_adabelief.landscapes.importing import InvalidOptionError, import_object
 from lightning_adabelief.optim.adabelief import AdaBelief
 from lightning_adabelief.suggest import suggest
 
@@ -61,10 +61,10 @@ def make_contender(
         lr: The learning rate of an optimizer that isn't given its own; None to search one.
 
     Raises:
-        ValueError: If there is no such optimizer, if it refuses its options, or if it can't take a step
+        InvalidOptionError: If there is no such optimizer, if it refuses its options, or if it can't take a step
             on two weights.
     """
-    make = _find_maker(optimizer) if isinstance(optimizer, str) else optimizer
+    make = find_maker(optimizer) if isinstance(optimizer, str) else optimizer
     cls, options = _read_maker(make)
     parameters = inspect.signature(cls).parameters
     name = _make_name(cls, options, is_named=optimizer in NAMED if isinstance(optimizer, str) else False)
@@ -77,7 +77,7 @@ def make_contender(
     default_lr = float(default) if isinstance(default, int | float) and default > 0 else LR_WITHOUT_DEFAULT
     given_lr = options.get("lr", lr)
     if given_lr is not None and not (isinstance(given_lr, int | float) and 0 < given_lr < math.inf):
-        raise ValueError(f"The learning rate of {name} is {given_lr!r}. Give a number above 0")
+        raise InvalidOptionError(f"The learning rate of {name} is {given_lr!r}. Give a number above 0")
     contender = Contender(name, partial(make, **added), default_lr, given_lr)
     return replace(contender, is_elementwise=_try_steps(contender))
 
@@ -88,29 +88,40 @@ def make_contenders(
     """Make each contender once.
 
     Raises:
-        ValueError: As :func:`make_contender`, and if there is none, or one twice.
+        InvalidOptionError: As :func:`make_contender`, and if there is none, or one twice.
     """
     contenders = [make_contender(optimizer, betas, lr) for optimizer in optimizers]
     names = [contender.name for contender in contenders]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{twice[0]} is given {names.count(twice[0])} times. Give each optimizer once")
+    for i, optimizer in enumerate(optimizers):
+        if names.count(names[i]) > 1 and isinstance(optimizer, str):  # classes of one name, of different packages
+            contenders[i] = replace(contenders[i], name=optimizer)
+    names = [contender.name for contender in contenders]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidOptionError(f"{name} is given {names.count(name)} times. Give each optimizer once")
     if not names:
-        raise ValueError(f"There is no optimizer. Give some of {', '.join(NAMED)}, or class paths")
+        raise InvalidOptionError(f"There is no optimizer. Give some of {', '.join(NAMED)}, or class paths")
     return contenders
 
 
-def _find_maker(name: str) -> OptimizerMaker:
+def find_maker(name: str) -> OptimizerMaker:
+    """Find an optimizer by its name in :data:`NAMED` or its class path.
+
+    Raises:
+        InvalidOptionError: If there is none.
+    """
+    if not isinstance(name, str):
+        raise InvalidOptionError(f"The optimizer is {name!r}. Give a name or class path")
     if name in NAMED:
         return NAMED[name]
     if "." not in name:
-        raise ValueError(
+        raise InvalidOptionError(
             f"Unknown optimizer: {name!r}. {suggest(name, NAMED)} "
             "Any other is given by its class path, such as torch.optim.RMSprop"
         )
     found = import_object(name, "optimizer")
     if not (isinstance(found, type) and issubclass(found, Optimizer)):
-        raise ValueError(f"{name} is not an optimizer. Give a class derived from torch.optim.Optimizer")
+        raise InvalidOptionError(f"{name} is not an optimizer. Give a class derived from torch.optim.Optimizer")
     return found
 
 
@@ -119,7 +130,9 @@ def _read_maker(make: OptimizerMaker) -> tuple[Any, dict[str, Any]]:
     if isinstance(make, partial):
         return make.func, dict(make.keywords)
     if not callable(make):
-        raise ValueError(f"{make!r} is not an optimizer. Give a name, a class path, a class, or a partial of one")
+        raise InvalidOptionError(
+            f"{make!r} is not an optimizer. Give a name, a class path, a class, or a partial of one"
+        )
     return make, {}
 
 
@@ -135,15 +148,20 @@ def _try_steps(contender: Contender) -> bool:
     """Take a few steps on points together and on each alone, and return True if they end in the same places.
 
     Raises:
-        ValueError: If the optimizer can't be made, or can't step without a closure on a parameter of two numbers.
+        InvalidOptionError: If the optimizer can't be made, or can't step without a closure on two numbers.
     """
     gradients = torch.randn(5, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     try:
+        contender.make(
+            [torch.zeros(2, dtype=torch.float64, requires_grad=True)], lr=contender.lr or contender.default_lr
+        )
+    except Exception as error:
+        raise InvalidOptionError(f"{contender.name} can't be made with these options: {error}") from error
+    try:
         alone = [_step_along(contender, gradients[:, point]) for point in range(3)]
     except Exception as error:
-        raise ValueError(
-            f"{contender.name} can't be shown here: {error}. It must take lr, and step without a closure on a "
-            "parameter of two float64 numbers"
+        raise InvalidOptionError(
+            f"{contender.name} can't take a step on a parameter of two numbers without a closure: {error}"
         ) from error
     try:
         together = _step_along(contender, gradients)

@@ -88,6 +88,20 @@ def draw_starts(landscape: Landscape, seed: int) -> Tensor:
     return torch.cat([start, start + (2 * uniform - 1) * NEARBY_DISTANCE])
 
 
+def describe_criterion(contenders: Sequence[Contender], tolerance: float) -> str:
+    """Return a sentence on where the learning rates come from."""
+    if all(contender.lr is not None for contender in contenders):
+        return "Learning rates as given."
+    least, largest = min(RELATIVE_RATES), max(RELATIVE_RATES)
+    given = " unless it was given" if any(contender.lr is not None for contender in contenders) else ""
+    return (
+        f"The learning rate of each optimizer{given} is the best of {len(RELATIVE_RATES)}, a factor of 2 apart, from "
+        f"1/{1 / least:.0f} to {largest:.0f} times its default: that with which the loss is soonest within "
+        f"{tolerance:g} of the least and stays there, by the median over {NEARBY_STARTS} starts nearby. "
+        "(*: the smallest or largest tried.)"
+    )
+
+
 def list_rates(contender: Contender) -> list[float]:
     """List the learning rates to try: the given one, or those around the default."""
     if contender.lr is not None:

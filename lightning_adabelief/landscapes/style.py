@@ -27,7 +27,7 @@ STYLES = (
 
 FIXED = {"AdaBelief": STYLES[0], "Adam": STYLES[1], "SGD": STYLES[2]}
 MINIMUM_MARKER: dict[str, Any] = {"marker": "*", "color": "white", "markeredgecolor": "black", "markersize": 12}
-START_MARKER: dict[str, Any] = {"marker": "o", "color": "white", "markeredgecolor": "black", "markersize": 6}
+START_MARKER: dict[str, Any] = {"marker": "o", "color": "black", "markersize": 7}
 
 
 def choose_styles(optimizers: Sequence[str]) -> dict[str, Style]:
@@ -35,3 +35,8 @@ def choose_styles(optimizers: Sequence[str]) -> dict[str, Style]:
     rest = [style for style in STYLES if style not in [FIXED.get(name) for name in optimizers]]
     others = [name for name in optimizers if name not in FIXED]
     return {name: FIXED.get(name) or rest[others.index(name) % len(rest)] for name in optimizers}
+
+
+def list_line_widths(count: int) -> list[float]:
+    """Return widths that decrease, so that lines drawn on top of each other all show."""
+    return [1.6 + 0.7 * (count - 1 - i) for i in range(count)]

@@ -1,25 +1,30 @@
-"""What a recipe's ``configure_optimizers`` returns."""
+"""The optimizer of a recipe, and its learning-rate scheduler."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+import torch
 
 from lightning_adabelief.configure import build_optimizer
 from lightning_adabelief.lightning_tree import LightningModule, LRSchedulerCallable, OptimizerCallable
 
 
-def make_optimizer(
-    module: LightningModule, optimizer: OptimizerCallable, lr_scheduler: LRSchedulerCallable | None, interval: str
+def make_optimizers(
+    module: LightningModule,
+    optimizer: OptimizerCallable,
+    lr_scheduler: LRSchedulerCallable | None,
+    interval: Literal["epoch", "step"],
+    monitor: str,
 ) -> Any:
-    """Make the optimizer of a module's trainable parameters, and its learning-rate scheduler if there is one.
+    """Make what ``configure_optimizers`` returns.
 
     Args:
-        module: The module.
+        module: The module whose trainable parameters are optimized.
         optimizer: A function from named parameters to an optimizer.
         lr_scheduler: A function from the optimizer to a learning-rate scheduler; None for none.
-        interval: ``"epoch"`` or ``"step"``: how often the scheduler steps.
+        interval: How often the scheduler steps.
+        monitor: The metric of a scheduler that waits for a plateau and names none.
 
     Raises:
         ValueError: If the optimizer comes with a learning-rate schedule and ``lr_scheduler`` is another.
@@ -31,6 +36,6 @@ def make_optimizer(
         raise ValueError("The optimizer has a schedule, and lr_scheduler is given too. Leave one of them out")
     scheduler = lr_scheduler(made)
     config: dict[str, Any] = {"scheduler": scheduler, "interval": interval}
-    if isinstance(scheduler, ReduceLROnPlateau):
-        config["monitor"] = getattr(scheduler, "monitor", "val/loss")
+    if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        config["monitor"] = getattr(scheduler, "monitor", monitor)
     return {"optimizer": made, "lr_scheduler": config}

@@ -1,5 +1,6 @@
 """``adabelief fit --ckpt_path``, as a user types it."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,7 +11,6 @@ from lightning_adabelief.cli.main import main
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),
-    pytest.mark.filterwarnings("ignore:You requested to overfit"),
 ]
 RUN = ["fit", "--config", "digits-cnn", "--trainer.limit_train_batches=4", "--trainer.log_every_n_steps=1"]
 LAST = "logs/digits-cnn/{}/checkpoints/last.ckpt"
@@ -35,13 +35,10 @@ def fit(*words, version, epochs, resumed=None):
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(accumulate, caplog):
-    # Shuffled batches are drawn anew when a run is resumed, and dropout too: there are none here.
     how = [
         "--model.optimizer.warmup=0.5",
         "--model.optimizer.total_steps=12",
         f"--trainer.accumulate_grad_batches={accumulate}",
-        "--trainer.overfit_batches=4",
-        "--model.network.dropout=0",
     ]
     whole = fit(*how, version="whole", epochs=4)
     fit(*how, version="begun", epochs=2)
@@ -110,3 +107,84 @@ def test_where_the_checkpoints_hyperparameters_win_it_is_said(own_module, caplog
         "ckpt_path: model.optimizer.lr is 0.001 in the checkpoint and 0.01 in the config; the checkpoint's is taken",
     ]
     assert resumed["state_dict"]["network.1.weight"].shape == (8, 64)
+
+
+CRASH = """
+import pytorch_lightning as pl
+
+class Crash(pl.Callback):
+    def __init__(self, batch: int):
+        self.batch = batch
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.fit_loop.epoch_loop.total_batch_idx == self.batch:
+            raise KeyError("crash")
+"""
+
+
+@pytest.fixture
+def crash():
+    """A callback by which a run ends in the middle of its third epoch."""
+    Path("crashing.py").write_text(CRASH)
+    yield ["--trainer.callbacks+=crashing.Crash", "--trainer.callbacks.batch=10"]
+    sys.modules.pop("crashing", None)
+
+
+LOGGER = ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=logs", "--trainer.logger.name=runs"]
+GAN = [
+    "--trainer.check_val_every_n_epoch=2",
+    "--model.scores.training_steps=3",
+    "--model.scores.num_samples=50",
+]
+
+
+def run(recipe, *words):
+    words = ["fit", "--config", recipe, "--trainer.limit_train_batches=4", "--trainer.log_every_n_steps=1", *words]
+    return main([*words, *LOGGER, "--trainer.max_epochs=4", *(GAN if recipe != "digits-cnn" else [])])
+
+
+def folder(version):
+    return Path(f"logs/runs/version_{version}")
+
+
+@pytest.mark.filterwarnings("ignore:(generator|critic), step")
+@pytest.mark.parametrize("recipe", ["digits-cnn", "digits-sngan"])
+def test_a_run_goes_on_in_its_folder_and_leaves_the_logs_of_an_uninterrupted_one(recipe, crash, caplog):
+    assert run(recipe) == 0
+    with pytest.raises(KeyError, match="crash"):
+        run(recipe, *crash)
+    said(caplog)
+    assert run(recipe, f"--ckpt_path={folder(1)}/checkpoints/last.ckpt") == 0
+    assert said(caplog) == [f"ckpt_path: the run goes on in {folder(1)}; its logs are cut to the checkpoint"]
+    assert sorted(Path("logs/runs").iterdir()) == [folder(0), folder(1)]
+    for name in ("metrics.csv", "belief.csv"):
+        assert (folder(1) / name).read_text() == (folder(0) / name).read_text()
+    for name in ("last", "best"):
+        whole, resumed = (
+            torch.load(folder(version) / f"checkpoints/{name}.ckpt", weights_only=True) for version in (0, 1)
+        )
+        for key in ("state_dict", "optimizer_states", "exact_resume"):
+            torch.testing.assert_close(resumed[key], whole[key], rtol=0, atol=0, equal_nan=True)
+
+
+def test_an_older_checkpoint_begins_a_run_of_its_own_and_cuts_no_logs(caplog):
+    assert run("digits-cnn") == 0
+    shutil.copy(folder(0) / "checkpoints/best.ckpt", folder(0) / "checkpoints/last.ckpt")
+    logs = (folder(0) / "metrics.csv").read_bytes()
+    said(caplog)
+    assert run("digits-cnn", f"--ckpt_path={folder(0)}/checkpoints/best.ckpt", "--trainer.max_epochs=5") == 0
+    (line,) = [line for line in said(caplog) if "in a new folder" in line]
+    assert str(folder(0) / "checkpoints/last.ckpt") in line
+    assert (folder(0) / "metrics.csv").read_bytes() == logs
+    assert (folder(1) / "metrics.csv").is_file()
+
+
+@pytest.mark.filterwarnings("ignore:(generator|critic), step")
+def test_a_finished_gan_is_resumed_tested_and_validated(caplog):
+    assert run("digits-sngan") == 0
+    rows = (folder(0) / "metrics.csv").read_text()
+    checkpoint = f"--ckpt_path={folder(0)}/checkpoints/last.ckpt"
+    assert run("digits-sngan", checkpoint) == 0
+    assert (folder(0) / "metrics.csv").read_text() == rows
+    for command in ("test", "validate"):
+        assert main([command, "--config", "digits-sngan", *GAN[1:], *LOGGER, checkpoint]) == 0

@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 from torchvision import datasets
+from torchvision.models import resnet50
 
+from tests.recipes.box_files import write_pascal_voc
 from tests.recipes.image_files import write_cifar, write_image_folder
 from tests.recipes.language_modeling.texts import write_penn_treebank
 
@@ -17,11 +20,22 @@ def imagenet(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="session")
+def torch_home(tmp_path_factory):
+    """A folder with a ResNet50's weights where torchvision looks for those that it has downloaded."""
+    home = tmp_path_factory.mktemp("torch")
+    (home / "hub/checkpoints").mkdir(parents=True)
+    torch.save(resnet50().state_dict(), home / "hub/checkpoints/resnet50-0676ba61.pth")
+    return home
+
+
 @pytest.fixture
-def paper_data(tmp_path, monkeypatch, imagenet):
+def paper_data(tmp_path, monkeypatch, imagenet, torch_home):
     """This folder has a few images of each data set, where the recipes look for them."""
     monkeypatch.chdir(tmp_path)
     for dataset in (datasets.CIFAR10, datasets.CIFAR100):
         write_cifar("data", monkeypatch, dataset)
     Path("data/imagenet").symlink_to(imagenet)
     write_penn_treebank("data/penn")
+    write_pascal_voc("data/voc")
+    monkeypatch.setenv("TORCH_HOME", str(torch_home))

@@ -10,6 +10,7 @@ import lightning_adabelief
 from lightning_adabelief.cli.main import main
 from lightning_adabelief.optim.scaling import rectification
 from lightning_adabelief.recipes.catalog import recipes
+from tests.recipes.test_catalog import SMALL_IMAGES
 
 RECIPES = Path(lightning_adabelief.__file__).parent / "recipes"
 READMES = sorted(RECIPES.glob("*/README.md"))
@@ -56,6 +57,8 @@ def test_each_other_command_runs_for_an_epoch(command, paper_data, capsys):
             "--data.num_workers=0",
             "--data.batch_size=2",
         ]
+        if "voc-fasterrcnn" in words:
+            words += SMALL_IMAGES
     assert main(words) == 0
     out = capsys.readouterr().out
     found = {"copy": [], "fit": ["test/", "checkpoints/"], "predict": ["Predictions:"]}

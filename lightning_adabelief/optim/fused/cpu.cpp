@@ -101,7 +101,8 @@ void unscale(int64_t n, G* grad, S scale) {
 }
 
 // P, G, S: the dtypes of parameter, gradient and state; the arithmetic runs in the state's.
-template <bool amsgrad, typename P, typename G, typename S>
+// amsgrad and bounded are known when it is compiled, so that a step without them pays nothing for them.
+template <bool amsgrad, bool bounded, typename P, typename G, typename S>
 void update(int64_t n, P* __restrict param, const G* __restrict grad, S* __restrict exp_avg,
             S* __restrict exp_avg_var, S* __restrict max_exp_avg_var, const Scalars& scalars) {
   const S sign = S(scalars.sign), shrink = S(scalars.shrink), decay = S(scalars.decay);
@@ -130,8 +131,10 @@ void update(int64_t n, P* __restrict param, const G* __restrict grad, S* __restr
 
     S denominator = adaptive ? std::sqrt(s) * root_scale + eps : S(1);
     S quotient = m / denominator;
-    quotient = quotient > max_quotient ? max_quotient : quotient;  // a NaN stays one
-    quotient = quotient < -max_quotient ? -max_quotient : quotient;
+    if (bounded) {  // a NaN stays one
+      quotient = quotient > max_quotient ? max_quotient : quotient;
+      quotient = quotient < -max_quotient ? -max_quotient : quotient;
+    }
     store(param + i, stays ? theta : theta - step_size * quotient);
   }
 }
@@ -163,11 +166,12 @@ struct Work {
       G* grad = static_cast<G*>(pack.grads[t]) + at;
       S* exp_avg = static_cast<S*>(pack.exp_avgs[t]) + at;
       S* exp_avg_var = static_cast<S*>(pack.exp_avg_vars[t]) + at;
+      S* largest = pack.max_exp_avg_vars ? static_cast<S*>(pack.max_exp_avg_vars[t]) + at : nullptr;
       if (scalars.grad_scale != 0) unscale(n, grad, S(scalars.grad_scale));
-      if (pack.max_exp_avg_vars)
-        update<true>(n, param, grad, exp_avg, exp_avg_var, static_cast<S*>(pack.max_exp_avg_vars[t]) + at, scalars);
-      else
-        update<false>(n, param, grad, exp_avg, exp_avg_var, static_cast<S*>(nullptr), scalars);
+      const bool bounded = std::isfinite(scalars.max_quotient);
+      auto* update_elements = largest ? (bounded ? update<true, true, P, G, S> : update<true, false, P, G, S>)
+                                      : (bounded ? update<false, true, P, G, S> : update<false, false, P, G, S>);
+      update_elements(n, param, grad, exp_avg, exp_avg_var, largest, scalars);
       begin = stop;
     }
   }

@@ -13,6 +13,7 @@ from lightning_adabelief.callbacks.generator_states import gather_from_ranks
 from lightning_adabelief.configure import build_optimizer
 from lightning_adabelief.lightning_tree import LightningModule, OptimizerCallable
 from lightning_adabelief.optim import AdaBelief
+from lightning_adabelief.recipes.checks import check_counts
 from lightning_adabelief.recipes.gan.evaluation import Evaluation
 from lightning_adabelief.recipes.gan.losses import Loss, WassersteinGP
 from lightning_adabelief.recipes.gan.networks import Critic, Generator
@@ -78,8 +79,8 @@ class GAN(LightningModule):
                 f"The generator's num_classes is {generator.num_classes} and the critic's {critic.num_classes}. Give "
                 "the same number to both, or to neither"
             )
-        if n_critic < 1:
-            raise ValueError(f"Invalid n_critic: {n_critic}. Give 1 or more")
+        _check_same_shape("the generator's images", generator.image_shape, critic)
+        check_counts(n_critic=n_critic)
         if ema_decay is not None and not 0 <= ema_decay < 1:
             raise ValueError(f"Invalid ema_decay: {ema_decay}. Give a decay in [0, 1), such as 0.999, or None")
         self.automatic_optimization = False
@@ -239,6 +240,7 @@ class GAN(LightningModule):
     def _prepare_batch(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Return the batch's images in [-1, 1], and its labels if the networks are conditional."""
         images, labels = batch
+        _check_same_shape("the data's images", tuple(images.shape[1:]), self.critic)
         return images * 2 - 1, None if self.generator.num_classes is None else labels
 
     def _make_optimizer(
@@ -264,3 +266,13 @@ class GAN(LightningModule):
         values = evaluation.finish(self)
         self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, sync_dist=True)
         return values
+
+
+def _check_same_shape(what: str, shape: tuple[int, ...] | None, critic: Critic) -> None:
+    """Raise an error if a critic can't score images of a shape; a network of one's own need not give its own."""
+    expected = critic.image_shape
+    if shape is not None and expected is not None and shape != expected:
+        raise ValueError(
+            f"Of {what}, channels, height and width are {shape}, and the critic takes {expected}. Give generator and "
+            "critic the image_size and channels of the data"
+        )

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 from torch.nn.utils.parametrizations import spectral_norm as normalize_spectrally
 
+from lightning_adabelief.recipes.checks import check_counts
+
 
 class Generator(nn.Module, ABC):
     """A network from noise to images in [-1, 1]; with ``num_classes``, to images of the classes asked for.
@@ -20,10 +22,16 @@ class Generator(nn.Module, ABC):
 
     Shape:
         Noise (N, noise_size) and labels (N,), to images (N, C, H, W).
+
+    Attributes:
+        image_shape: (C, H, W) of its images, by which the GAN checks that all fits; None where it is not known.
     """
+
+    image_shape: tuple[int, int, int] | None = None
 
     def __init__(self, noise_size: int, num_classes: int | None) -> None:
         super().__init__()
+        check_counts(noise_size=noise_size, num_classes=num_classes)
         self.noise_size = noise_size
         self.num_classes = num_classes
         self.embedding = None if num_classes is None else nn.Embedding(num_classes, noise_size)
@@ -56,10 +64,16 @@ class Critic(nn.Module, ABC):
 
     References:
         Miyato and Koyama, cGANs with Projection Discriminator, 2018 (https://arxiv.org/abs/1802.05637).
+
+    Attributes:
+        image_shape: (C, H, W) of the images that it scores; None where they may have any.
     """
+
+    image_shape: tuple[int, int, int] | None = None
 
     def __init__(self, features: int, num_classes: int | None, spectral_norm: bool, bias: bool) -> None:
         super().__init__()
+        check_counts(features=features, num_classes=num_classes)
         self.num_classes = num_classes
         self.score = _normalize_if(nn.Linear(features, 1, bias=bias), spectral_norm)
         self.embedding = (
@@ -103,7 +117,9 @@ class DCGANGenerator(Generator):
         width: int = 64,
         num_classes: int | None = None,
     ) -> None:
+        check_counts(base_size=base_size, channels=channels, width=width)
         super().__init__(noise_size, num_classes)
+        self.image_shape = (channels, image_size, image_size)
         widths = [width * 2**level for level in reversed(range(_count_doublings(base_size, image_size)))]
         self.first = nn.Sequential(
             nn.Linear(noise_size, widths[0] * base_size**2, bias=False),
@@ -150,8 +166,10 @@ class DCGANCritic(Critic):
         spectral_norm: bool = False,
         num_classes: int | None = None,
     ) -> None:
+        check_counts(base_size=base_size, channels=channels, width=width)
         halvings = _count_doublings(base_size, image_size)
         super().__init__(width * 2 ** (halvings - 1) * base_size**2, num_classes, spectral_norm, bias=False)
+        self.image_shape = (channels, image_size, image_size)
         self.layers = nn.Sequential()
         before = channels
         for level in range(halvings):
@@ -196,7 +214,9 @@ class ResNetGenerator(Generator):
         width: int = 256,
         num_classes: int | None = None,
     ) -> None:
+        check_counts(base_size=base_size, channels=channels, width=width)
         super().__init__(noise_size, num_classes)
+        self.image_shape = (channels, image_size, image_size)
         doublings = _count_doublings(base_size, image_size)
         self.first = nn.Sequential(
             nn.Linear(noise_size, width * base_size**2), nn.Unflatten(1, (width, base_size, base_size))
@@ -235,6 +255,7 @@ class ResNetCritic(Critic):
         spectral_norm: bool = True,
         num_classes: int | None = None,
     ) -> None:
+        check_counts(channels=channels, width=width, blocks=blocks)
         super().__init__(width, num_classes, spectral_norm, bias=True)
         self.blocks = nn.Sequential(
             *[

@@ -13,6 +13,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from lightning_adabelief.checkpoint_file import CheckpointError, explain_other_network, read_checkpoint
+
 Batch = tuple[Tensor, Tensor]
 
 
@@ -201,9 +203,15 @@ class ClassifierScores(Scores):
         self._features = inputs[0]
 
     def _load_weights(self, path: str) -> None:
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        state = read_checkpoint(path)["state_dict"]
         weights = {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
-        self.classifier.load_state_dict(weights)
+        try:
+            self.classifier.load_state_dict(weights)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{path}, given as the scores' checkpoint, {explain_other_network(str(error))}. Give the scores its "
+                "network too"
+            ) from error
 
 
 class InceptionScores(Scores):

@@ -83,7 +83,7 @@ class ImageDataModule(LightningDataModule):
         images, labels = batch
         return (self._normalize(images) if images.dtype == torch.uint8 else images), labels
 
-    def _make_loader(self, dataset: Dataset, shuffle: bool = False, drop_last: bool = False) -> DataLoader:
+    def _make_loader(self, dataset: Dataset, shuffle: bool = False, **options: Any) -> DataLoader:
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
@@ -92,7 +92,7 @@ class ImageDataModule(LightningDataModule):
             prefetch_factor=4 if self.num_workers > 0 else None,  # batches in reserve bridge a slow one
             pin_memory=torch.cuda.is_available(),  # so that copies to the device overlap with its work
             shuffle=shuffle,
-            drop_last=drop_last,
+            **options,
         )
 
 

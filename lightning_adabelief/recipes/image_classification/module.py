@@ -29,7 +29,7 @@ from lightning_adabelief.recipes.image_classification.confusion_matrix import MA
 from lightning_adabelief.recipes.image_classification.metrics import make_metrics
 from lightning_adabelief.recipes.image_classification.mixing import make_mixing
 from lightning_adabelief.recipes.image_classification.networks import NetworkFromData
-from lightning_adabelief.recipes.optimizers import make_optimizer
+from lightning_adabelief.recipes.optimizers import make_optimizers
 
 Batch = tuple[Tensor, Tensor]
 
@@ -198,7 +198,7 @@ class ImageClassifier(LightningModule):
         Raises:
             ValueError: If the optimizer comes with a learning-rate schedule and ``lr_scheduler`` is another.
         """
-        return make_optimizer(self, self.optimizer, self.lr_scheduler, self.lr_scheduler_interval)
+        return make_optimizers(self, self.optimizer, self.lr_scheduler, self.lr_scheduler_interval, "val/loss")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the numbers of channels and classes, so that the checkpoint can be loaded without the data."""

@@ -8,6 +8,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import VGG, DenseNet, ResNet
 
+from lightning_adabelief.recipes.checks import check_counts, check_probability
 from lightning_adabelief.suggest import suggest
 
 
@@ -28,6 +29,7 @@ class NetworkFromData(nn.Module, ABC):
 
     def __init__(self, in_channels: int | None, num_classes: int | None) -> None:
         super().__init__()
+        check_counts(in_channels=in_channels, num_classes=num_classes)
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.is_complete = False
@@ -67,6 +69,8 @@ class SmallCNN(NetworkFromData):
         self, in_channels: int | None = None, num_classes: int | None = None, width: int = 32, dropout: float = 0.2
     ) -> None:
         super().__init__(in_channels, num_classes)
+        check_counts(width=width)
+        check_probability("dropout", dropout)
         self.width = width
         self.dropout = nn.Dropout(dropout)
         self.complete()

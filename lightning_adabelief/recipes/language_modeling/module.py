@@ -21,7 +21,7 @@ from lightning_adabelief.recipes.language_modeling.data import Prompt
 from lightning_adabelief.recipes.language_modeling.networks import AWDLSTM, Output, State
 from lightning_adabelief.recipes.language_modeling.vocabulary import Vocabulary
 from lightning_adabelief.recipes.language_modeling.windows import IGNORED
-from lightning_adabelief.recipes.optimizers import make_optimizer
+from lightning_adabelief.recipes.optimizers import make_optimizers
 
 Batch = tuple[Tensor, Tensor]
 
@@ -205,7 +205,7 @@ class LanguageModel(LightningModule):
         Raises:
             ValueError: If the optimizer comes with a learning-rate schedule and ``lr_scheduler`` is another.
         """
-        return make_optimizer(self, self.optimizer, self.lr_scheduler, self.lr_scheduler_interval)
+        return make_optimizers(self, self.optimizer, self.lr_scheduler, self.lr_scheduler_interval, "val/loss")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the vocabulary, the text's name, and the state at the end of the last window."""

@@ -1,4 +1,4 @@
-"""The check of the file given as ``--ckpt_path``, before anything is built from it."""
+"""Checkpoints' files: read without running code in them, and refused in words where they are none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LIGHTNINGS_WORDS = ("best", "last", "hpc")
 FILES_OF_SHARDS = (".metadata", "meta.pt", "latest", "checkpoint")
 """Files of the folder that a strategy writes which shards: FSDP's, and DeepSpeed's."""
 
-WHAT_IS_TAKEN = "--ckpt_path takes a file that ModelCheckpoint or Trainer.save_checkpoint wrote"
+WHAT_IS_TAKEN = "Give a file that ModelCheckpoint or Trainer.save_checkpoint wrote"
 
 KEYS = {
     "state_dict": dict,
@@ -59,7 +59,24 @@ def check_checkpoint(path: Any, command: str, weights_only: bool = True) -> None
             raise CheckpointError(f"{path} is a folder, not of a checkpoint in shards. {WHAT_IS_TAKEN}")
         return
     if weights_only:
-        _check_content(path, _read(Path(path)), command)
+        content = read_checkpoint(path)
+        if command == "fit":
+            _check_training_state(path, content)
+
+
+def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
+    """Read one of Lightning's checkpoints to the CPU, without running code in it.
+
+    Args:
+        path: The file; its tensors are read from it when they are used.
+
+    Raises:
+        CheckpointError: If it is none; the message says what it is.
+        OSError: If it can't be read.
+    """
+    content = _load(Path(path))
+    _check_content(Path(path), content)
+    return content
 
 
 def explain_other_network(report: str) -> str:
@@ -69,29 +86,30 @@ def explain_other_network(report: str) -> str:
         report: The text of the error that ``load_state_dict`` raised.
 
     Returns:
-        One line: how many weights are missing, unknown or of another shape, with an example of each.
+        The rest of a line that begins with the file's name: how many weights are missing, unknown or of another
+        shape, with an example of each.
     """
     findings = []
-    for heading, phrase in {"Missing": "lacks", "Unexpected": "has besides"}.items():
+    for heading, phrase in {"Missing": "it lacks", "Unexpected": "it has besides"}.items():
         found = re.search(rf"{heading} key\(s\) in state_dict: (.*)", report)
         if found:
             names = re.findall(r'"([^"]+)"', found[1])
-            findings.append(f"it {phrase} {names[0]}{_count_others(names)}")
+            findings.append(f"{phrase} {names[0]}{_count_others(names)}")
     shapes = re.findall(
         r"size mismatch for ([^:]+): copying a param with shape torch.Size\((\[.*?\])\).*?torch.Size\((\[.*?\])\)",
         report,
     )
     if shapes:
         name, in_file, in_model = shapes[0]
-        findings.append(f"{name}{_count_others(shapes)} is {in_file} in it and {in_model} in the config's")
-    return f"The checkpoint is of another network than the config's: {', '.join(findings) or report}"
+        findings.append(f"{name}{_count_others(shapes)}: {in_file} in it and {in_model} in the config's")
+    return f"is of another network than the config's: {', '.join(findings) or report}"
 
 
 def _count_others(names: list[Any]) -> str:
-    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
 
 
-def _read(path: Path) -> Any:
+def _load(path: Path) -> Any:
     """Load a file, without running code in it."""
     with path.open("rb") as file:
         start = file.read(4)
@@ -130,8 +148,8 @@ def _check_archive(path: Path) -> None:
         raise CheckpointError(f"{path} is damaged, in {damaged}. Give another checkpoint of the run")
 
 
-def _check_content(path: Any, content: Any, command: str) -> None:
-    """Raise an error unless the content is a checkpoint from which the command can go on."""
+def _check_content(path: Path, content: Any) -> None:
+    """Raise an error unless the content is that of one of Lightning's checkpoints."""
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, no checkpoint of Lightning. {WHAT_IS_TAKEN}")
     missing = [key for key in NEEDED if key not in content]
@@ -148,8 +166,6 @@ def _check_content(path: Any, content: Any, command: str) -> None:
     if not re.match(r"\d+\.\d+", content["pytorch-lightning_version"]):
         version = content["pytorch-lightning_version"]
         raise CheckpointError(f"{path} is of no known version of Lightning: {version!r}. {WHAT_IS_TAKEN}")
-    if command == "fit":
-        _check_training_state(path, content)
 
 
 def _check_training_state(path: Any, content: Mapping[str, Any]) -> None:

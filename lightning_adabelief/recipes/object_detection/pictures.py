@@ -1,0 +1,134 @@
+"""Pictures of what is detected, and the table of predictions."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+
+from lightning_adabelief.callbacks.belief_monitor.outputs.loggers import folder_of, log_image, takes_images
+from lightning_adabelief.files import replace_file
+from lightning_adabelief.lightning_tree import Callback
+from lightning_adabelief.recipes.object_detection.drawing import draw_detections, draw_grid
+
+COLUMNS = ("file", "label", "score", "left", "top", "right", "bottom")
+"""Columns of ``detections.csv``."""
+
+
+class Pictures(Callback):
+    """Draw detected boxes: after each validation and test on its first images, and on every image that is predicted.
+
+    The pictures of a validation or test are a grid: as ``val/detections`` or ``test/detections`` in
+    TensorBoard, W&B and MLflow, and as PNG in the folder ``pictures`` beside the logs, where
+    ``val-<epoch>.png`` is kept and ``val.png`` is the latest. A box that finds an object of its class is
+    blue, another is orange, and an object that is not found is outlined in white.
+
+    ``predict`` leaves ``detections.csv`` (a row per box: file, label, score, left, top, right, bottom in
+    pixels; all boxes that the network gives) and the folder ``predictions`` with a picture per image,
+    beside the logs. Of several processes each has a file and pictures of its own.
+
+    Args:
+        count: Number of images that are drawn after a validation or test.
+        min_score: The least score, in [0, 1], of a box that is drawn.
+
+    Raises:
+        ValueError: If ``count`` is less than 1 or ``min_score`` is not in [0, 1].
+    """
+
+    def __init__(self, count: int = 12, min_score: float = 0.5) -> None:
+        super().__init__()
+        if count < 1:
+            raise ValueError(f"Invalid count: {count}. Give 1 or more, or leave Pictures out")
+        if not 0 <= min_score <= 1:
+            raise ValueError(f"Invalid min_score: {min_score}. Give a score in [0, 1], such as 0.5")
+        self.count = count
+        self.min_score = min_score
+        self._pictures: list[Tensor] = []
+        self._rows: list[tuple[Any, ...]] = []
+        self._predicted = 0
+
+    def on_validation_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Draw the first images."""
+        if not trainer.sanity_checking and trainer.is_global_zero:
+            self._draw_batch(pl_module, outputs, batch)
+
+    def on_test_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Draw the first images."""
+        if trainer.is_global_zero:
+            self._draw_batch(pl_module, outputs, batch)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Log and save the pictures."""
+        self._publish(trainer, "val")
+
+    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
+        """Log and save the pictures."""
+        self._publish(trainer, "test")
+
+    def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
+        """Begin the table."""
+        self._rows, self._predicted = [], 0
+
+    def on_predict_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Save a picture of each image, and add its boxes to the table."""
+        names = pl_module.class_names
+        folder = _choose_folder(trainer) / f"predictions{_name_rank(trainer)}"
+        for image, detections in zip(batch[0], outputs, strict=True):
+            # Two images in different folders may have the same name: their number tells them apart.
+            path = folder / f"{self._predicted:05}-{Path(detections['file']).stem}.png"
+            _save(draw_detections(image, detections, names, min_score=self.min_score), path)
+            self._predicted += 1
+            boxes, labels, scores = (detections[name].tolist() for name in ("boxes", "labels", "scores"))
+            for box, label, score in zip(boxes, labels, scores, strict=True):
+                name = label if names is None else names[label - 1]
+                self._rows.append((detections["file"], name, f"{score:.4f}", *(f"{corner:.1f}" for corner in box)))
+
+    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
+        """Save the table."""
+        path = _choose_folder(trainer) / f"detections{_name_rank(trainer)}.csv"
+        with replace_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([COLUMNS, *self._rows])
+        if trainer.is_global_zero:
+            print(f"Boxes: {path}, drawn in {path.parent / 'predictions'}")
+
+    def _draw_batch(self, module: Any, detections: Any, batch: Any) -> None:
+        for image, found, target in zip(batch[0], detections, batch[1], strict=True):
+            if len(self._pictures) < self.count:
+                self._pictures.append(draw_detections(image, found, module.class_names, target, self.min_score))
+
+    def _publish(self, trainer: Any, stage: str) -> None:
+        """Log and save the grid of what was drawn."""
+        pictures, self._pictures = self._pictures, []
+        if not pictures or trainer.fast_dev_run:
+            return
+        grid = draw_grid(pictures)
+        for logger in trainer.loggers:
+            if takes_images(logger):
+                log_image(logger, f"{stage}/detections", grid.permute(1, 2, 0).numpy(), trainer.global_step)
+        logs = folder_of(trainer.loggers)
+        if logs:
+            _save(grid, logs / "pictures" / f"{stage}.png")
+            if stage == "val":
+                _save(grid, logs / "pictures" / f"val-{trainer.current_epoch + 1:04}.png")
+
+
+def _choose_folder(trainer: Any) -> Path:
+    return folder_of(trainer.loggers) or Path(trainer.default_root_dir)
+
+
+def _name_rank(trainer: Any) -> str:
+    return f"-{trainer.global_rank}" if trainer.world_size > 1 else ""
+
+
+def _save(picture: Tensor, path: Path) -> None:
+    with replace_file(path) as part:
+        to_pil_image(picture).save(part, format="png")
