@@ -138,7 +138,8 @@ def _draw_statistic(
     axes[0].annotate(statistic, (0, 1), (0, 15), "axes fraction", "offset points", fontsize=8.5, fontweight="bold")
     bar = figure.colorbar(mesh, ax=list(axes), location="bottom", aspect=30, shrink=0.95, pad=0.02)
     if isinstance(norm, LogNorm):
-        is_narrow = norm.vmax / norm.vmin < 100  # where decades alone would be too few, and all minor ticks too many
+        smallest, largest = bar.ax.get_xlim()
+        is_narrow = largest / smallest < 100  # where decades alone would be too few, and all minor ticks too many
         bar.set_ticks(LogLocator(subs=(1, 3) if is_narrow else (1,), numticks=6))
         bar.set_ticks([], minor=True)
         bar.formatter = LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(np.inf, np.inf))
