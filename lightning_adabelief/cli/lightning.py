@@ -96,7 +96,9 @@ def _explain_error(error: Exception, settings: Settings) -> Exception | None:
         return ValueError(NO_RATE_TO_FIND)
     if isinstance(error, TypeError) and "`devices`" in text:
         given = settings.tree["trainer"].get("devices")
-        return UsageError(f"{settings.say_place('trainer.devices')} is {given!r}, and can't be: {text}")
+        return UsageError(
+            f"{settings.say_place('trainer.devices')} is {given!r}. Give a number of devices, 1 or more, or auto"
+        )
     if isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in text:
         path = settings.tree.get("ckpt_path") or "The checkpoint"
         return CheckpointError(f"{path} {explain_other_network(text)}")
