@@ -246,6 +246,18 @@ def test_a_state_dict_from_before_these_options_loads():
     assert group["nonfinite"] == "skip" and group["max_update_to_lr"] == 2.0
 
 
+@pytest.mark.parametrize("count", ["many", -1, math.nan, torch.ones(2)], ids=str)
+def test_a_count_that_is_none_is_not_loaded(count):
+    params = make_params()
+    optimizer = AdaBelief(params, nonfinite="skip")
+    skip_once(optimizer, params)
+    saved = optimizer.state_dict()
+    saved["param_groups"][0] |= {"skipped_steps": count, "lr": 0.5}
+    with pytest.raises(ValueError, match="skipped_steps=.*nothing was loaded"):
+        optimizer.load_state_dict(saved)
+    assert optimizer.skipped_steps == 1 and optimizer.param_groups[0]["lr"] == 1e-3
+
+
 def test_the_option_can_be_set_between_steps():
     params = make_params()
     optimizer = AdaBelief(params)
