@@ -15,6 +15,7 @@ from torchvision.datasets import VOCDetection
 from torchvision.datasets.folder import default_loader, is_image_file
 from torchvision.transforms import v2
 
+from lightning_adabelief.recipes.checks import check_probability
 from lightning_adabelief.recipes.object_detection.annotations import MIN_SIDE, Annotation, read_coco, read_voc
 from lightning_adabelief.recipes.object_detection.detection_data import DetectionDataModule, Target
 from lightning_adabelief.suggest import suggest
@@ -75,8 +76,7 @@ class AnnotatedImagesDataModule(DetectionDataModule):
         super().__init__(batch_size, num_workers)
         if not 0 <= val_share < 1:
             raise ValueError(f"Invalid val_share: {val_share}. Give a fraction of the images in [0, 1), such as 0.1")
-        if not 0 <= horizontal_flip <= 1:
-            raise ValueError(f"Invalid horizontal_flip: {horizontal_flip}. Give a probability in [0, 1], such as 0.5")
+        check_probability("horizontal_flip", horizontal_flip)
         self.root = Path(root)
         self.val_share = val_share
         self.horizontal_flip = horizontal_flip
@@ -91,7 +91,8 @@ class AnnotatedImagesDataModule(DetectionDataModule):
             FileNotFoundError: If it can't be downloaded; the message says which files to put where.
             ValueError: If ``root`` is a folder of something else.
         """
-        if _is_coco(self.root) or _is_voc_tree(self.root):
+        predicts_others = self.predict_images and self.trainer is not None and self.trainer.state.fn == "predict"
+        if predicts_others or _is_coco(self.root) or _is_voc_tree(self.root):
             return
         if self.root.suffix == ".json":
             raise FileNotFoundError(f"There is no {self.root}")
@@ -116,6 +117,7 @@ class AnnotatedImagesDataModule(DetectionDataModule):
             if stage == "predict":
                 return
         parts = self._read_parts()
+        assert self.class_names is not None
         val, test = parts.get("val"), parts.get("test", parts.get("val"))
         if test is None or (val is None and stage == "validate"):
             raise ValueError(

@@ -43,19 +43,18 @@ class DetectionDataModule(ImageDataModule):
         ValueError: If ``batch_size`` is less than 1 or ``num_workers`` less than 0.
 
     Attributes:
-        class_names: Names of the classes 1, 2, ...; the background, 0, has none.
+        class_names: Names of the classes 1, 2, ...; the background, 0, has none. None where images are
+            predicted whose classes only a checkpoint knows.
         predict_set: The images to predict.
     """
 
     in_channels = 3
-    class_names: list[str]
-
     predict_set: Dataset
 
     @property
-    def num_classes(self) -> int:  # type: ignore[override]
-        """Number of classes, without the background."""
-        return len(self.class_names)
+    def num_classes(self) -> int | None:  # type: ignore[override]
+        """Number of classes, without the background; None if they are not known."""
+        return None if self.class_names is None else len(self.class_names)
 
     def predict_dataloader(self) -> DataLoader:
         """Return batches of the images to predict."""

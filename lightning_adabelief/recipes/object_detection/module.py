@@ -180,7 +180,7 @@ class ObjectDetector(LightningModule):
     def _log_metric(self, metric: MeanAveragePrecision, stage: str) -> None:
         values = metric.compute()
         metric.reset()
-        self.log_dict({f"{stage}/{name}": values[name] for name in METRICS}, prog_bar=stage == "val")
+        self.log_dict({f"{stage}/{name}": values[name] for name in METRICS}, prog_bar=stage == "val", sync_dist=True)
 
 
 def _make_metric() -> MeanAveragePrecision:

@@ -14,6 +14,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
+from lightning_adabelief.recipes.checks import check_counts
 from lightning_adabelief.recipes.image_classification import NetworkFromData
 from lightning_adabelief.recipes.object_detection.detection_data import Target
 
@@ -41,6 +42,7 @@ class Detector(NetworkFromData):
     detector: FasterRCNN
 
     def __init__(self, num_classes: int | None = None) -> None:
+        check_counts(num_classes=num_classes)
         super().__init__(3, num_classes)
 
     def forward(self, images: list[Tensor], targets: list[Target] | None = None) -> Losses | list[Detections]:
@@ -59,6 +61,9 @@ class SmallFasterRCNN(Detector):
         image_size: Height and width that images are resized to, in pixels.
         anchor_sizes: Square roots of the anchors' areas, in pixels.
         num_classes: Number of classes, without the background; None for the data's.
+
+    Raises:
+        ValueError: If a size, ``width`` or ``num_classes`` is less than 1.
     """
 
     ASPECT_RATIOS = (1.0, 1.5)
@@ -75,6 +80,9 @@ class SmallFasterRCNN(Detector):
         num_classes: int | None = None,
     ) -> None:
         super().__init__(num_classes)
+        check_counts(
+            width=width, image_size=image_size, **{f"anchor_sizes[{i}]": size for i, size in enumerate(anchor_sizes)}
+        )
         self.width = width
         self.image_size = image_size
         self.anchor_sizes = anchor_sizes
@@ -125,7 +133,8 @@ class ResNet50FasterRCNN(Detector):
         num_classes: Number of classes, without the background; None for the data's.
 
     Raises:
-        ValueError: If ``trainable_layers`` is out of its range, or random weights would be frozen.
+        ValueError: If ``trainable_layers`` is out of its range, random weights would be frozen, or a size or
+            ``num_classes`` is less than 1.
     """
 
     LAYERS = 5
@@ -139,6 +148,7 @@ class ResNet50FasterRCNN(Detector):
         num_classes: int | None = None,
     ) -> None:
         super().__init__(num_classes)
+        check_counts(min_size=min_size, max_size=max_size)
         if trainable_layers is None:
             trainable_layers = self.LAYERS if weights is None else 3
         if not 0 <= trainable_layers <= self.LAYERS:

@@ -12,6 +12,7 @@ from torchvision.transforms.functional import to_pil_image
 from lightning_adabelief.callbacks.belief_monitor.outputs.loggers import folder_of, log_image, takes_images
 from lightning_adabelief.files import replace_file
 from lightning_adabelief.lightning_tree import Callback
+from lightning_adabelief.recipes.checks import check_counts, check_probability
 from lightning_adabelief.recipes.object_detection.drawing import draw_detections, draw_grid
 
 COLUMNS = ("file", "label", "score", "left", "top", "right", "bottom")
@@ -40,10 +41,8 @@ class Pictures(Callback):
 
     def __init__(self, count: int = 12, min_score: float = 0.5) -> None:
         super().__init__()
-        if count < 1:
-            raise ValueError(f"Invalid count: {count}. Give 1 or more, or leave Pictures out")
-        if not 0 <= min_score <= 1:
-            raise ValueError(f"Invalid min_score: {min_score}. Give a score in [0, 1], such as 0.5")
+        check_counts(count=count)
+        check_probability("min_score", min_score)
         self.count = count
         self.min_score = min_score
         self._pictures: list[Tensor] = []

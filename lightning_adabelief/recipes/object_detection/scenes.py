@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 from torchvision.transforms.functional import pil_to_tensor
 
+from lightning_adabelief.recipes.checks import check_counts
 from lightning_adabelief.recipes.image_classification import DigitsDataModule
 from lightning_adabelief.recipes.object_detection.detection_data import DetectionDataModule, Target
 
@@ -65,9 +66,7 @@ class ScenesDataModule(DetectionDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, num_workers)
-        for name, count in {"train_scenes": train_scenes, "val_scenes": val_scenes, "test_scenes": test_scenes}.items():
-            if count < 1:
-                raise ValueError(f"Invalid {name}: {count}. Give 1 or more")
+        check_counts(train_scenes=train_scenes, val_scenes=val_scenes, test_scenes=test_scenes)
         if size < 2 * MAX_HEIGHT:
             raise ValueError(
                 f"Invalid size: {size}. Give {2 * MAX_HEIGHT} pixels or more: digits are up to {MAX_HEIGHT} high"
