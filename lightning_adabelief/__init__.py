@@ -30,7 +30,12 @@ _MODULES = {
 }
 
 
+_SUBMODULES = ("beliefs", "landscapes")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:  # so that lightning_adabelief.landscapes.run works without an import of its own
+        return import_module(f"{__name__}.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)

@@ -54,12 +54,16 @@ def make_it_quick(name, module, monkeypatch):
         step = '{"batch": 128, "seconds": 0.5, "memory": 1.25}'
         monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: module.argparse.Namespace(stdout=step))
         return ["cifar10-vgg11"]
+    if name == "bad_inputs":
+        monkeypatch.setattr(module, "GROUPS", {title: rows[:1] for title, rows in module.GROUPS.items()})
     if name == "reliability_steps":
         return ["--cases=5"]
     if name == "gan_stability":
         scores = {"distance": 5.0, "untrained": 50.0, "floor": 0.1, "classes": 10.0, "seconds": 30.0}
         monkeypatch.setattr(module, "run", lambda *_: scores)
         return ["--seeds=2"]
+    if name == "landscapes":
+        return ["--seeds=2", "--steps=5"]
     return []
 
 

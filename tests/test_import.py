@@ -22,6 +22,12 @@ def test_the_optimizer_alone_brings_neither_lightning_nor_torchvision_nor_matplo
     subprocess.run([sys.executable, "-c", USE_THE_OPTIMIZER], check=True)
 
 
+def test_submodules_that_the_readme_names_are_loaded_when_first_used():
+    code = "import lightning_adabelief as la; print(la.landscapes.run.__name__, la.beliefs.measure.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "run measure\n"
+
+
 def test_public_names_are_there_and_others_are_an_attribute_error():
     for name in lightning_adabelief.__all__:
         assert getattr(lightning_adabelief, name).__name__ == name

@@ -152,8 +152,8 @@ class _Check:
                 item = {"class_path": item}
             if isinstance(item, dict) and class_names and not _is_class_node(item):
                 self.problems.append(
-                    f"{self.settings.say_place(key)} must have class_path, text, and init_args, keys with values. "
-                    f"Got {item!r:.80}"
+                    f"{self.settings.say_place(key)} needs a class_path that is text, and init_args that are keys "
+                    f"with values. Got {item!r:.80}"
                 )
                 continue
             if isinstance(item, dict) and isinstance(item.get("class_path"), str) and ast.unparse(annotation) != "Any":

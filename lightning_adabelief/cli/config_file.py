@@ -46,7 +46,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise UsageError(f"The config {path} is not YAML, because it is not text: {error}. {compare}") from None
     except UsageError as error:
-        raise UsageError(f"The config {path}: {error}") from None
+        raise UsageError(f"The config {path} is too long: {error}") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:  # a ValueError of a number or date that is none
         raise UsageError(f"The config {path} is not YAML: {_explain(error)}. {compare}") from None
     if not isinstance(content, dict):
@@ -67,7 +67,9 @@ def parse_yaml(text: str) -> Any:
     """
     content = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (it is a SafeLoader)
     if _has_too_many_nodes(content):
-        raise UsageError(f"{text[:20]!r}... has more than {MAX_NODES} keys and values. Repeat less by aliases (*name)")
+        raise UsageError(
+            f"it has more than {MAX_NODES} keys and values, or one that holds itself. Repeat less by aliases (*name)"
+        )
     return content
 
 
@@ -79,8 +81,8 @@ def parse_value(text: str) -> Any:
     """
     try:
         return parse_yaml(text)
-    except UsageError:
-        raise
+    except UsageError as error:
+        raise UsageError(f"{text:.40} is too long: {error}") from None
     except (yaml.YAMLError, RecursionError, ValueError):
         return text
 
@@ -109,6 +111,8 @@ def _explain(error: Exception) -> str:
         return "it is nested too deeply"
     mark = getattr(error, "problem_mark", None)
     text = getattr(error, "problem", None) or str(error)
+    if text.startswith("but "):  # the second half of a sentence
+        text = f"{getattr(error, 'context', '')}, {text}"
     text = re.sub(r"\s+", " ", text)
     return f"in line {mark.line + 1}, column {mark.column + 1}, {text}" if mark else text
 

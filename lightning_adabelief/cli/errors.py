@@ -67,7 +67,10 @@ def explain_early_error(error: Exception) -> str:
     Returns:
         What it says, with its kind, and how to see where it was raised.
     """
-    text = " ".join(str(error).split())[:MAX_LENGTH] or "no message"
+    lines = str(error).strip().splitlines()
+    if lines and lines[0].startswith("Caught ") and "worker process" in lines[0]:  # and then a traceback
+        lines = [lines[-1].removeprefix(f"{type(error).__name__}: ")]
+    text = " ".join(" ".join(lines).split())[:MAX_LENGTH].rstrip(".") or "no message"
     return (
         f"{type(error).__name__} before anything was trained: {text}. "
         "Compare the config with 'adabelief show digits-cnn'; --debug shows where it was raised"

@@ -26,7 +26,12 @@ from lightning_adabelief.cli.errors import (
     is_mendable,
 )
 from lightning_adabelief.cli.explain import explain
-from lightning_adabelief.cli.safeguards import Safeguards, UsedFolderError, refuse_used_folder
+from lightning_adabelief.cli.safeguards import (
+    Safeguards,
+    UsedFolderError,
+    refuse_used_folder,
+    silence_tensorboards_thread,
+)
 from lightning_adabelief.cli.settings import Settings, strip_wrappers
 from lightning_adabelief.cli.signals import StoppedBySignal, handler
 from lightning_adabelief.cli.stop_on_signal import StopOnSignal, is_stop
@@ -77,7 +82,8 @@ def _run(cli: type[AdaBeliefCLI], settings: Settings) -> None:
     _silence_advice()
     check_checkpoint(settings.tree.get("ckpt_path"), settings.command, settings.tree.get("weights_only") is not False)
     try:
-        cli(settings)
+        with silence_tensorboards_thread():
+            cli(settings)
     except Exception as error:
         explained = _explain_error(error, settings)
         if explained is None:
@@ -96,7 +102,9 @@ def _explain_error(error: Exception, settings: Settings) -> Exception | None:
         return ValueError(NO_RATE_TO_FIND)
     if isinstance(error, TypeError) and "`devices`" in text:
         given = settings.tree["trainer"].get("devices")
-        return UsageError(f"{settings.say_place('trainer.devices')} is {given!r}, and can't be: {text}")
+        return UsageError(
+            f"{settings.say_place('trainer.devices')} is {given!r}. Give a number of devices, 1 or more, or auto"
+        )
     if isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in text:
         path = settings.tree.get("ckpt_path") or "The checkpoint"
         return CheckpointError(f"{path} {explain_other_network(text)}")

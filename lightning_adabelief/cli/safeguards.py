@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -28,7 +29,6 @@ class Safeguards(Callback):
             _guard_methods(logger, warn)
             if is_a(logger, "TensorBoardLogger"):  # callbacks write pictures to it directly
                 _guard_methods(logger.experiment, warn)
-        threading.excepthook = _skip_tensorboard
 
     def on_fit_start(self, trainer: Any, pl_module: LightningModule) -> None:
         """Try to write into the folders of checkpoints, which Lightning's ModelCheckpoint has chosen by now.
@@ -116,7 +116,17 @@ def _call_or_warn(method: Callable[..., Any], warn: _WarnOnce, *args: Any, **kwa
         return None
 
 
-def _skip_tensorboard(failure: threading.ExceptHookArgs) -> None:
-    """Print no traceback of TensorBoard's thread: its error comes again in the next call that writes."""
-    if type(failure.thread).__name__ != "_AsyncWriterThread":
-        threading.__excepthook__(failure)
+@contextmanager
+def silence_tensorboards_thread() -> Iterator[None]:
+    """Print no traceback of TensorBoard's thread within a ``with`` block: its error comes again in the next write."""
+    before = threading.excepthook
+
+    def print_others(failure: threading.ExceptHookArgs) -> None:
+        if type(failure.thread).__name__ != "_AsyncWriterThread":
+            before(failure)
+
+    threading.excepthook = print_others
+    try:
+        yield
+    finally:
+        threading.excepthook = before

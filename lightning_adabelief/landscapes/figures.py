@@ -27,6 +27,7 @@ MARKERS_ON_A_LINE = 10
 MAX_COLUMNS = 3
 COLUMN_WIDTH = 3.9  # inches
 LOSS_LINE_WIDTH = 1.3
+LARGEST_LOSS = 1e200  # that fits on an axis
 FARTHEST_MINIMUM = 1000.0
 """Distance from the start in x and in y within which the least loss found is marked, where the minimum isn't known."""
 
@@ -102,16 +103,17 @@ def draw_losses(results: Results, criterion: str, tolerance: float) -> Figure:
     note = f"Grey line: the tolerance, {tolerance:g}. Full marker: from here on the loss is within it. {criterion}"
     figure, axes = _make_panels(results, note)
     for ax, outcomes in zip(axes, results.values(), strict=True):
+        bottom, top = tolerance / 100, min(5 * max(float(outcomes[0].excess[0]), tolerance), LARGEST_LOSS)
+        ax.set_yscale("log")
+        ax.set_ylim(bottom, top)
         last_step = min(math.ceil(1.3 * _find_last_step_of_interest(outcomes)), len(outcomes[0].excess) - 1)
         for outcome, style, _ in _list_styled(outcomes):
-            excess = outcome.excess[: last_step + 1].clamp(min=tolerance / 1000).numpy()  # 0 has no place on the axis
-            _plot_line(ax, np.arange(len(excess)), excess, outcome, style, LOSS_LINE_WIDTH)
+            # 0 and infinity have no place on the axis.
+            shown = outcome.excess[: last_step + 1].clamp(bottom / 10, 10 * top).numpy()
+            _plot_line(ax, np.arange(len(shown)), shown, outcome, style, LOSS_LINE_WIDTH)
             if math.isfinite(outcome.reached):
                 ax.plot(outcome.reached, tolerance, style.marker, color=style.color, markersize=9, zorder=5)
         ax.axhline(tolerance, color="0.5", linewidth=1, zorder=1)
-        ax.set_yscale("log")
-        start = float(outcomes[0].excess[0])
-        ax.set_ylim(tolerance / 100, 5 * max(start, tolerance))
         ax.set_xlabel("step", fontsize=8)
         is_known = outcomes[0].landscape.minimum is not None
         ax.set_ylabel(f"loss above the {'minimum' if is_known else 'least found'}", fontsize=8)

@@ -90,8 +90,9 @@ def find_landscape(name: str, start: Point | None = None) -> Landscape:
     """
     if start is not None and not (len(start) == 2 and all(map(math.isfinite, start))):
         raise InvalidOptionError(f"The start is {tuple(start)}. Give two finite numbers, x and y")
+    start = None if start is None else (start[0], start[1])  # a command line gives a list
     if name in LANDSCAPES:
-        landscape = LANDSCAPES[name] if start is None else replace(LANDSCAPES[name], start=tuple(start))
+        landscape = LANDSCAPES[name] if start is None else replace(LANDSCAPES[name], start=start)
     elif "." not in name:
         raise InvalidOptionError(
             f"Unknown function: {name!r}. {suggest(name, LANDSCAPES)} "
@@ -103,7 +104,7 @@ def find_landscape(name: str, start: Point | None = None) -> Landscape:
             raise InvalidOptionError(f"{name} is of type {type(function).__name__}, not a function. {ELEMENTWISE}")
         if start is None:
             raise InvalidOptionError(f"{name} has no start. Give one, x and y, with --start, or start= in Python")
-        landscape = Landscape(name, name.rpartition(".")[2].replace("_", " "), function, tuple(start))
+        landscape = Landscape(name, name.rpartition(".")[2].replace("_", " "), function, start)
     _check_function(landscape)
     return landscape
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,8 @@ DEFAULT_BETAS = (0.9, 0.999)
 SHOWN_GRADIENTS = 40
 RELATIVE_LIMITS = (0.01, 100)
 """Steps relative to the ideal one that lie beyond are drawn at the edge."""
+
+MAX_NAME_WIDTH = 18  # characters
 
 NUMBER_OFFSETS = ((0, 7), (15, 0), (0, 9))
 """Places of the regions' numbers beside their weights, in points."""
@@ -121,6 +124,7 @@ def _draw_gradients(ax: Axes, column: int, region: Region, seed: int, betas: tup
     ax.set_ylim(-largest, largest)
     ax.set_title(f"{column + 1}: {region.title}", fontsize=10, loc="left")
     ax.tick_params(labelsize=7)
+    ax.set_xlabel("step", fontsize=8)
     if column == 0:
         ax.set_ylabel("gradient", fontsize=9)
     if column == 2:
@@ -163,8 +167,9 @@ def _draw_steps(ax: Axes, column: int, steps: Sequence[Steps]) -> None:
     ax.set_ylim(len(steps) - 0.5, -0.5)
     ax.set_xticks([0.1, 1, 10], ["1/10", "ideal", "10x"], fontsize=8)
     ax.minorticks_off()
-    ax.set_yticks(range(len(steps)), [each.optimizer for each in steps] if column == 0 else [""] * len(steps))
-    ax.tick_params(axis="y", length=0)
+    names = ["\n".join(textwrap.wrap(each.optimizer, MAX_NAME_WIDTH)) if column == 0 else "" for each in steps]
+    ax.set_yticks(range(len(steps)), names)
+    ax.tick_params(axis="y", length=0, labelsize=9 if max(map(len, names)) <= MAX_NAME_WIDTH else 7)
     ax.set_title("step taken: too short  |  too long", fontsize=9)
 
 

@@ -39,4 +39,4 @@ def choose_styles(optimizers: Sequence[str]) -> dict[str, Style]:
 
 def list_line_widths(count: int) -> list[float]:
     """Return widths that decrease, so that lines drawn on top of each other all show."""
-    return [1.6 + 0.7 * (count - 1 - i) for i in range(count)]
+    return [3.0 - 1.4 * i / max(count - 1, 1) for i in range(count)]

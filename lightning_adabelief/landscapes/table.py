@@ -13,16 +13,7 @@ from lightning_adabelief.landscapes.rates import NEARBY_DISTANCE, NEARBY_STARTS,
 if TYPE_CHECKING:
     from rich.table import Table
 
-HEADER = (
-    "function",
-    "optimizer",
-    "lr",
-    "steps",
-    "nearby: reached",
-    "nearby: median steps",
-    "nearby: range",
-    "last loss",
-)
+HEADER = ("function", "optimizer", "lr", "steps", "nearby", "their steps", "last loss")
 CSV_HEADER = (
     "function",
     "start_x",
@@ -53,9 +44,11 @@ def make_table(results: Iterable[Sequence[Outcome]], steps: int, tolerance: floa
     from rich.table import Table
 
     caption = f"{describe_columns(steps, tolerance)} {criterion}"
-    table = Table(box=None, pad_edge=False, header_style="bold", caption=caption, caption_justify="left")
+    table = Table(
+        box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", caption=caption, caption_justify="left"
+    )
     for i, name in enumerate(HEADER):
-        table.add_column(name, justify="left" if i < 2 else "right", no_wrap=i < 2)
+        table.add_column(name, justify="left" if i < 2 else "right", no_wrap=i != 1, min_width=9 if i == 1 else None)
     for outcomes in results:
         best = min(outcome.reached for outcome in outcomes)
         for i, outcome in enumerate(outcomes):
@@ -106,22 +99,22 @@ def describe_columns(steps: int, tolerance: float) -> str:
     """Return what the columns mean, in words."""
     return (
         f"Steps, of {steps}, after which the loss is within {tolerance:g} of the least and stays there; - where it "
-        f"isn't. Nearby: from {NEARBY_STARTS} other starts, at most {NEARBY_DISTANCE:g} away in x and in y, with the "
-        "same learning rate. Last loss: above the least one."
+        f"isn't. Nearby: from how many of {NEARBY_STARTS} other starts, at most {NEARBY_DISTANCE:g} away in x and y, "
+        "with the same learning rate; their steps: median, least and most. Last loss: above the least one."
     )
 
 
 def make_row(outcome: Outcome) -> list[str]:
     """Return an outcome in the columns of :data:`HEADER`."""
     nearby = outcome.reached_nearby
+    median, least, most = (_show_step(step, "-") for step in (_find_median(nearby), nearby[0], nearby[-1]))
     return [
         outcome.landscape.name,
         outcome.optimizer,
         f"{outcome.lr:.3g}{'*' if outcome.is_at_edge else ''}",
         _show_step(outcome.reached, "-"),
         f"{sum(map(math.isfinite, nearby))} of {len(nearby)}",
-        _show_step(_find_median(nearby), "-"),
-        f"{_show_step(nearby[0], '-')} to {_show_step(nearby[-1], '-')}" if math.isfinite(nearby[0]) else "-",
+        f"{median} ({least} to {most})" if math.isfinite(nearby[0]) else "-",
         f"{float(outcome.excess[-1]):.2g}",
     ]
 

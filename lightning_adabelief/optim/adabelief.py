@@ -69,8 +69,8 @@ class AdaBelief(Optimizer):
             first step (default: None).
         residual: What s_t averages the square of: ``"updated"`` for g_t - m_t, as in the paper;
             ``"previous"`` for g_t - m_{t-1}, which makes beta1 = 0 usable (default: "updated").
-        nonfinite: What becomes of a step if a gradient, on any rank, is NaN, infinite or so large that its
-            square is (4.6e18 in float32): ``"propagate"`` takes it, ``"skip"`` changes nothing and adds to
+        nonfinite: What becomes of a step if a gradient, on any rank, is NaN, infinite or of a norm whose square
+            nearly is (4.6e18 in float32): ``"propagate"`` takes it, ``"skip"`` changes nothing and adds to
             :attr:`skipped_steps`, without waiting for the device, ``"raise"`` is an error, and waits. Groups
             with ``"propagate"`` are not looked at. The others need all ranks of torch.distributed, where it
             is initialized, to step together (default: "propagate").

@@ -141,12 +141,16 @@ def _update_tensors(
     elif scale.step_size == 0:
         pass
     elif bound is not None:
-        update = list(torch._foreach_mul(m, scale.step_size))
-        if scale.root_scale is not None:
-            denominator = list(torch._foreach_sqrt(s))
-            torch._foreach_mul_(denominator, scale.root_scale)
-            torch._foreach_add_(denominator, eps)
-            torch._foreach_div_(update, denominator)
+        del d
+        if scale.root_scale is None:
+            update = list(torch._foreach_mul(m, scale.step_size))
+        else:
+            update = list(torch._foreach_sqrt(s))
+            torch._foreach_mul_(update, scale.root_scale)
+            torch._foreach_add_(update, eps)
+            torch._foreach_reciprocal_(update)
+            torch._foreach_mul_(update, m)
+            torch._foreach_mul_(update, scale.step_size)
         _clamp_tensors(update, bound)
         torch._foreach_sub_(theta, update)
     elif scale.root_scale is not None:

@@ -49,6 +49,11 @@ def load_whole(optimizer: Optimizer, state_dict: Any, load: Callable[[dict[str, 
         check_state(loaded["state"], groups, optimizer.param_groups)
         saved, change = to_adabelief({**loaded, "param_groups": groups}, optimizer.param_groups)
         for group, own in zip(saved["param_groups"], optimizer.param_groups, strict=True):
+            if not _is_count(group.get("skipped_steps", 0)):
+                raise ValueError(
+                    f"Cannot load skipped_steps={group['skipped_steps']!r:.80} of a param group, which must be a whole "
+                    "number, 0 or more. The checkpoint is damaged; nothing was loaded"
+                )
             group.update({name: own[name] for name in IMPLEMENTATION_OPTIONS})
             group.update(check_options(group))
         return saved

@@ -20,11 +20,14 @@ Gathered = Sequence[tuple[dict[str, Any], StepTensors]]
 """The param groups of a step, each with the tensors of its parameters that have a gradient."""
 
 
-def largest_gradient(dtype: torch.dtype) -> float:
-    """Return the size up to which gradients count as finite: the square of the difference of two still is.
+def largest_norm(dtype: torch.dtype) -> float:
+    """Return the norm up to which a parameter's gradient counts as finite: no square in s_t overflows then.
+
+    s_t averages squares of the difference of a gradient and an average of others, so of up to twice the norm;
+    the rest of the factor of 4 is for rounding.
 
     Args:
-        dtype: Of s_t, which averages such squares.
+        dtype: Of s_t.
 
     Returns:
         4.6e18 for float32.
@@ -54,9 +57,9 @@ def find_step_to_skip(gathered: Gathered, grad_scale: Tensor | None) -> Tensor |
         return None
     raising = [(group, tensors) for group, tensors in checked if group["nonfinite"] == "raise"]
     device = _choose_device(checked)
-    found = _exceed_limits([pair for _, tensors in checked for pair in _limit_gradients(tensors)], device, grad_scale)
+    found = _find_large_gradients([tensors for _, tensors in checked], device, grad_scale)
     if raising:
-        found |= _exceed_limits([pair for _, tensors in raising for pair in _limit_state(tensors)], device)
+        found |= _find_nonfinite_state([tensors for _, tensors in raising], device)
     found = _reduce_over_ranks(found)
     if raising and found.item():
         raise RuntimeError(_describe_nonfinite(raising, grad_scale))
@@ -107,40 +110,38 @@ def reset_nonfinite_state(optimizer: Optimizer) -> int:
     return reset
 
 
-Limited = tuple[Tensor, float]
-"""A tensor, and the size that its entries must not exceed."""
-
-
-def _limit_gradients(tensors: StepTensors) -> list[Limited]:
-    limits = [largest_gradient(_view_as_real(average).dtype) for average in tensors.exp_avgs]
-    return list(zip(map(_view_as_real, tensors.grads), limits, strict=True))
-
-
-def _limit_state(tensors: StepTensors) -> list[Limited]:
-    averages = [*tensors.exp_avgs, *tensors.exp_avg_vars, *tensors.max_exp_avg_vars]
-    return [(average, torch.finfo(average.dtype).max) for average in map(_view_as_real, averages)]
-
-
-def _exceed_limits(limited: list[Limited], device: torch.device, scale: Tensor | None = None) -> Tensor:
-    """Return True, as a tensor on a device, if an entry of a tensor is NaN or larger than its limit.
-
-    Args:
-        limited: Tensors of any shapes and devices, and their limits.
-        device: The result's device.
-        scale: The factor by which the tensors are scaled.
-    """
-    alike: dict[tuple[torch.device, torch.dtype, float], list[Tensor]] = defaultdict(list)
-    for tensor, limit in limited:
-        if tensor.numel():  # an empty tensor has no largest entry
-            alike[tensor.device, tensor.dtype, limit].append(tensor)
+def _find_large_gradients(columns: list[StepTensors], device: torch.device, scale: Tensor | None) -> Tensor:
+    """Return True, as a tensor on a device, if the norm of a gradient is NaN or larger than it may be."""
+    alike: dict[tuple[torch.device, torch.dtype, torch.dtype], list[Tensor]] = defaultdict(list)
+    for tensors in columns:
+        for grad, exp_avg in zip(tensors.grads, tensors.exp_avgs, strict=True):
+            local = _view_as_real(grad)
+            alike[local.device, local.dtype, exp_avg.dtype].append(local)
     found = torch.zeros((), dtype=torch.bool, device=device)
-    for (_, dtype, limit), members in alike.items():
-        largest = torch.stack(torch._foreach_norm(members, math.inf)).max()  # NaN if there is one
-        largest = largest.to(device, torch.promote_types(dtype, torch.float32))
+    for (_, dtype, state_dtype), grads in alike.items():
+        norms = torch._foreach_norm(grads, 2, dtype=torch.promote_types(dtype, torch.float32))
+        largest = torch.stack(norms).max().to(device)  # NaN if there is one
         if scale is not None:
             largest = largest / scale.to(device)
-        found = found | ~(largest <= limit)
+        found = found | ~(largest <= largest_norm(state_dtype))
     return found
+
+
+def _find_nonfinite_state(columns: list[StepTensors], device: torch.device) -> Tensor:
+    """Return True, as a tensor on a device, if an average is not finite somewhere."""
+    alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = defaultdict(list)
+    for average in (average for tensors in columns for average in _list_averages(tensors)):
+        alike[average.device, average.dtype].extend(average.aminmax())
+    found = torch.zeros((), dtype=torch.bool, device=device)
+    for extremes in alike.values():
+        found = found | ~torch.stack(extremes).isfinite().all().to(device)
+    return found
+
+
+def _list_averages(tensors: StepTensors) -> list[Tensor]:
+    """List what this process holds of m_t, s_t and its largest, as real numbers, without tensors that are empty."""
+    averages = [*tensors.exp_avgs, *tensors.exp_avg_vars, *tensors.max_exp_avg_vars]
+    return [local for local in map(_view_as_real, averages) if local.numel()]
 
 
 def _reduce_over_ranks(found: Tensor) -> Tensor:
@@ -170,18 +171,17 @@ def _describe_nonfinite(groups: Gathered, grad_scale: Tensor | None) -> str:
             f"parameter {i} of group {number}" for i in range(len(group["params"]))
         ]
         names = dict(zip(group["params"], known_names, strict=True))
-        for param, (grad, limit) in zip(tensors.params, _limit_gradients(tensors), strict=True):
-            exceeding = int((~(grad.abs() / scale <= limit)).sum())
-            if exceeding:
-                gradients.append(f"{names[param]} ({exceeding} of {grad.numel()})")
         for i, param in enumerate(tensors.params):
-            averages = [average for average, _ in _limit_state(tensors.select([i]))]
-            broken = int((~torch.stack(averages).isfinite()).any(0).sum())
+            grad, averages = _view_as_real(tensors.grads[i]), _list_averages(tensors.select([i]))
+            norm = torch.linalg.vector_norm(grad.double()).item() / scale
+            if not norm <= largest_norm(tensors.exp_avgs[i].dtype):
+                gradients.append(f"{names[param]} (norm {norm:.3g})")
+            broken = int((~torch.stack(averages).isfinite()).any(0).sum()) if averages else 0
             if broken:
-                states.append(f"{names[param]} ({broken} of {averages[0].numel()})")
+                states.append(f"{names[param]} ({broken} of {averages[0].numel()} elements)")
     message = ""
     if gradients:
-        message = f"Gradients are not finite, or their squares are not, in {_shorten(gradients)}. "
+        message = f"Gradients are not finite, or too large to be squared, in {_shorten(gradients)}. "
     if states:
         message += f"The state is not finite, and moves its weights no more, in {_shorten(states)}. "
     message = message or "A gradient or the state is not finite on another rank. "

@@ -51,7 +51,7 @@ CONFIGS: dict[str, str | bytes] = {
     "twice.yaml": "trainer:\n  max_epochs: 1\n  max_epochs: 2\n",
     "twice.json": '{"trainer": {"max_epochs": 1, "max_epochs": 2}}',
     "model_twice.yaml": "class_path: some.Class\nclass_path: other.Class\n",
-    "deep.yaml": "[" * 5000,
+    "deep.yaml": "[" * 1500,
     "long.yaml": "#" * 1_000_001,
     "tab.yaml": "trainer:\n\tmax_epochs: 3\n",
     "tag.yaml": "trainer: !!python/object/apply:os.system ['touch was_run']\n",
@@ -103,7 +103,10 @@ def _write_checkpoints(folder: Path) -> None:
 
 
 def _write_data(folder: Path) -> None:
-    for name in ("no_classes/train", "no_images/train/cat", "no_pictures/train/cat", "one_class/train/cat", "a_folder"):
+    for name in ("a_folder", "no_classes/train", "no_images/train/cat"):
         Path(folder, name).mkdir(parents=True)
-    Path(folder, "no_pictures/train/cat/a.png").write_text("not a picture")
+    pictures = ("no_pictures/train/cat", "no_pictures/val/cat", "other_classes/train/cat", "other_classes/val/dog")
+    for name in pictures:
+        Path(folder, name).mkdir(parents=True)
+        Path(folder, name, "a.png").write_text("not a picture")
     Path(folder, "a_file").write_text("mine")

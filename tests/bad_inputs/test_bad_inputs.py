@@ -35,5 +35,5 @@ def test_a_bad_input_is_told_what_is_wrong_with_it_and_what_to_do(row, folder, m
     for part in row.expected:
         assert part in outcome.message
     assert "Traceback" not in outcome.message and len(outcome.message) < MAX_LENGTH
-    assert set(os.listdir()) - set(before) <= {"logs"} and not Path("was_run").exists()
+    assert set(os.listdir()) - set(before) <= {"logs", "checkpoints"} and not Path("was_run").exists()
     assert not list(Path().rglob("logs/**/*.ckpt"))

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lightning_adabelief.cli.check import NOT_NEGATIVE, check
+from lightning_adabelief.cli.check import check
 from lightning_adabelief.cli.config_file import UsageError, read_config
 from lightning_adabelief.cli.settings import read_settings
+from lightning_adabelief.cli.value_ranges import LEAST
 from lightning_adabelief.optim.options import check_values
 from lightning_adabelief.recipes.catalog import UnknownRecipeError, find, list_names
 
@@ -289,7 +290,7 @@ def test_of_a_users_own_class_no_more_is_refused_than_its_source_tells(words, pr
     assert "own" not in sys.modules
 
 
-@pytest.mark.parametrize("option", [*NOT_NEGATIVE, "betas"])
+@pytest.mark.parametrize("option", [*LEAST["AdaBelief"], "betas"])
 @pytest.mark.parametrize("value", [-1, -1e-9, 0, 0.5, 0.999, 1, 2, float("inf"), float("nan")])
 def test_numbers_are_in_the_range_that_the_optimizer_takes(option, value):
     given = [value, 0.9] if option == "betas" else value

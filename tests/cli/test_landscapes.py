@@ -25,7 +25,7 @@ finally:
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "80")
 
 
 def test_help_answers_before_torch_is_loaded():
@@ -38,6 +38,7 @@ def test_it_prints_its_table_and_says_what_it_wrote(capsys):
     out = capsys.readouterr().out
     for optimizer in ("SGD", "Adam", "AdaBelief"):
         assert f" {optimizer} " in out
+    assert "\u2026" not in out  # nothing is cut off
     assert "Learning rates as given." in " ".join(out.split())
     assert "Wrote paths.png, losses.png, regions.png, steps.md, steps.csv into out" in out
     assert set(os.listdir("out")) == {"paths.png", "losses.png", "regions.png", "steps.md", "steps.csv"}
@@ -80,4 +81,4 @@ def test_a_wrong_command_line_is_told_in_a_line_with_status_2_and_nothing_is_wri
 def test_where_no_folder_can_be_made_it_is_told(capsys):
     Path("file").write_text("mine")
     assert main(["landscapes", "--out", "file/out", *QUICK]) == 1
-    assert "Not a directory: 'file/out'" in capsys.readouterr().err and Path("file").read_text() == "mine"
+    assert "file/out: Not a directory" in capsys.readouterr().err and Path("file").read_text() == "mine"

@@ -123,7 +123,7 @@ def test_a_run_resumes_from_its_last_checkpoint(capsys):
     main(["fit", "--config", "digits-cnn", *QUICK])
     last = "--ckpt_path=logs/digits-cnn/version_0/checkpoints/last.ckpt"
     assert main(["fit", "--config", "digits-cnn", "--trainer.max_epochs=2", *QUICK[1:], last]) == 0
-    checkpoint = torch.load("logs/digits-cnn/version_1/checkpoints/last.ckpt", weights_only=True)
+    checkpoint = torch.load("logs/digits-cnn/version_0/checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 6
     assert {float(s["step"]) for s in checkpoint["optimizer_states"][0]["state"].values()} == {6.0}
 
@@ -179,7 +179,7 @@ def test_a_users_error_is_told_without_traceback_with_status_1(words, message, c
 def test_a_file_that_is_no_checkpoint_and_one_of_another_network_are_named(capsys):
     Path("bad.ckpt").write_bytes(b"not a checkpoint")
     assert main(["fit", "--config", "digits-cnn", "--ckpt_path=bad.ckpt"]) == 1
-    assert "is not a checkpoint of Lightning" in capsys.readouterr().err
+    assert "bad.ckpt is no checkpoint of Lightning" in capsys.readouterr().err
     main(["fit", "--config", "digits-cnn", *QUICK, "--trainer.logger.version=mine"])
     last = "--ckpt_path=logs/digits-cnn/mine/checkpoints/last.ckpt"
     assert main(["test", "--config", "digits-cnn", "--model.network.width=16", last]) == 1
@@ -282,6 +282,13 @@ def test_as_a_process_it_fails_without_traceback_and_shows_one_on_request(monkey
     assert "Traceback" not in failed.stderr
     monkeypatch.setenv("ADABELIEF_TRACEBACK", "1")
     assert "Traceback" in adabelief("fit", "--config", "nope").stderr
+
+
+@pytest.mark.parametrize("words", [["--debug", "show", "nope"], ["show", "nope", "--debug"]])
+def test_debug_shows_the_traceback_and_the_same_status(words, capsys):
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("Traceback") and "error: Unknown recipe: 'nope'" in error
 
 
 @pytest.mark.parametrize(("word", "meant"), [("ft", "fit"), ("valdate", "validate"), ("shwo", "show")])

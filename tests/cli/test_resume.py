@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lightning_adabelief.cli.main import main
+from tests.checkpoints import assert_equal
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),
@@ -164,7 +165,7 @@ def test_a_run_goes_on_in_its_folder_and_leaves_the_logs_of_an_uninterrupted_one
             torch.load(folder(version) / f"checkpoints/{name}.ckpt", weights_only=True) for version in (0, 1)
         )
         for key in ("state_dict", "optimizer_states", "exact_resume"):
-            torch.testing.assert_close(resumed[key], whole[key], rtol=0, atol=0, equal_nan=True)
+            assert_equal(whole[key], resumed[key], key)
 
 
 def test_an_older_checkpoint_begins_a_run_of_its_own_and_cuts_no_logs(caplog):

@@ -126,7 +126,7 @@ def test_optimizers_that_never_arrive_are_said_not_to(tmp_path):
         tmp_path, functions=["rosenbrock"], optimizers=["sgd"], steps=5, betas=(0.5, 0.9), animation=False
     )
     (outcome,) = comparison.outcomes["rosenbrock"]
-    assert outcome.reached == math.inf and "| - | 0 of 10 | - | - |" in (tmp_path / "steps.md").read_text()
+    assert outcome.reached == math.inf and "| - | 0 of 10 | - |" in (tmp_path / "steps.md").read_text()
 
 
 @pytest.mark.parametrize(

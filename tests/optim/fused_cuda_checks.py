@@ -122,7 +122,7 @@ def test_every_combination_of_options_is_the_reference_rule(stepping, amsgrad, d
 
 
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # NumPy's, which interprets
-@pytest.mark.parametrize("steps_taken", [0, 9, 3000])
+@pytest.mark.parametrize("steps_taken", [0, 3000])
 @pytest.mark.parametrize("stepping", STEPPING, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_max_update_to_lr_bounds_every_weight_as_the_reference_rule_does(stepping, steps_taken, dtype):

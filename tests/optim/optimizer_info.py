@@ -41,6 +41,7 @@ def optim_inputs_func_adabelief(device, dtype=None):
         "amsgrad, not rectified": dict(amsgrad=True, rectify=False),
         "no step until rectified": dict(degenerated_to_sgd=False),
         "warmup": dict(warmup=5, weight_decay=0.1),
+        "bounded, skipping": dict(max_update_to_lr=0.5, nonfinite="skip", weight_decay=0.1),
         "residual against the previous momentum": dict(residual="previous", betas=(0.0, 0.9)),
     }
     if torch.device(device).type in CAPTURABLE_ON:

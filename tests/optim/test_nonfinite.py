@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_adabelief import AdaBelief
 from lightning_adabelief.optim import state as state_module
-from lightning_adabelief.optim.nonfinite import largest_gradient
+from lightning_adabelief.optim.nonfinite import largest_norm
 
 IMPLEMENTATIONS = {
     "forloop": dict(foreach=False),
@@ -149,11 +149,11 @@ def test_a_gradient_counts_as_infinite_from_where_its_square_in_the_state_may_be
     param = torch.nn.Parameter(torch.ones(2, dtype=dtype))
     optimizer = AdaBelief([param], nonfinite="skip")
     for sign in (1, -1, 1, -1) * 3:
-        param.grad = torch.full_like(param, sign * gradient)
+        param.grad = torch.tensor([sign * gradient, 0.0], dtype=dtype)
         optimizer.step()
     assert optimizer.skipped_steps == (12 if skipped else 0)
     assert optimizer.state[param]["exp_avg_var"].isfinite().all()
-    assert largest_gradient(torch.float32) == pytest.approx(4.6e18, rel=0.01)
+    assert largest_norm(torch.float32) == pytest.approx(4.6e18, rel=0.01)
 
 
 class NoWaiting(TorchDispatchMode):
@@ -246,6 +246,18 @@ def test_a_state_dict_from_before_these_options_loads():
     assert group["nonfinite"] == "skip" and group["max_update_to_lr"] == 2.0
 
 
+@pytest.mark.parametrize("count", ["many", -1, math.nan, torch.ones(2)], ids=str)
+def test_a_count_that_is_none_is_not_loaded(count):
+    params = make_params()
+    optimizer = AdaBelief(params, nonfinite="skip")
+    skip_once(optimizer, params)
+    saved = optimizer.state_dict()
+    saved["param_groups"][0] |= {"skipped_steps": count, "lr": 0.5}
+    with pytest.raises(ValueError, match="skipped_steps=.*nothing was loaded"):
+        optimizer.load_state_dict(saved)
+    assert optimizer.skipped_steps == 1 and optimizer.param_groups[0]["lr"] == 1e-3
+
+
 def test_the_option_can_be_set_between_steps():
     params = make_params()
     optimizer = AdaBelief(params)
@@ -261,9 +273,9 @@ def test_the_option_can_be_set_between_steps():
 def test_a_gradient_scaler_that_leaves_unscaling_to_fused_is_understood(bad):
     params = make_params()
     optimizer = AdaBelief(params, fused=True, nonfinite="skip")
-    optimizer.grad_scale, optimizer.found_inf = torch.tensor(1e19), torch.tensor(0.0)
+    optimizer.grad_scale, optimizer.found_inf = torch.tensor(4e18), torch.tensor(0.0)
     for param in params:
-        param.grad = torch.full_like(param, 1e19)
+        param.grad = torch.full_like(param, 4e18)
     optimizer.step()  # gradients of 1, scaled
     assert optimizer.skipped_steps == 0 and optimizer.state[params[0]]["step"] == 1
     if bad == "found_inf":
@@ -301,8 +313,8 @@ def test_raise_names_the_parameters_and_changes_nothing(implementation):
     before = snapshot(params, optimizer)
     with pytest.raises(
         RuntimeError,
-        match=r"^Gradients are not finite, or their squares are not, in layer1.weight \(1 of 1\), layer2.weight "
-        r"\(2 of 8\)\. This step changed nothing: lower lr, clip gradients by norm, or give nonfinite='skip'",
+        match=r"^Gradients are not finite, or too large to be squared, in layer1.weight \(norm 1e\+20\), layer2.weight "
+        r"\(norm nan\)\. This step changed nothing: lower lr, clip gradients by norm, or give nonfinite='skip'",
     ):
         optimizer.step()
     assert_unchanged(params, optimizer, before)
@@ -319,9 +331,8 @@ def test_raise_finds_a_state_that_is_not_finite_and_the_reset_it_names_makes_the
     optimizer.state[params[2]][key][1, 1] = bad
     optimizer.state[params[1]][key].fill_(bad)
     kept = optimizer.state[params[2]]["exp_avg_var"][0].clone()
-    message = (
-        r"The state .* in parameter 1 of group 0 \(1 of 1\), parameter 2 of group 0 \(1 of 8\).*reset_nonfinite_state"
-    )
+    first, second = r"parameter 1 of group 0 \(1 of 1 elements\)", r"parameter 2 of group 0 \(1 of 8 elements\)"
+    message = f"The state .* in {first}, {second}.*reset_nonfinite_state"
     with pytest.raises(RuntimeError, match=message):
         optimizer.step()
     assert optimizer.reset_nonfinite_state() == 2

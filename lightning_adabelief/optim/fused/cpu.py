@@ -126,15 +126,18 @@ def _increment_steps(library: ctypes.CDLL, step_tensors: list[Tensor]) -> array[
 
 
 def _is_readable(param: Tensor, grad: Tensor, states: tuple[Tensor, ...]) -> bool:
-    """True if element i in memory is the same element in all of the tensors, and no two elements share memory."""
+    """True if element i in memory is the same element in all of the tensors, and no two elements share memory.
+
+    The first of the states is of the right dtype and shape: the optimizer has seen to it.
+    """
     shape, strides = param.shape, None if param.is_contiguous() else param.stride()
-    dtype = torch.float64 if param.dtype is torch.float64 else torch.float32
-    for state in states:  # a loop, for it runs for every parameter at every step
-        if state.dtype is not dtype:
+    dtype = states[0].dtype
+    for state in states[1:]:  # a loop, for it runs for every parameter at every step
+        if state.dtype is not dtype or state.shape != shape:
             return False
+    if grad.shape != shape:
+        return False
     for tensor in (grad, *states):
-        if tensor.shape != shape:
-            return False
         if tensor.stride() != strides if strides else not tensor.is_contiguous():
             return False
     if strides is not None and not is_dense(shape, strides):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import default_loader
 from torchvision.transforms import v2
 
 from lightning_adabelief.recipes.image_classification.image_data import ImageDataModule
@@ -45,7 +47,7 @@ class ImageFolderDataModule(ImageDataModule):
         """List the files.
 
         Raises:
-            FileNotFoundError: If there is no folder ``train`` or ``val``.
+            FileNotFoundError: If there is no folder ``train`` or ``val``, or it has no classes, or one without images.
             ValueError: If their classes differ.
         """
         augmented = v2.Compose([v2.RandomResizedCrop(self.size), v2.RandomHorizontalFlip(), v2.PILToTensor()])
@@ -65,7 +67,12 @@ class ImageFolderDataModule(ImageDataModule):
         folder = Path(self.root) / part
         if not folder.is_dir():
             raise FileNotFoundError(self.missing(folder))
-        images = ImageFolder(str(folder), transform=transform)
+        try:
+            images = ImageFolder(str(folder), transform=transform, loader=_load_image)
+        except FileNotFoundError as error:  # of torchvision, which does not name the folder
+            raise FileNotFoundError(
+                f"{folder} must hold one folder per class, and each some images. {error}"
+            ) from error
         if classes is not None and images.classes != classes:
             differing = sorted(set(images.classes) ^ set(classes))
             raise ValueError(
@@ -74,3 +81,11 @@ class ImageFolderDataModule(ImageDataModule):
                 "them only. Give both the same folders"
             )
         return images
+
+
+def _load_image(path: str) -> Any:
+    """Load an image; one that is damaged is named."""
+    try:
+        return default_loader(path)
+    except OSError as error:
+        raise ValueError(f"{path} is not an image that can be read. Mend it, or take it out of the folder") from error

@@ -28,6 +28,11 @@ Batch = tuple[Tensor, Tensor]
 CHECKPOINT_KEY = "language_model"
 """The checkpoint's key of the vocabulary, the text's name and the state at the end of the last window."""
 
+UNKNOWN_WORDS = (
+    "The model knows no words yet. Give a checkpoint by --ckpt_path, or train on a TextDataModule, or on a DataModule "
+    "of your own that has the attribute vocabulary"
+)
+
 
 class LanguageModel(LightningModule):
     """Train a network to predict the next word.
@@ -102,7 +107,13 @@ class LanguageModel(LightningModule):
             self._make_layers(vocabulary, str(getattr(self._data, "text", "a text without a name")))
 
     def forward(self, words: Tensor, state: State | None = None) -> Output:
-        """Read a window of text (T, N) from a state on (see :class:`AWDLSTM`)."""
+        """Read a window of text (T, N) from a state on (see :class:`AWDLSTM`).
+
+        Raises:
+            ValueError: If the network has no layers yet, as neither data nor a checkpoint have told the words.
+        """
+        if not self.network.is_complete:
+            raise ValueError(UNKNOWN_WORDS)
         return self.network(words, state)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -181,7 +192,7 @@ class LanguageModel(LightningModule):
             ValueError: If no checkpoint and no training has given the model its words.
         """
         if self.vocabulary is None:
-            raise ValueError("The model knows no words yet. Give a checkpoint by --ckpt_path, or train it first")
+            raise ValueError(UNKNOWN_WORDS)
         was_training = self.training
         self.eval()
         generator = torch.Generator().manual_seed(seed)

@@ -58,8 +58,10 @@ class WindowSampler(Sampler[slice]):
 
     def __len__(self) -> int:
         """Return the number of windows, the same in each epoch."""
-        mean_length = self.length * (1 - HALVED_SHARE / 2) if self.is_random else self.length
-        return max(1, round(self.height / mean_length)) if self.is_random else -(-self.height // self.length)
+        if not self.is_random:
+            return -(-self.height // self.length)
+        mean_length = self.length * (1 - HALVED_SHARE / 2)
+        return max(1, round(self.height / mean_length))
 
     def __iter__(self) -> Iterator[slice]:
         """Return an iterator over the windows."""

@@ -21,6 +21,7 @@ from lightning_adabelief.recipes.gan import (
     WassersteinGP,
 )
 from lightning_adabelief.recipes.image_classification import DigitsDataModule
+from tests.checkpoints import assert_equal
 from tests.recipes.gan.small_gan import LastMetrics, make_gan, make_trainer
 
 
@@ -117,21 +118,6 @@ def test_the_generators_step_leaves_the_critic_no_gradient(tmp_path):
     gan._step_generator(generator_optimizer, 8, None)
     assert all(torch.equal(param.grad, before) for param, before in zip(gan.critic.parameters(), critics, strict=True))
     assert all(param.requires_grad for param in gan.critic.parameters())
-
-
-def assert_equal(one, other):
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_equal(one[key], other[key])
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other)
-        for its, others in zip(one, other, strict=True):
-            assert_equal(its, others)
-    else:
-        assert one == other
 
 
 @pytest.mark.parametrize("loss", [WassersteinGP(), Hinge()], ids=lambda loss: type(loss).__name__)

@@ -12,14 +12,16 @@ from lightning_adabelief.recipes.gan import (
 
 
 @pytest.mark.parametrize(
-    ("generator", "critic"),
+    "make",
     [
-        (DCGANGenerator(16, 4, 3, 8, 4, num_classes=10), DCGANCritic(16, 4, 3, 4, num_classes=10)),
-        (ResNetGenerator(16, 4, 3, 8, 4, num_classes=10), ResNetCritic(3, 4, num_classes=10)),
+        lambda: (DCGANGenerator(16, 4, 3, 8, 4, num_classes=10), DCGANCritic(16, 4, 3, 4, num_classes=10)),
+        lambda: (ResNetGenerator(16, 4, 3, 8, 4, num_classes=10), ResNetCritic(3, 4, num_classes=10)),
     ],
     ids=["DCGAN", "ResNet"],
 )
-def test_conditional_networks_look_at_the_class(generator, critic):
+def test_conditional_networks_look_at_the_class(make):
+    torch.manual_seed(0)
+    generator, critic = make()
     noise = torch.randn(10, 8)
     labels = torch.arange(10)
     generator.eval(), critic.eval()

@@ -218,6 +218,8 @@ def test_a_checkpoint_holds_the_words_so_that_a_prompt_needs_no_text_and_its_con
 def test_without_a_checkpoint_a_prompt_can_not_be_continued():
     with pytest.raises(ValueError, match="knows no words yet. Give a checkpoint by --ckpt_path"):
         make_module().continue_text("The", 5)
+    with pytest.raises(ValueError, match="a DataModule of your own that has the attribute vocabulary"):
+        make_module()(torch.zeros(2, 2, dtype=torch.long))
 
 
 def test_a_checkpoint_of_another_text_is_named():

@@ -114,7 +114,7 @@ def _draw_statistic(
     """Draw one statistic of all optimizers on one colour scale, and return True if each cell has a colour."""
     from matplotlib import colormaps
     from matplotlib.colors import LogNorm
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import LogFormatterSciNotation, LogLocator, MaxNLocator
 
     tables = [_to_table(history, groups[name].values(), statistic) for name, history in histories.items()]
     complete = True
@@ -137,7 +137,13 @@ def _draw_statistic(
     axes[0].set_title(title, loc="left", fontsize=8, y=1, pad=3)
     axes[0].annotate(statistic, (0, 1), (0, 15), "axes fraction", "offset points", fontsize=8.5, fontweight="bold")
     bar = figure.colorbar(mesh, ax=list(axes), location="bottom", aspect=30, shrink=0.95, pad=0.02)
-    if not isinstance(norm, LogNorm):
+    if isinstance(norm, LogNorm):
+        smallest, largest = bar.ax.get_xlim()
+        is_narrow = largest / smallest < 100  # where decades alone would be too few, and all minor ticks too many
+        bar.set_ticks(LogLocator(subs=(1, 3) if is_narrow else (1,), numticks=6))
+        bar.set_ticks([], minor=True)
+        bar.formatter = LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(np.inf, np.inf))
+    else:
         bar.set_ticks(MaxNLocator(4, steps=[1, 2, 5, 10]))
         bar.ax.ticklabel_format(axis="x", scilimits=(-2, 3))
     bar.ax.tick_params(labelsize=7, length=2)

@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot
 import numpy as np
+import pytest
 from matplotlib.colors import LogNorm
 from PIL import Image
 
@@ -71,6 +72,21 @@ def test_colours_go_by_decades_where_values_span_them():
         "update_to_weight",
     ]
     assert not any(isinstance(mesh(ax).norm, LogNorm) for ax in panels(near))
+
+
+@pytest.mark.parametrize("largest", [0.6, 1.6, 1e2, 1e6], ids=str)
+def test_the_numbers_below_a_logarithmic_scale_do_not_overlap(largest):
+    figure = draw({"AdaBelief": history({"a": 1.7e-2, "b": largest})})
+    render(figure)
+    bars = [ax for ax in figure.axes[len(PANELS) :] if ax.get_xscale() == "log"]
+    for bar in bars:
+        ticks = [*bar.xaxis.get_major_ticks(), *bar.xaxis.get_minor_ticks()]
+        low, high = bar.get_xlim()
+        texts = [tick.label1 for tick in ticks if low <= tick.get_loc() <= high and tick.label1.get_text()]
+        boxes = sorted((text.get_window_extent() for text in texts), key=lambda box: box.x0)
+        assert len(boxes) >= 2
+        assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
+    assert len(bars) >= 3
 
 
 def test_the_share_of_eps_has_one_scale_in_every_picture():
