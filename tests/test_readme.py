@@ -55,7 +55,6 @@ def test_a_python_block_names_nothing_that_it_does_not_import(snippet):
     assert checked.returncode == 0, checked.stdout
 
 
-@pytest.mark.filterwarnings("ignore:.* of lr act on average")  # for the run here has a dozen steps
 @pytest.mark.parametrize("snippet", blocks("python"))
 def test_a_python_block_runs_and_what_it_configures_trains(snippet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

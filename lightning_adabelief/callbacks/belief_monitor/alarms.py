@@ -73,9 +73,11 @@ class Alarms:
         is_reported = getattr(getattr(optimizer, "run_follower", None), "reports_scaling", False)
         if not isinstance(optimizer, AdaBelief) or is_reported or not 0 < total_steps < inf:
             return None
-        choices = {}
+        choices = {1.0: ""}
         for group in optimizer.param_groups:
             rectify, warmup = group["rectify"], group["warmup"]
+            if not rectify and not warmup:
+                continue
             factor = mean_step_factor(int(total_steps), beta2=group["betas"][1], rectify=rectify, warmup=warmup)
             choices[factor] = f"rectify={rectify} and warmup={warmup}"
         smallest = min(choices)
