@@ -35,7 +35,7 @@ RUNS = [
 ]
 
 
-@pytest.mark.parametrize(("options", "steps"), RUNS, ids=[str(options) for options, _ in RUNS])
+@pytest.mark.parametrize(("options", "steps"), RUNS, ids=[str(options).partition(" at 0x")[0] for options, _ in RUNS])
 def test_a_share_of_the_run_is_a_share_of_the_trainers_steps(options, steps):
     options = options | {"callbacks": [make() for make in options.get("callbacks", [])]}
     optimizer = fit(Net(warmup=0.5), **options)
