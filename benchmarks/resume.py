@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,8 +161,8 @@ def run_until_killed(
     process = start(config, folder, find_last(folder))
     if found.total < kills:
         wait_for_training(process, folder, began)
-        wait_for_moment(process, folder, found.total % 2 == 1, moments, longest)
-        was_saving = is_saving(folder)
+        wait_for_moment(process, folder, began, found.total % 2 == 1, moments, longest)
+        was_saving = is_saving(folder, began)
         if process.poll() is None:
             process.kill()
             process.wait()
@@ -183,7 +184,12 @@ def wait_for_training(process: subprocess.Popen[bytes], folder: Path, began: flo
 
 
 def wait_for_moment(
-    process: subprocess.Popen[bytes], folder: Path, is_aimed: bool, moments: random.Random, longest: float
+    process: subprocess.Popen[bytes],
+    folder: Path,
+    began: float,
+    is_aimed: bool,
+    moments: random.Random,
+    longest: float,
 ) -> None:
     """Wait for a random time, or where a kill is aimed at it, until one of the next checkpoints is being written."""
     seconds = TIMEOUT if is_aimed else moments.uniform(0, longest)
@@ -191,7 +197,7 @@ def wait_for_moment(
     deadline = time.monotonic() + seconds
     was_saving = False
     while process.poll() is None and time.monotonic() < deadline:
-        saves = is_saving(folder)
+        saves = is_saving(folder, began)
         number -= saves and not was_saving
         if is_aimed and number == 0:
             return
@@ -199,9 +205,13 @@ def wait_for_moment(
         time.sleep(POLL_INTERVAL)
 
 
-def is_saving(folder: Path) -> bool:
-    """Return True if a run is writing a checkpoint."""
-    return any(folder.glob("logs/*/*/checkpoints/*.part"))
+def is_saving(folder: Path, began: float) -> bool:
+    """Return True if the run that began then is writing a checkpoint; one killed earlier may have left a part."""
+    for part in folder.glob("logs/*/*/checkpoints/*.part"):
+        with suppress(FileNotFoundError):  # it has been renamed since
+            if part.stat().st_mtime >= began:
+                return True
+    return False
 
 
 def list_versions(folder: Path) -> list[Path]:
