@@ -80,7 +80,9 @@ def build(settings: Settings) -> None:
 def _run(cli: type[AdaBeliefCLI], settings: Settings) -> None:
     """Run a CLI, with the errors of its parser and of Lightning in words of ours."""
     _silence_advice()
-    check_checkpoint(settings.tree.get("ckpt_path"), settings.command, settings.tree.get("weights_only") is not False)
+    if not settings.asks_only:
+        weights_only = settings.tree.get("weights_only") is not False
+        check_checkpoint(settings.tree.get("ckpt_path"), settings.command, weights_only)
     try:
         with silence_tensorboards_thread():
             cli(settings)
