@@ -1,6 +1,7 @@
 """Benchmarks print what they measure, and replace a committed table only where they are asked to."""
 
 import importlib
+import logging
 import re
 import sys
 from pathlib import Path
@@ -21,7 +22,10 @@ def benchmark(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(FOLDER)
     importlib.import_module("common")
     monkeypatch.setattr("common.RESULTS", tmp_path)
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
     yield importlib.import_module
+    logger.setLevel(level)  # a benchmark may quieten it
     for name in modules & set(sys.modules):
         del sys.modules[name]
 
