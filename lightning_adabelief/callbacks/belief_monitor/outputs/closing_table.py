@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from math import isnan, nan
 
@@ -12,8 +11,6 @@ from rich.table import Table
 
 from lightning_adabelief.beliefs.statistic import STATISTICS
 from lightning_adabelief.callbacks.belief_monitor.measurement import Measurement, Values
-
-MAX_NAME = 22  # characters of a layer's name that stand on one line
 
 TITLE = "The most notable layers, when last measured"
 
@@ -49,21 +46,10 @@ def layers_table(layers: Mapping[str, Values]) -> Table:
     measured = {name for values in layers.values() for name, value in values.items() if not isnan(value)}
     shown = [row for row in STATISTICS if row.column and row.name in measured]
     table = Table(box=None, pad_edge=False, header_style="dim")
-    prefix = _find_long_prefix(list(layers))
-    table.add_column(f"layer of\n{prefix.rstrip('.')}" if prefix else "layer", overflow="fold")
+    table.add_column("layer", overflow="fold")
     for row in shown:
         table.add_column(row.column or "", justify="right", no_wrap=True)
     for name, values in layers.items():
         cells = [(row.format, values.get(row.name, nan)) for row in shown]
-        table.add_row(
-            name.removeprefix(prefix), *("-" if isnan(value) else form.format(value) for form, value in cells)
-        )
+        table.add_row(name, *("-" if isnan(value) else form.format(value) for form, value in cells))
     return table
-
-
-def _find_long_prefix(names: Sequence[str]) -> str:
-    """Return the modules that all layers are in, where a name is too long for a table of 80 columns."""
-    if max(map(len, names), default=0) <= MAX_NAME:
-        return ""
-    modules = os.path.commonprefix([name.split(".")[:-1] for name in names])
-    return "".join(f"{module}." for module in modules)

@@ -2,10 +2,9 @@
 
 import pytest
 import pytorch_lightning as pl
-from rich.console import Console
 
 from lightning_adabelief import BeliefMonitor
-from lightning_adabelief.callbacks.belief_monitor.outputs.closing_table import TITLE, layers_table
+from lightning_adabelief.callbacks.belief_monitor.outputs.closing_table import TITLE
 from tests.callbacks.belief_monitor.conftest import Net
 from tests.callbacks.belief_monitor.test_monitor import LAYERS, TwoOptimizers
 
@@ -68,13 +67,3 @@ def test_each_optimizers_summary_is_on_the_progress_bar(fit, csv_rows):
 def test_what_is_not_logged_cannot_be_on_the_progress_bar():
     with pytest.raises(ValueError, match="prog_bar='warmup' is not among statistics=\\('s_t',\\)"):
         BeliefMonitor(statistics="s_t", prog_bar="warmup")
-
-
-def test_modules_that_all_layers_are_in_stand_above_long_names_only(capsys):
-    values = {"s_t": 1.0}
-    layers = {f"network.detector.rpn.head.{name}.weight": values for name in ("conv", "cls_logits")}
-    Console(width=80).print(layers_table(layers))
-    long = capsys.readouterr().out
-    assert "network.detector.rpn.head" in long and "\ncls_logits.weight" in long
-    Console(width=80).print(layers_table({"head.weight": values, "head.bias": values}))
-    assert "head.weight" in capsys.readouterr().out
