@@ -1,4 +1,4 @@
-"""What a user reads after a bad input: the table of ``tests/bad_inputs/rows.py``, run, with each message.
+"""Messages that a user reads after a bad input: the table of ``tests/bad_inputs/rows.py``, run, with each message.
 
 python benchmarks/bad_inputs.py --write
 """

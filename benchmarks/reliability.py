@@ -1,4 +1,4 @@
-"""What long and distributed runs rely on: two ranks as one process, a rank that dies, 200,000 steps.
+"""Promises that long and distributed runs rely on: two ranks as one process, a rank that dies, 200,000 steps.
 
     python benchmarks/reliability.py
     python benchmarks/reliability.py --write     # also replaces benchmarks/results/reliability.md

@@ -49,7 +49,7 @@ TIMEOUT = 300.0
 
 @dataclass
 class Kills:
-    """What became of the runs of a recipe.
+    """Counts of a recipe's killed runs, and how the resumed ones differ.
 
     Attributes:
         total: Processes killed.

@@ -27,7 +27,7 @@ def replace_file(path: str | Path) -> Iterator[Path]:
 
     Example:
         >>> from lightning_adabelief.files import replace_file
-        >>> with replace_file("/tmp/score.txt") as part:
+        >>> with replace_file("score.txt") as part:
         ...     _ = part.write_text("0.99")
     """
     path = Path(path)

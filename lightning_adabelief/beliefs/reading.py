@@ -20,7 +20,7 @@ ADAM_AVERAGES = ("exp_avg", "exp_avg_sq")
 
 
 class Readable(IntEnum):
-    """How much of a belief an optimizer's state tells; each includes those before."""
+    """The part of a belief that an optimizer's state tells; each includes those before."""
 
     GRADIENT = 0
     """No second moment, as with SGD, Lion or Muon: gradients, weights and what a step does to them."""
@@ -85,12 +85,12 @@ def find_readable(optimizer: Optimizer) -> Readable:
     """
     if isinstance(optimizer, AdaBelief):
         return Readable.BELIEF
+    if isinstance(optimizer, Adam):
+        return Readable.SECOND_MOMENT
     layers = [(param, group) for group in optimizer.param_groups for param in group["params"] if param.numel() > 0]
     states = [(param, optimizer.state.get(param), group) for param, group in layers]
     known = [_is_adam_state(param, state, group) for param, state, group in states if state]
-    if isinstance(optimizer, Adam) or (known and all(known)):
-        return Readable.SECOND_MOMENT
-    return Readable.GRADIENT
+    return Readable.SECOND_MOMENT if known and all(known) else Readable.GRADIENT
 
 
 def has_known_update(optimizer: Optimizer) -> bool:

@@ -1,4 +1,4 @@
-"""Where in an epoch a checkpoint was saved, and how Lightning's loops are brought back there.
+"""The place in an epoch at which a checkpoint was saved, and the way of Lightning's loops back there.
 
 All that leans on the insides of those loops is here.
 """

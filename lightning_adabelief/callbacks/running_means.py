@@ -12,7 +12,7 @@ from lightning_adabelief.lightning_tree import LightningModule, tree
 _ResultCollection: Any = import_module(f"{tree()}.trainer.connectors.logger_connector.result")._ResultCollection
 
 SUMS = ("value", "cumulated_batch_size")
-"""What Lightning accumulates of a number that is logged."""
+"""The attributes in which Lightning accumulates a number that is logged."""
 
 
 def collect_means(trainer: Any) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def restore_means(trainer: Any, module: LightningModule, saved: dict[str, Any]) 
 
 
 class _ContinuedResults(_ResultCollection):
-    """What a module logs in training, going on from what it had logged before a checkpoint."""
+    """The values that a module logs in training, going on from those before a checkpoint."""
 
     def __init__(self, sums: dict[str, Any], means: dict[str, dict[str, Any]]) -> None:
         super().__init__(training=True)

@@ -15,7 +15,7 @@ MAX_NODES = 10_000
 
 
 TAGS_OF_KEYS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge", "tag:yaml.org,2002:int")
-"""What a key may be: a name, YAML's ``<<``, or a whole number, as in a dict of a class's own."""
+"""The kinds of key that are taken: a name, YAML's ``<<``, or a whole number, as in a dict of a class's own."""
 
 MAX_BYTES = 1_000_000
 """Length of a config, which takes a second to read."""

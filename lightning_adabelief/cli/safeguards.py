@@ -1,4 +1,4 @@
-"""What can't be written: a log does not end a run, and a folder for checkpoints is tried before training."""
+"""Guards against what can't be written: a log ends no run, and a folder for checkpoints is tried before training."""
 
 from __future__ import annotations
 

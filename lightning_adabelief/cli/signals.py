@@ -14,7 +14,7 @@ from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SHELLS_OFFSET = 128
-"""What a shell adds to a signal's number to make the status of a command that it ended."""
+"""The number that a shell adds to a signal's, for the status of a command that it ended."""
 
 
 class StoppedBySignal(SystemExit):

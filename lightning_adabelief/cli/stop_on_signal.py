@@ -11,7 +11,7 @@ from lightning_adabelief.lightning_tree import Callback, LightningModule, Traine
 
 NAME = "interrupted.ckpt"
 DEAD_WORKER = "DataLoader worker"
-"""How torch's errors of workers that have ended begin."""
+"""The first words of torch's errors of workers that have ended."""
 
 
 class StopOnSignal(Callback):

@@ -40,7 +40,7 @@ LEAST: dict[str, dict[str, tuple[float, str]]] = {
 """From a class and its argument to the least number, and to what is allowed in words."""
 
 PACKAGES = ("lightning_adabelief.", "pytorch_lightning.", "lightning.", "torch.")
-"""Where the classes of :data:`LEAST` are; a class of the user's may have the same name."""
+"""The packages of the classes of :data:`LEAST`; a class of the user's may have the same name."""
 
 
 def list_out_of_range(class_name: str, module: str, given: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:

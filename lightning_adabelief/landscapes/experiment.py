@@ -30,7 +30,7 @@ DPI = 120
 
 @dataclass(frozen=True)
 class Comparison:
-    """What :func:`run` found and wrote.
+    """The findings of :func:`run`, and the files that it wrote.
 
     Attributes:
         outcomes: From each function's name to an outcome for each optimizer.

@@ -1,4 +1,4 @@
-"""How an optimizer's learning rate is chosen: from a grid around its own default, by one criterion for all."""
+"""The choice of an optimizer's learning rate: from a grid around its own default, by one criterion for all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ the given start they are at most, in x and in y."""
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an optimizer on a landscape, at the learning rate chosen for it.
+    """The result of an optimizer on a landscape, at the learning rate chosen for it.
 
     Attributes:
         landscape: The function.

@@ -1,4 +1,4 @@
-"""How an optimizer looks in every picture: told apart by line and marker where colours can't be."""
+"""The look of an optimizer in every picture: told apart by line and marker where colours can't be."""
 
 from __future__ import annotations
 

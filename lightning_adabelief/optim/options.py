@@ -49,7 +49,7 @@ NUMBER_TYPES = (float, int, Tensor, Real)
 """The types of numbers, the usual ones first, for they are looked through in order at each step."""
 
 NONFINITE = ("propagate", "skip", "raise")
-"""What a step does whose gradients are not finite: as any other, nothing, or raise an error."""
+"""Treatments of a step whose gradients are not finite: take it, change nothing, or raise an error."""
 
 RESIDUALS = ("updated", "previous")
 

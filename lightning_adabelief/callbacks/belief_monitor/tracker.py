@@ -79,7 +79,7 @@ class OptimizerTracker:
 
     @property
     def readable(self) -> Readable:
-        """How much can be read of the optimizer, after its first step."""
+        """The part of a belief that can be read of the optimizer, after its first step."""
         return find_readable(self.optimizer)
 
     @property

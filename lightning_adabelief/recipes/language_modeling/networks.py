@@ -16,7 +16,7 @@ State = list[tuple[Tensor, Tensor]]
 
 
 class Output(NamedTuple):
-    """What the network makes of a window of text.
+    """The network's output for a window of text.
 
     Attributes:
         logits: Of each next word, (T, N, vocabulary_size).

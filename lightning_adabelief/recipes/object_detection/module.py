@@ -18,7 +18,7 @@ CHECKPOINT_KEY = "object_detector"
 """The checkpoint's key of the classes' number and names."""
 
 METRICS = ("map", "map_50", "map_75", "mar_100")
-"""What is logged of torchmetrics' figures."""
+"""The figures of torchmetrics that are logged."""
 
 UNKNOWN_CLASSES = (
     "The number of classes is not known. Train with a DataModule that has num_classes, load a checkpoint, or give the "
