@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lightning_adabelief.optim.options import SCALE_OPTIONS, as_number
 from lightning_adabelief.optim.scaling import rectification, step_scale, warmup_factor
+from lightning_adabelief.optim.shards import full_tensor
 
 Number: TypeAlias = Any
 """A number, or a tensor that broadcasts with the tensor it is applied to."""
@@ -251,8 +252,3 @@ def moments(param: Tensor, state: dict[str, Any], group: dict[str, Any]) -> tupl
         value = full_tensor(state[name])
         found[name] = torch.view_as_real(value) if torch.is_complex(param) else value
     return found[names[0]], found[names[1]], found[names[2]]
-
-
-def full_tensor(tensor: Tensor) -> Tensor:
-    """Return all of a tensor that may be sharded; a DTensor is gathered, for which every rank must call."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

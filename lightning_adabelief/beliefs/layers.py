@@ -20,13 +20,13 @@ from lightning_adabelief.beliefs.elementwise import (
     BeliefScale,
     WeightBeliefs,
     belief_scale,
-    full_tensor,
     moments,
     read_square,
     step_denominators,
     step_gain_over_adam,
 )
 from lightning_adabelief.optim.options import as_number
+from lightning_adabelief.optim.shards import full_tensor
 
 Layer = tuple[Tensor, dict[str, Any], dict[str, Any]]
 """A parameter, its state in the optimizer and its param group."""

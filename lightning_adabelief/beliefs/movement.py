@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_adabelief.beliefs.elementwise import full_tensor
 from lightning_adabelief.beliefs.layers import Columns, Layer, norms
 from lightning_adabelief.beliefs.reading import is_plain
+from lightning_adabelief.optim.shards import full_tensor
 
 MOMENTUM_NAMES = ("exp_avg", "momentum_buffer", "momentum")
 """The names under which optimizers keep a momentum; the first that a state has is taken."""

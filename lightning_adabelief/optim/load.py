@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
 from lightning_adabelief.optim.migrate import ADAM_AVERAGES, AVERAGES, to_adabelief
-from lightning_adabelief.optim.names import plain_name
+from lightning_adabelief.optim.names import plain_name, shorten_names
 from lightning_adabelief.optim.options import IMPLEMENTATION_OPTIONS, check_options, make_plain
+from lightning_adabelief.optim.shards import to_local
 from lightning_adabelief.optim.state import make_step, state_dtype
 
 Group = dict[str, Any]
@@ -135,8 +136,9 @@ def _match_by_name(
         raise ValueError(_describe_groups(saved, own))
     if unknown:
         raise ValueError(
-            f"The checkpoint has states of parameters that this optimizer does not have: {_shorten(unknown)}; and none "
-            f"of {_shorten(missing)}. Rename them in the checkpoint's 'param_names', or remove 'param_names' from its "
+            "The checkpoint has states of parameters that this optimizer does not have: "
+            f"{shorten_names(unknown)}; and none of {shorten_names(missing)}. Rename them in the checkpoint's "
+            "'param_names', or remove 'param_names' from its "
             "groups to have the states taken in order"
         )
     groups_by_names: dict[frozenset[str], list[int]] = defaultdict(list)
@@ -182,11 +184,6 @@ def _describe_groups(saved: Sequence[Group], own: Sequence[Group]) -> str:
         "configure_adabelief groups by weight_decay (0, or more), decay_embeddings, layers and layer_decay, and leaves "
         "out what is frozen: give these as the checkpoint's run had them"
     )
-
-
-def _shorten(names: list[str]) -> str:
-    """Name the first few of many."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def check_state(state: Mapping[Any, Any], groups: Sequence[Group], own: Sequence[Group]) -> None:
@@ -244,20 +241,15 @@ def _is_count(step: Any) -> bool:
 def _find_tensor_problem(key: str, value: Any, param: Tensor) -> str | None:
     if not isinstance(value, Tensor):
         return f"its {key} is a {type(value).__name__}, and no tensor"
-    if value.shape != param.shape or _local_part(value).shape != _local_part(param).shape:
+    if value.shape != param.shape or to_local(value).shape != to_local(param).shape:
         return f"its {key} is of shape {tuple(value.shape)}"
     if not (value.is_floating_point() or value.is_complex()) or value.is_complex() != param.is_complex():
         return f"its {key} is of {value.dtype}"
     if key in NOT_NEGATIVE and not value.is_meta:
-        part = _local_part(value)
+        part = to_local(value)
         if ((torch.view_as_real(part.resolve_conj()) if part.is_complex() else part) < 0).any():
             return f"its {key}, an average of squares, is negative in places"
     return None
-
-
-def _local_part(tensor: Tensor) -> Tensor:
-    """Return what this process holds of a DTensor; any other tensor as it is."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def _restore_state(optimizer: Optimizer, saved: dict[str, Any]) -> None:

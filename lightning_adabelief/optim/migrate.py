@@ -27,6 +27,7 @@ from torch import Tensor
 
 from lightning_adabelief.optim.options import as_number
 from lightning_adabelief.optim.rule import residual_scale
+from lightning_adabelief.optim.shards import full_tensor
 
 AVERAGES = {"exp_avg", "exp_avg_var"}
 ADAM_AVERAGES = {"exp_avg", "exp_avg_sq"}
@@ -125,18 +126,13 @@ def estimate_exp_avg_var(
     if beta1 == 0:
         variance = upper_bound
     else:
-        sum_of_trend_squares, sum_of_squares = (_gather(t.sum()) for t in (trend_square, square))
+        sum_of_trend_squares, sum_of_squares = (full_tensor(t.sum()) for t in (trend_square, square))
         agreement = torch.where(sum_of_squares > 0, sum_of_trend_squares / sum_of_squares, 0.0)
         weight_of_one_gradient = (1 - beta2) / bias_correction2
         lower_bound = (c * c / beta1 * (1 - agreement)).clamp(min=c * c * weight_of_one_gradient) * square
         variance = torch.minimum(torch.maximum(c * c / beta1 * (square - trend_square), lower_bound), upper_bound)
     exp_avg_var = variance * bias_correction2
     return torch.view_as_complex(exp_avg_var) if exp_avg.is_complex() else exp_avg_var
-
-
-def _gather(tensor: Tensor) -> Any:
-    """Return a 0-dim tensor, or the number that a 0-dim DTensor holds over all ranks."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 ADABELIEF_PYTORCH = Origin(

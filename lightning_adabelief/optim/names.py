@@ -47,6 +47,11 @@ def parameter_names(module: nn.Module) -> dict[Tensor, tuple[str, ...]]:
     return names
 
 
+def shorten_names(names: list[str]) -> str:
+    """Return the first three names, and the number of the others."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def name_late_parameters(
     param_group: dict[str, Any], param_groups: list[dict[str, Any]], late_names: Mapping[Tensor, str]
 ) -> None:

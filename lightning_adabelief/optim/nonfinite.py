@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
+from lightning_adabelief.optim.names import shorten_names
+from lightning_adabelief.optim.shards import to_local
 from lightning_adabelief.optim.state import make_step
 from lightning_adabelief.optim.tensors import StepTensors
 
@@ -181,9 +183,9 @@ def _describe_nonfinite(groups: Gathered, grad_scale: Tensor | None) -> str:
                 states.append(f"{names[param]} ({broken} of {averages[0].numel()} elements)")
     message = ""
     if gradients:
-        message = f"Gradients are not finite, or too large to be squared, in {_shorten(gradients)}. "
+        message = f"Gradients are not finite, or too large to be squared, in {shorten_names(gradients)}. "
     if states:
-        message += f"The state is not finite, and moves its weights no more, in {_shorten(states)}. "
+        message += f"The state is not finite, and moves its weights no more, in {shorten_names(states)}. "
     message = message or "A gradient or the state is not finite on another rank. "
     remedies = []
     if gradients or not states:
@@ -193,12 +195,7 @@ def _describe_nonfinite(groups: Gathered, grad_scale: Tensor | None) -> str:
     return f"{message}This step changed nothing: {'; '.join(remedies)}"
 
 
-def _shorten(names: list[str]) -> str:
-    """Name the first few of many."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
 def _view_as_real(tensor: Tensor) -> Tensor:
     """Return what this process holds of a tensor, a complex one as pairs of real numbers."""
-    local = (tensor.to_local() if hasattr(tensor, "to_local") else tensor).detach()
+    local = to_local(tensor).detach()
     return torch.view_as_real(local.resolve_conj()) if local.is_complex() else local

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from lightning_adabelief.beliefs.layers import norms
-from lightning_adabelief.callbacks.belief_monitor.ranks import reduce_over_ranks, to_local
+from lightning_adabelief.callbacks.belief_monitor.ranks import reduce_over_ranks
+from lightning_adabelief.optim.shards import to_local
 
 ENTRIES_LOOKED_AT = 1 << 12
 """The number of entries of each gradient that are looked at; reading all took 1 % of a training step on a CPU."""

@@ -1,4 +1,4 @@
-"""Tensors of several ranks: a rank's own part, and one value for all."""
+"""Values of several ranks reduced to one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-
-def to_local(tensor: Tensor) -> Tensor:
-    """Return this rank's part of a DTensor; any other tensor as it is."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def reduce_over_ranks(value: Tensor, operation: Any) -> Tensor:

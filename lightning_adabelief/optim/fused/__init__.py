@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightning_adabelief.optim.fused.build import load_kernel
 from lightning_adabelief.optim.fused.cpu import fused_adabelief_cpu
+from lightning_adabelief.optim.shards import to_local
 from lightning_adabelief.optim.tensors import StepTensors
 
 FUSED_DEVICES = ("cpu", "cuda")
@@ -146,9 +147,4 @@ def _unwrap_shards(tensors: StepTensors) -> StepTensors:
         cast(Any, grad).redistribute(placements=param.placements) if hasattr(param, "placements") else grad
         for param, grad in zip(params, grads, strict=True)
     ]
-    return StepTensors(
-        *(
-            [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in column]
-            for column in (params, grads, *state)
-        )
-    )
+    return StepTensors(*([to_local(tensor) for tensor in column] for column in (params, grads, *state)))
