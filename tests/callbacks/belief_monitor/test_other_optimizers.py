@@ -105,6 +105,18 @@ def test_an_optimizer_that_evaluates_its_closure_several_times_is_measured_once_
     assert csv_rows()["belief/update_norm/model"][0] > 0
 
 
+def test_the_closing_table_of_an_optimizer_without_second_moment_has_its_update(fit, capsys):
+    fit(Recording(WITHOUT_SECOND_MOMENT["SGD"]), BeliefMonitor(1))
+    out = capsys.readouterr().out
+    assert "to weight" in out and "cosine" in out and "step size" not in out
+
+
+def test_the_closing_table_of_adabelief_keeps_names_on_one_line(fit, capsys):
+    fit(Net(), BeliefMonitor(1))
+    out = capsys.readouterr().out
+    assert "encoder.weight" in out and "step size" in out and "to weight" not in out
+
+
 def test_statistics_that_an_optimizer_does_not_tell_are_warned_of_once(fit):
     with pytest.warns(UserWarning, match="SGD does not tell s_t. It has: update_to_weight, grad_norm") as warned:
         fit(Recording(WITHOUT_SECOND_MOMENT["SGD"]), BeliefMonitor(1, statistics="s_t"))

@@ -44,6 +44,8 @@ def layers_table(layers: Mapping[str, Values]) -> Table:
         layers: From a layer's name to its statistics, as :meth:`BeliefMonitor.notable_layers` returns them.
     """
     measured = {name for values in layers.values() for name, value in values.items() if not isnan(value)}
+    if "effective_step_size" in measured:  # both would leave too little of 80 columns for the layers' names
+        measured.discard("update_to_weight")
     shown = [row for row in STATISTICS if row.column and row.name in measured]
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("layer", overflow="fold")
