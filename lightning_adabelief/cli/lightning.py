@@ -79,7 +79,7 @@ def build(settings: Settings) -> None:
 
 def _run(cli: type[AdaBeliefCLI], settings: Settings) -> None:
     """Run a CLI, with the errors of its parser and of Lightning in words of ours."""
-    _silence_advice()
+    _silence_advice(settings.command)
     if not settings.asks_only:
         weights_only = settings.tree.get("weights_only") is not False
         check_checkpoint(settings.tree.get("ckpt_path"), settings.command, weights_only)
@@ -282,8 +282,10 @@ class _SaveConfig(SaveConfigCallback):
             raise UsedFolderError(trainer.log_dir) from error
 
 
-def _silence_advice() -> None:
+def _silence_advice(command: str) -> None:
     """Silence the log messages and warnings that are not about the user's run."""
+    if command != "fit":  # no checkpoint is saved, so none is saved elsewhere
+        warnings.filterwarnings("ignore", message="The dirpath has changed")
     logging.getLogger(f"{tree()}.utilities.rank_zero").addFilter(lambda record: "Tip:" not in str(record.msg))
     for message in (
         ".*LeafSpec.*",  # Lightning 2.6 calls what torch 2.15 deprecates
