@@ -13,6 +13,9 @@ NAME = "interrupted.ckpt"
 DEAD_WORKER = "DataLoader worker"
 """The first words of torch's errors of workers that have ended."""
 
+AGREEMENT_INTERVAL = 10
+"""Batches from one look of all ranks at their signals to the next: each waits for every device."""
+
 
 class StopOnSignal(Callback):
     """Save a checkpoint after the batch in which a signal came, and stop.
@@ -48,12 +51,13 @@ class StopOnSignal(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop if a signal came, to whichever rank.
+        """Stop if a signal came, to whichever rank; several ranks look every :data:`AGREEMENT_INTERVAL` batches.
 
         Raises:
             StoppedBySignal: If so.
         """
-        self._stop_if_told(trainer)
+        if trainer.world_size == 1 or batch_idx % AGREEMENT_INTERVAL == 0:
+            self._stop_if_told(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Save early if a signal came: it may be followed by a kill before a long validation has ended.
