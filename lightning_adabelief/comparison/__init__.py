@@ -1,0 +1,1 @@
+"""The same training under several optimizers: plan, run, report."""
