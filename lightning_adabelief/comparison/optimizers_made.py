@@ -1,4 +1,4 @@
-"""The check that a module trains with the optimizers that its config gives."""
+"""The check that a module trains with the optimizer that its config gives."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from lightning_adabelief.suggest import join_names
 
 
 def check_optimizers(made: Sequence[Optimizer], class_paths: Sequence[str], module: LightningModule) -> None:
-    """Check that the optimizers are of all the classes that a config gives, and of no others.
+    """Check that the optimizers that a config gives are among those of the Trainer.
 
     Args:
         made: The Trainer's optimizers; one in a wrapper may be of either's class.
-        class_paths: The classes.
+        class_paths: The classes that the config gives.
         module: The module that made them.
 
     Raises:
@@ -27,9 +27,7 @@ def check_optimizers(made: Sequence[Optimizer], class_paths: Sequence[str], modu
     """
     kinds = [[type(each) for each in (optimizer, *find_optimizers(optimizer))] for optimizer in made]
     given = [_import_class(path) for path in class_paths]
-    are_given = all(any(issubclass(kind, tuple(given)) for kind in of_one) for of_one in kinds)
-    are_made = all(any(issubclass(kind, each) for of_one in kinds for kind in of_one) for each in given)
-    if not are_given or not are_made:
+    if not all(any(issubclass(kind, each) for of_one in kinds for kind in of_one) for each in given):
         names = join_names(dict.fromkeys(of_one[0].__name__ for of_one in kinds), "and") if kinds else "no optimizer"
         raise MisconfigurationException(
             f"{type(module).__name__} trains with {names}, and its config gives {join_names(class_paths, 'and')}: its "

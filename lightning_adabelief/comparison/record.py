@@ -50,10 +50,10 @@ class TrialRecord(Callback):
         path: The file to write.
         metric: The validation's metric that checkpoints are chosen by.
         mode: ``"min"`` or ``"max"``: which is better.
-        optimizers: Class paths of the optimizers that the module must make.
+        optimizers: Class paths of the optimizers that the module must make; it may make others beside them.
 
     Raises:
-        MisconfigurationException: At the start of training, if the module makes other optimizers; at a validation
+        MisconfigurationException: At the start of training, if the module does not make the optimizers; at a validation
             that does not log ``metric``; and at the end of a training without a validation.
     """
 
