@@ -151,7 +151,7 @@ class GAN(LightningModule):
             self.evaluation.add_real(batch[0] * 2 - 1)
 
     def on_validation_epoch_end(self) -> None:
-        """Generate as many images as ``scores`` asks for, and log the scores; a sanity check of some batches has none."""
+        """Generate as many images as ``scores`` asks for, and log the scores, except in a partial sanity check."""
         trainer: Any = self.trainer
         is_whole = not trainer.sanity_checking or trainer.num_sanity_val_steps == float("inf")
         if self.evaluation is not None and is_whole:
