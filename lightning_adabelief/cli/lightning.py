@@ -16,7 +16,6 @@ from lightning_adabelief.callbacks.resume_report import say_difference
 from lightning_adabelief.checkpoint_file import CheckpointError, check_checkpoint, explain_other_network
 from lightning_adabelief.checkpoint_io import AtomicCheckpointIO, save_whole
 from lightning_adabelief.cli.closing import best_checkpoint, make_command, print_closing
-from lightning_adabelief.cli.config_file import UsageError
 from lightning_adabelief.cli.continued_logs import LogLengths, continue_logs
 from lightning_adabelief.cli.errors import (
     EarlyError,
@@ -32,9 +31,9 @@ from lightning_adabelief.cli.safeguards import (
     refuse_used_folder,
     silence_tensorboards_thread,
 )
-from lightning_adabelief.cli.settings import Settings, strip_wrappers
 from lightning_adabelief.cli.signals import StoppedBySignal, handler
 from lightning_adabelief.cli.stop_on_signal import StopOnSignal, is_stop
+from lightning_adabelief.config_file import UsageError
 from lightning_adabelief.lightning_tree import (
     Callback,
     LightningCLI,
@@ -49,6 +48,7 @@ from lightning_adabelief.lightning_tree import (
     rank_zero_info,
     tree,
 )
+from lightning_adabelief.settings import Settings, strip_wrappers
 
 
 def run(settings: Settings) -> None:

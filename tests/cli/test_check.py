@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from lightning_adabelief.cli.check import check
-from lightning_adabelief.cli.config_file import UsageError, read_config
-from lightning_adabelief.cli.settings import read_settings
 from lightning_adabelief.cli.value_ranges import LEAST
+from lightning_adabelief.config_file import UsageError, read_config
 from lightning_adabelief.optim.options import check_values
 from lightning_adabelief.recipes.catalog import UnknownRecipeError, find, list_names
+from lightning_adabelief.settings import read_settings
 
 
 @pytest.fixture(autouse=True)
