@@ -15,8 +15,8 @@ from lightning_adabelief.comparison.queue import BEAT_SECONDS, Progress, Queue, 
 from lightning_adabelief.comparison.storage import outage_errors
 from lightning_adabelief.comparison.trial import Outcome, Trial
 
-NextStage = Callable[[Mapping[str, Outcome], Mapping[str, Sequence[Trial]]], "tuple[str, Sequence[Trial]] | None"]
-"""Given all outcomes and stages so far, returns the next stage's name and trials; None if the comparison is done.
+NextStage = Callable[[Mapping[str, Sequence[Trial]], Mapping[str, Outcome]], "tuple[str, Sequence[Trial]] | None"]
+"""Given all stages and outcomes so far, returns the next stage's name and trials; None if the comparison is done.
 Every worker must come to the same answer."""
 
 Run = Callable[[Trial, Callable[[Popen[Any]], None]], Outcome]
@@ -169,7 +169,7 @@ class _Worker:
             self._take_trials(list(progress.stages)[-1])
             return progress, False
         _raise_if_some_crashed(progress)
-        following = self._next_stage(progress.outcomes, progress.stages)
+        following = self._next_stage(progress.stages, progress.outcomes)
         if following is None:
             return progress, True
         self._queue.add_stage(*following)
