@@ -15,7 +15,7 @@ def make_trial(stage, lr, seed=0):
     return Trial(f"{stage}-{lr:g}-{seed}", stage, "adabelief", lr, lr, 0.0, seed)
 
 
-def next_stage(outcomes, stages):
+def next_stage(stages, outcomes):
     """24 rates, two more beside the best of them, and the best of all on six seeds."""
     if not stages:
         return "tuning", [make_trial("tuning", float(rate)) for rate in range(24)]
