@@ -151,8 +151,10 @@ class GAN(LightningModule):
             self.evaluation.add_real(batch[0] * 2 - 1)
 
     def on_validation_epoch_end(self) -> None:
-        """Generate the number of images that ``scores`` asks for, and log the scores."""
-        if self.evaluation is not None and not self.trainer.sanity_checking:
+        """Generate as many images as ``scores`` asks for, and log the scores; a sanity check of some batches has none."""
+        trainer: Any = self.trainer
+        is_whole = not trainer.sanity_checking or trainer.num_sanity_val_steps == float("inf")
+        if self.evaluation is not None and is_whole:
             values = self._log_scores(self.evaluation, "val")
             self.log(
                 "val/distance", values[self.evaluation.scores.names[0]], prog_bar=True, logger=False, sync_dist=True
