@@ -44,6 +44,7 @@ def import_optuna() -> Any:
         raise PlanError("A comparison needs Optuna: pip install 'lightning-adabelief[compare]'") from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    warnings.filterwarnings("ignore", message="The existing lock file")  # which a killed worker has left
     return optuna
 
 

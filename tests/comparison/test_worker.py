@@ -8,13 +8,14 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import optuna
 import pytest
 
 from lightning_adabelief.comparison import worker
 from lightning_adabelief.comparison.queue import Queue
 from lightning_adabelief.comparison.trial import Outcome
 from lightning_adabelief.comparison.worker import TrialsCrashed, work
-from tests.comparison.quick_worker import COMPARISON, make_trial, next_stage, score, work_quickly
+from tests.comparison.quick_worker import COMPARISON, make_trial, score, work_quickly
 
 TRIALS = [make_trial("tuning", rate) for rate in (0.1, 0.2, 0.3, 0.4)]
 
@@ -220,7 +221,7 @@ def test_a_trial_that_another_worker_was_given_is_stopped(tmp_path, monkeypatch)
     def take_away(progress):
         if len(progress.running) == 1 and len(started) == 1:
             study = queue._open_study("tuning")
-            study.tell(study.get_trials()[0].number, state=study.get_trials()[0].state.FAIL)
+            study.tell(0, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
 
     progress = work(queue, one_stage, run, 1, take_away)
     assert started == [TRIALS[0].name, *(trial.name for trial in TRIALS[1:]), TRIALS[0].name]
@@ -255,7 +256,3 @@ def test_the_storage_may_not_be_out_of_reach_for_long(tmp_path, monkeypatch):
 
     with pytest.raises(FileNotFoundError, match=r"queue\.log"):
         work(queue, one_stage, run, jobs=1)
-
-
-def test_all_stages_are_worked_through_in_threads(tmp_path, undisturbed):
-    assert next_stage(undisturbed.stages, undisturbed.outcomes) is None
