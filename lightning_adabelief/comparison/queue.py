@@ -80,8 +80,7 @@ class Queue:
         comparison: The comparison's identifier; a database can hold several comparisons.
 
     Raises:
-        ImportError: If Optuna or the database's driver is not installed.
-        ValueError: If the file or the database can't be opened.
+        PlanError: If Optuna or the database's driver is missing, or the file or the database can't be opened.
     """
 
     def __init__(self, storage: str, comparison: str) -> None:
@@ -295,8 +294,7 @@ def list_comparisons(storage: str) -> list[str]:
     """Return the identifiers of the comparisons that a storage holds, oldest first.
 
     Raises:
-        ImportError: If Optuna or the database's driver is not installed.
-        ValueError: If the file or the database can't be opened.
+        PlanError: If Optuna or the database's driver is missing, or the file or the database can't be opened.
     """
     studies = sorted(open_storage(storage).get_all_studies())
     ending = f":{PLAN}"

@@ -7,6 +7,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_adabelief.comparison.errors import PlanError
+
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
@@ -24,32 +26,25 @@ def open_storage(storage: str) -> BaseStorage:
         storage: The path of a journal file, which is made if need be, or the URL of a database.
 
     Raises:
-        ImportError: If Optuna or the database's driver is not installed.
-        ValueError: If the file or the database can't be opened.
+        PlanError: If Optuna or the database's driver is missing, or the file or the database can't be opened.
     """
     import_optuna()
-    try:
-        return _open_database(storage) if "://" in storage else _open_journal(Path(storage).absolute())
-    except ImportError as error:
-        reason = str(error.__cause__ or error)
-        raise ImportError(f"{hide_password(storage)} needs another package: {reason}. Install it with pip") from error
+    return _open_database(storage) if "://" in storage else _open_journal(Path(storage).absolute())
 
 
 def import_optuna() -> Any:
     """Import Optuna, and keep it quiet.
 
     Raises:
-        ImportError: If it is not installed, or too old.
+        PlanError: If it is missing.
     """
-    command = "pip install 'lightning-adabelief[compare]'"
     try:
         import optuna
     except ImportError as error:
-        raise ImportError(f"A comparison's queue needs Optuna. Install it with: {command}") from error
-    if tuple(int(part) for part in optuna.__version__.split(".")[:2]) < (4, 4):
-        raise ImportError(f"A comparison's queue needs Optuna 4.4 or newer, not {optuna.__version__}: {command}")
+        raise PlanError("A comparison needs Optuna: pip install 'lightning-adabelief[compare]'") from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    warnings.filterwarnings("ignore", message="The existing lock file")  # which a killed worker has left
     return optuna
 
 
@@ -65,9 +60,12 @@ def hide_password(storage: str) -> str:
     """Return a storage's path or URL for messages."""
     if "://" not in storage:
         return storage
-    from sqlalchemy.engine import make_url
+    import sqlalchemy.exc
 
-    return make_url(storage).render_as_string(hide_password=True)
+    try:
+        return sqlalchemy.engine.make_url(storage).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError:  # not a URL
+        return storage
 
 
 def _open_journal(path: Path) -> BaseStorage:
@@ -81,11 +79,15 @@ def _open_journal(path: Path) -> BaseStorage:
 
         def acquire(self) -> bool:
             is_acquired = super().acquire()
-            _drop_half_line(path)
+            try:
+                _drop_half_line(path)
+            except BaseException:
+                self.release()
+                raise
             return is_acquired
 
     if not path.parent.is_dir():
-        raise ValueError(f"The comparison's journal {path} can't be made: there is no folder {path.parent}")
+        raise PlanError(f"The comparison's journal {path} can't be made: there is no folder {path.parent}")
     return JournalStorage(JournalFileBackend(str(path), Lock(str(path), LOCK_SECONDS)))
 
 
@@ -113,9 +115,12 @@ def _open_database(url: str) -> BaseStorage:
             # The connection is tried before each use: the server may have been restarted during a trial of hours
             return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
         except sqlalchemy.exc.ArgumentError as error:
-            raise ValueError(f"{url!r} is no URL of a database. Give one such as {EXAMPLE}") from error
+            raise PlanError(f"{hide_password(url)} is not a database's URL. Give one such as {EXAMPLE}") from error
+        except ImportError as error:
+            missing = error.__cause__ or error
+            raise PlanError(f"The driver of {hide_password(url)} is missing: {missing}. Install it with pip") from error
         except sqlalchemy.exc.SQLAlchemyError as error:
             if attempt == attempts - 1:
                 reason = str(error).splitlines()[0]
-                raise ValueError(f"The database {hide_password(url)} can't be used: {reason}") from error
+                raise PlanError(f"The database {hide_password(url)} can't be used: {reason}") from error
     raise AssertionError

@@ -165,16 +165,16 @@ class _Worker:
         self._beat()
         progress = self._queue.read()
         _raise_if_all_crash(progress)
-        if progress.stages and not _is_complete(progress):
-            self._take_trials(list(progress.stages)[-1])
-            return progress, False
-        _raise_if_some_crashed(progress)
-        following = self._next_stage(progress.stages, progress.outcomes)
-        if following is None:
-            return progress, True
-        self._queue.add_stage(*following)
-        self._take_trials(following[0])
-        return progress, False
+        stage = list(progress.stages)[-1] if progress.stages else None
+        if stage is None or _is_complete(progress):
+            _raise_if_some_crashed(progress)
+            following = self._next_stage(progress.stages, progress.outcomes)
+            if following is None:
+                return progress, True
+            self._queue.add_stage(*following)
+            stage = following[0]
+        self._take_trials(stage)
+        return self._queue.read(), False
 
     def _record_outcomes(self) -> None:
         for job in [job for job in self._jobs if job.future.done()]:
