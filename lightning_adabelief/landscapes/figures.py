@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from lightning_adabelief.landscapes.markers import MINIMUM_MARKER, START_MARKER
 from lightning_adabelief.landscapes.rates import Outcome
-from lightning_adabelief.landscapes.style import MINIMUM_MARKER, START_MARKER, Style, choose_styles, list_line_widths
+from lightning_adabelief.line_styles import Style, choose_styles, list_line_widths
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

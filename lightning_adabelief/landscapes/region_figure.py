@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from lightning_adabelief.landscapes.markers import MINIMUM_MARKER, START_MARKER
 from lightning_adabelief.landscapes.regions import (
     EVEN_SLOPE,
     MEASURED_STEPS,
@@ -19,7 +20,7 @@ from lightning_adabelief.landscapes.regions import (
     draw_gradients,
     find_loss,
 )
-from lightning_adabelief.landscapes.style import FIXED, MINIMUM_MARKER, START_MARKER, choose_styles
+from lightning_adabelief.line_styles import FIXED, choose_styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,7 +114,7 @@ def _draw_gradients(ax: Axes, column: int, region: Region, seed: int, betas: tup
     gradients = draw_gradients(region, seed).numpy()
     trend, root_s, root_v = (average[-SHOWN_GRADIENTS:] for average in _average(gradients, betas))
     step = np.arange(STEPS - SHOWN_GRADIENTS + 1, STEPS + 1)
-    belief, adam = FIXED["AdaBelief"], FIXED["Adam"]
+    belief, adam = FIXED["adabelief"], FIXED["adam"]
     band = ax.fill_between(step, trend - root_s, trend + root_s, color=belief.color, alpha=0.3, linewidth=0)
     (line,) = ax.plot(step, trend, color=belief.color, linewidth=1.8)
     for side in (root_v, -root_v):

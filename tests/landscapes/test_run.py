@@ -17,8 +17,8 @@ from lightning_adabelief.landscapes.figures import draw_losses, draw_paths
 from lightning_adabelief.landscapes.functions import find_landscape
 from lightning_adabelief.landscapes.optimizers import make_contenders
 from lightning_adabelief.landscapes.rates import RELATIVE_RATES, compare_on, describe_criterion
-from lightning_adabelief.landscapes.style import FIXED, STYLES, choose_styles
 from lightning_adabelief.landscapes.table import make_csv
+from lightning_adabelief.line_styles import FIXED, STYLES, choose_styles
 
 FILES = {"paths.png", "losses.png", "regions.png", "paths.gif", "steps.md", "steps.csv"}
 
@@ -58,7 +58,7 @@ def test_the_animation_begins_at_the_start_and_ends_with_the_whole_paths(compare
         for frame in range(image.n_frames):
             image.seek(frame)
             frames.append(np.asarray(image.convert("RGB")).astype(int))
-    color = (255 * np.array(to_rgb(FIXED["AdaBelief"].color))).round()
+    color = (255 * np.array(to_rgb(FIXED["adabelief"].color))).round()
     drawn = [int((np.abs(frame - color).max(-1) < 12).sum()) for frame in frames]
     assert len(frames) > 20 and drawn[-1] > 1.5 * drawn[0] and all(b >= 0.95 * a for a, b in itertools.pairwise(drawn))
 
@@ -101,7 +101,7 @@ def test_the_plots_say_how_learning_rates_were_chosen():
 def test_lines_differ_in_style_and_marker_where_colours_are_not_seen():
     assert len({str(style.linestyle) for style in STYLES}) == len({style.marker for style in STYLES}) == len(STYLES)
     styles = choose_styles(["RMSprop", "AdaBelief", "SGD", "Lion"])
-    assert styles["AdaBelief"] == FIXED["AdaBelief"] and len(set(styles.values())) == 4
+    assert styles["AdaBelief"] == FIXED["adabelief"] and len(set(styles.values())) == 4
 
 
 @pytest.mark.parametrize(

@@ -22,19 +22,22 @@ STYLES = (
     Style("#CC79A7", (0, (3, 1, 1, 1, 1, 1)), "v"),
     Style("#E69F00", (0, (9, 2)), "P"),
     Style("#56B4E9", (0, (2, 2)), "X"),
+    Style("#7F7F7F", (0, (8, 1.5, 1, 1.5, 1, 1.5)), "*"),
 )
 """AdaBelief's, Adam's and SGD's, and those of any others in turn."""
 
-FIXED = {"AdaBelief": STYLES[0], "Adam": STYLES[1], "SGD": STYLES[2]}
-MINIMUM_MARKER: dict[str, Any] = {"marker": "*", "color": "white", "markeredgecolor": "black", "markersize": 12}
-START_MARKER: dict[str, Any] = {"marker": "o", "color": "black", "markersize": 7}
+FIXED = {"adabelief": STYLES[0], "adam": STYLES[1], "sgd": STYLES[2]}
 
 
 def choose_styles(optimizers: Sequence[str]) -> dict[str, Style]:
-    """Give each optimizer a style: those of the paper always the same, others in the order given."""
-    rest = [style for style in STYLES if style not in [FIXED.get(name) for name in optimizers]]
-    others = [name for name in optimizers if name not in FIXED]
-    return {name: FIXED.get(name) or rest[others.index(name) % len(rest)] for name in optimizers}
+    """Give each optimizer a style: those of the paper always the same, others in the order given.
+
+    Args:
+        optimizers: Names, in any case.
+    """
+    rest = [style for style in STYLES if style not in [FIXED.get(name.lower()) for name in optimizers]]
+    others = [name for name in optimizers if name.lower() not in FIXED]
+    return {name: FIXED.get(name.lower()) or rest[others.index(name) % len(rest)] for name in optimizers}
 
 
 def list_line_widths(count: int) -> list[float]:
