@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from lightning_adabelief.comparison.storage import import_optuna, open_storage
@@ -190,7 +191,7 @@ class Queue:
         crashed = [frozen for frozen in attempts if self._is_crash(frozen)]
         if done or (crashed and not running and not waiting):
             last = (done or crashed)[-1]
-            progress.outcomes[name] = Outcome.from_json(last.user_attrs["outcome"])
+            progress.outcomes[name] = _parse_outcome(last.user_attrs["outcome"])
             assert last.duration is not None
             progress.durations[name] = last.duration.total_seconds()
         elif running and "worker" in running[-1].user_attrs:
@@ -298,7 +299,13 @@ def list_comparisons(storage: str) -> list[str]:
     """
     studies = sorted(open_storage(storage).get_all_studies())
     ending = f":{PLAN}"
-    return [s.study_name.removesuffix(ending) for s in studies if s.study_name.endswith(ending)]
+    plans = [study for study in studies if study.study_name.endswith(ending) and "plan" in study.user_attrs]
+    return [plan.study_name.removesuffix(ending) for plan in plans]
+
+
+@cache  # the state is read every few seconds, and a hundred histories are a megabyte
+def _parse_outcome(text: str) -> Outcome:
+    return Outcome.from_json(text)
 
 
 def _parse_trials(attributes: dict[str, Any]) -> list[Trial]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +114,9 @@ def _open_database(url: str) -> BaseStorage:
     for attempt in range(attempts):
         try:
             # The connection is tried before each use: the server may have been restarted during a trial of hours
-            return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+            storage = RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+            weakref.finalize(storage, storage.engine.dispose)  # or else connections would be left open
+            return storage
         except sqlalchemy.exc.ArgumentError as error:
             raise PlanError(f"{hide_password(url)} is not a database's URL. Give one such as {EXAMPLE}") from error
         except ImportError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +27,9 @@ POLL_SECONDS = 2
 OUTAGE_SECONDS = 600
 """The time for which the storage may be out of reach before a worker gives up."""
 
-KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+KILLS = (2, 9, 15)
+"""The numbers of SIGINT, SIGKILL and SIGTERM; Windows does not know the second one's name."""
+
 KILLED = {-number for number in KILLS} | {128 + number for number in KILLS}
 """The return codes of a process that was ended by a person or by the system, as when memory runs out."""
 

@@ -21,6 +21,11 @@ def storage(tmp_path):
     return str(tmp_path / "queue.log")
 
 
+@pytest.fixture(params=["journal", "database"])
+def any_storage(request, tmp_path):
+    return str(tmp_path / "queue.log") if request.param == "journal" else request.getfixturevalue("database")
+
+
 def open_queue(storage):
     return Queue(storage, "digest")
 
@@ -53,8 +58,8 @@ def test_trials_are_taken_once_in_order(storage):
     assert queue.take("tuning") is None
 
 
-def test_a_stage_that_two_workers_begin_at_once_has_each_trial_once(storage):
-    first, second = open_queue(storage), open_queue(storage)
+def test_a_stage_that_two_workers_begin_at_once_has_each_trial_once(any_storage):
+    first, second = open_queue(any_storage), open_queue(any_storage)
     find_attempts = second._read_attempts
     second._read_attempts = lambda stage: (find_attempts(stage), first.add_stage(stage, TRIALS))[0]
     second.add_stage("tuning", TRIALS)
@@ -63,22 +68,22 @@ def test_a_stage_that_two_workers_begin_at_once_has_each_trial_once(storage):
     assert take_names(second) == [trial.name for trial in TRIALS]
 
 
-def test_progress_tells_outcomes_and_what_runs(storage):
-    queue = begin(storage)
+def test_progress_tells_outcomes_and_what_runs(any_storage):
+    queue = begin(any_storage)
     queue.finish(queue.take("tuning"), DONE)
     queue.finish(queue.take("tuning"), CRASHED)
     queue.take("tuning")
-    progress = open_queue(storage).read()
+    progress = open_queue(any_storage).read()
     assert progress.stages == {"tuning": TRIALS}
     assert progress.outcomes == {TRIALS[0].name: DONE, TRIALS[1].name: CRASHED}
     assert progress.running[TRIALS[2].name].pid == os.getpid()
     assert progress.durations.keys() == progress.outcomes.keys()
 
 
-def test_figures_that_are_not_finite_are_kept(storage):
-    queue = begin(storage)
+def test_figures_that_are_not_finite_are_kept(any_storage):
+    queue = begin(any_storage)
     queue.finish(queue.take("tuning"), Outcome("diverged", {"val/loss": float("inf")}))
-    assert open_queue(storage).read().outcomes[TRIALS[0].name].metrics == {"val/loss": float("inf")}
+    assert open_queue(any_storage).read().outcomes[TRIALS[0].name].metrics == {"val/loss": float("inf")}
 
 
 def test_a_trial_given_back_is_taken_again(storage):
@@ -87,10 +92,10 @@ def test_a_trial_given_back_is_taken_again(storage):
     assert sorted(take_names(queue)) == sorted(trial.name for trial in TRIALS)
 
 
-def test_a_killed_workers_trial_is_recovered_and_a_living_ones_is_not(storage):
-    queue = begin(storage)
+def test_a_killed_workers_trial_is_recovered_and_a_living_ones_is_not(any_storage):
+    queue = begin(any_storage)
     queue.take("tuning")
-    take_in_another_process(storage)
+    take_in_another_process(any_storage)
     queue.recover("tuning")
     assert take_names(queue) == [TRIALS[2].name, TRIALS[1].name]
 
@@ -108,8 +113,8 @@ def test_an_outcome_that_was_written_before_a_kill_counts(storage, monkeypatch):
 
 
 @pytest.mark.parametrize("claimed, limit", [(True, "STALE_SECONDS"), (False, "UNCLAIMED_SECONDS")])
-def test_a_trial_without_a_sign_of_life_is_recovered(storage, monkeypatch, claimed, limit):
-    queue = begin(storage)
+def test_a_trial_without_a_sign_of_life_is_recovered(any_storage, monkeypatch, claimed, limit):
+    queue = begin(any_storage)
     monkeypatch.setattr(queue_module.WorkerProcess, "is_dead", lambda worker: False)
     clock = [1000.0]
     monkeypatch.setattr(queue_module.time, "monotonic", lambda: clock[0])
@@ -117,7 +122,7 @@ def test_a_trial_without_a_sign_of_life_is_recovered(storage, monkeypatch, claim
         ticket = queue.take("tuning")
     else:
         queue._open_study("tuning").ask()
-    watcher = open_queue(storage)
+    watcher = open_queue(any_storage)
     for _ in range(int(getattr(queue_module, limit) / 5) + 1):
         assert len(watcher._open_study("tuning").get_trials()) == len(TRIALS)
         watcher.recover("tuning")
@@ -156,8 +161,8 @@ def test_an_outage_is_not_taken_for_the_death_of_a_worker(storage, monkeypatch):
     assert len(take_names(watcher)) == 2
 
 
-def test_crashed_trials_wait_again_only_when_asked(storage):
-    queue = begin(storage)
+def test_crashed_trials_wait_again_only_when_asked(any_storage):
+    queue = begin(any_storage)
     for _ in TRIALS:
         queue.finish(queue.take("tuning"), CRASHED)
     queue.recover("tuning")
@@ -184,15 +189,15 @@ def test_stages_are_in_the_order_in_which_they_began(storage):
     assert list(queue.read().stages) == ["tuning", "tuning-2", "report", "aftermath"]
 
 
-def test_a_storage_holds_several_comparisons(storage):
-    assert open_queue(storage).read_plan() is None
+def test_a_storage_holds_several_comparisons(any_storage):
+    assert open_queue(any_storage).read_plan() is None
     for name in ("one", "two"):
-        queue = Queue(storage, name)
+        queue = Queue(any_storage, name)
         queue.write_plan(f"plan of {name}")
         queue.add_stage("tuning", [replace(TRIALS[0], name=name)])
-    assert list_comparisons(storage) == ["one", "two"]
-    assert Queue(storage, "two").read_plan() == "plan of two"
-    assert Queue(storage, "one").read().stages == {"tuning": [replace(TRIALS[0], name="one")]}
+    assert list_comparisons(any_storage) == ["one", "two"]
+    assert Queue(any_storage, "two").read_plan() == "plan of two"
+    assert Queue(any_storage, "one").read().stages == {"tuning": [replace(TRIALS[0], name="one")]}
 
 
 def test_half_a_line_of_a_killed_writer_is_dropped(storage):

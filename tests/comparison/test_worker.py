@@ -102,6 +102,20 @@ def test_a_comparison_killed_over_and_over_ends_as_an_undisturbed_one(tmp_path, 
 
 
 @pytest.mark.slow
+def test_four_workers_make_the_tables_of_a_database_and_run_each_trial_once(tmp_path, database, undisturbed):
+    running = [start_worker(database, tmp_path / "log") for _ in range(4)]
+    assert [process.wait(timeout=120) for process in running] == [0] * 4
+    runs = check_result(database, tmp_path / "log", undisturbed)
+    assert set(runs.values()) == {1}
+
+
+@pytest.mark.slow
+def test_a_comparison_in_a_database_killed_twenty_times_ends_as_an_undisturbed_one(tmp_path, database, undisturbed):
+    kill_and_restart(database, tmp_path / "log", kills=20, workers=3, seconds=2.0, pause=(0.2, 3.0))
+    check_result(database, tmp_path / "log", undisturbed)
+
+
+@pytest.mark.slow
 def test_a_comparison_killed_fifty_times_ends_as_an_undisturbed_one(tmp_path, undisturbed):
     storage, log = str(tmp_path / "queue.log"), tmp_path / "log"
     kill_and_restart(storage, log, kills=50, workers=4, seconds=2.0, pause=(0.1, 1.2))
@@ -242,6 +256,21 @@ def test_an_outage_of_the_storage_is_waited_out(tmp_path):
         return score(trial)
 
     progress = work(queue, one_stage, run, jobs=1)
+    assert ran == [trial.name for trial in TRIALS]
+    assert len(progress.outcomes) == len(TRIALS)
+
+
+def test_a_database_may_be_restarted(tmp_path, postgres, database):
+    ran = []
+
+    def run(trial, on_start):
+        ran.append(trial.name)
+        if len(ran) == 2:
+            postgres.stop()
+            threading.Timer(0.5, postgres.start).start()
+        return score(trial)
+
+    progress = work(Queue(database, "digest"), one_stage, run, jobs=1)
     assert ran == [trial.name for trial in TRIALS]
     assert len(progress.outcomes) == len(TRIALS)
 
