@@ -3,5 +3,7 @@
 import sys
 
 from lightning_adabelief.cli.main import main
+from lightning_adabelief.comparison.process import die_with_parent
 
+die_with_parent()
 sys.exit(main())

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
-from lightning_adabelief.cli.config_file import UsageError
+from lightning_adabelief.config_file import UsageError
 from lightning_adabelief.optim.like import convert_options
 
 ADAMS: dict[str, type[torch.optim.Optimizer]] = {

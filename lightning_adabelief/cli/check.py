@@ -18,11 +18,11 @@ from lightning_adabelief.cli.class_source import (
     list_arguments,
     list_names,
 )
-from lightning_adabelief.cli.config_file import UsageError, parse_value, read_config
-from lightning_adabelief.cli.settings import CONFIG_ENDINGS, Settings
 from lightning_adabelief.cli.users_modules import list_class_paths
 from lightning_adabelief.cli.value_ranges import list_out_of_range, read_number
 from lightning_adabelief.cli.value_types import fits, list_class_names, say_type
+from lightning_adabelief.config_file import UsageError, parse_value, read_config
+from lightning_adabelief.settings import CONFIG_ENDINGS, Settings
 from lightning_adabelief.suggest import find_similar, join_names, suggest
 
 TREE = "pytorch_lightning"
@@ -36,6 +36,9 @@ MODULES_OF_SHORT_NAMES = {
     "LRSchedulerCallable": ("torch.optim.lr_scheduler",),
 }
 """From a type to where a class of it is looked for whose path is its name alone."""
+
+OPTIMIZER_KEYS = {"optimizer": "OptimizerCallable", "lr_scheduler": "LRSchedulerCallable"}
+"""LightningCLI's own keys, by which a module is given its ``configure_optimizers``, and the types of their values."""
 
 SYNONYMS = {
     "learning_rate": "lr",
@@ -103,8 +106,12 @@ class _Check:
         run_method = _find_method(trainer, settings.command)
         top_level = {"model": None, "data": None, "trainer": None, "seed_everything": None, "config": None}
         top_level |= {name: None for name in run_method if name not in RUN_ARGUMENTS}
+        values = {"model": "LightningModule", "data": "LightningDataModule"}
+        if not self._trains_a_recipe():  # whose optimizer is an argument of its module
+            top_level |= dict.fromkeys(OPTIMIZER_KEYS)
+            values |= OPTIMIZER_KEYS
         self._check_names("", settings.tree, list(top_level), "")
-        for key, type_name in {"model": "LightningModule", "data": "LightningDataModule"}.items():
+        for key, type_name in values.items():
             self._check_value(key, settings.tree.get(key), ast.Name(type_name))
         if isinstance(settings.tree.get("trainer"), dict) and trainer is not None:
             self._check_arguments("trainer", settings.tree["trainer"], trainer)
@@ -114,12 +121,20 @@ class _Check:
             self.problems.append(
                 f"There is no {' and no '.join(missing)}. Give a config that has both, for example --config digits-cnn"
             )
+        if settings.tree.get("lr_scheduler") and not settings.tree.get("optimizer"):
+            place = settings.say_place("lr_scheduler")
+            self.problems.append(f"{place} has no effect without an optimizer beside it. Give --optimizer too")
         self.problems += [self._explain_unknown(*unknown) for unknown in self.unknown]
         if self.problems:
             others = len(self.problems) - MAX_PROBLEMS
             ending = [f"(and {others} more)"] if others > 0 else []
             raise UsageError("\n".join([*self.problems[:MAX_PROBLEMS], *ending]))
         return self.unchecked
+
+    def _trains_a_recipe(self) -> bool:
+        model = self.settings.tree.get("model")
+        class_path = model.get("class_path") if isinstance(model, dict) else model
+        return str(class_path).startswith("lightning_adabelief.")
 
     def _check_seed(self, seed: Any) -> None:
         number = read_number(seed)

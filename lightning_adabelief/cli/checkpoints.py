@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lightning_adabelief.cli.config_file import UsageError, read_config
-from lightning_adabelief.cli.settings import Settings
+from lightning_adabelief.config_file import UsageError, read_config
+from lightning_adabelief.settings import Settings
 
 EVALUATING_COMMANDS = ("validate", "test", "predict")
 

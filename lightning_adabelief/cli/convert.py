@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
         UsageError: If the config is wrong, or has no Adam.
     """
     from lightning_adabelief.cli.adam_blocks import replace_adams
-    from lightning_adabelief.cli.config_file import UsageError, read_config
+    from lightning_adabelief.config_file import UsageError, read_config
     from lightning_adabelief.files import replace_file
 
     path = Path(arguments.config)

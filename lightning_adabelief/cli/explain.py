@@ -10,12 +10,15 @@ import re
 from importlib import import_module
 from typing import Any
 
-from lightning_adabelief.suggest import suggest
+from lightning_adabelief.suggest import find_similar, join_names, suggest
 
 # Lines of the report that only lead to the next: headings of lists of alternatives, and keys that hold others.
 HEADINGS = re.compile(
     r"$|Does not validate|Subtypes:|Errors:|Parser key [^:]+:$|Problem with given class_path|Type .*:$"
 )
+
+SHORT_NAMED = ("torch.optim", "torch.optim.lr_scheduler")
+"""Modules whose classes are given by their names alone."""
 
 
 def explain(report: str) -> str:
@@ -55,7 +58,11 @@ def _explain_problem(problem: str, classes: list[str]) -> str:
     # "Expected a config path but abc either not accessible or invalid": text that is no class is tried as a file.
     no_class = re.match(r"Expected a (?:config )?path but (\S+)", problem)
     if no_class:
-        return f"There is no class {no_class[1]}. Give its full path, as package.module.Class"
+        similar = find_similar(no_class[1], [name for module in SHORT_NAMED for name in dir(import_module(module))])
+        guess = (
+            f"Did you mean {join_names(similar, 'or')}?" if similar else "Give its full path, as package.module.Class"
+        )
+        return f"There is no class {no_class[1]}. {guess}"
     return problem
 
 

@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _compare(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from lightning_adabelief.cli.config_file import UsageError
+    from lightning_adabelief.config_file import UsageError
     from lightning_adabelief.landscapes.experiment import run
     from lightning_adabelief.landscapes.importing import InvalidOptionError
 
@@ -90,7 +90,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 def _parse_optimizer(text: str) -> str | Callable[..., Any]:
     """Return a name or class path as it is; a class path with options, in a config's form, as what makes it."""
-    from lightning_adabelief.cli.config_file import UsageError, parse_value
+    from lightning_adabelief.config_file import UsageError, parse_value
     from lightning_adabelief.landscapes.optimizers import find_maker
 
     if not text.startswith("{"):

@@ -15,8 +15,8 @@ from lightning_adabelief.callbacks import ExactResume, ResumeReport
 from lightning_adabelief.callbacks.resume_report import say_difference
 from lightning_adabelief.checkpoint_file import CheckpointError, check_checkpoint, explain_other_network
 from lightning_adabelief.checkpoint_io import AtomicCheckpointIO, save_whole
+from lightning_adabelief.cli.check import OPTIMIZER_KEYS
 from lightning_adabelief.cli.closing import best_checkpoint, make_command, print_closing
-from lightning_adabelief.cli.config_file import UsageError
 from lightning_adabelief.cli.continued_logs import LogLengths, continue_logs
 from lightning_adabelief.cli.errors import (
     EarlyError,
@@ -32,9 +32,9 @@ from lightning_adabelief.cli.safeguards import (
     refuse_used_folder,
     silence_tensorboards_thread,
 )
-from lightning_adabelief.cli.settings import Settings, strip_wrappers
 from lightning_adabelief.cli.signals import StoppedBySignal, handler
 from lightning_adabelief.cli.stop_on_signal import StopOnSignal, is_stop
+from lightning_adabelief.config_file import UsageError
 from lightning_adabelief.lightning_tree import (
     Callback,
     LightningCLI,
@@ -49,6 +49,7 @@ from lightning_adabelief.lightning_tree import (
     rank_zero_info,
     tree,
 )
+from lightning_adabelief.settings import Settings, strip_wrappers
 
 
 def run(settings: Settings) -> None:
@@ -134,7 +135,8 @@ class AdaBeliefCLI(LightningCLI):
             LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            auto_configure_optimizers=False,
+            # Keys that are not given are not in the parser: they would stand beside the optimizers of modules.
+            auto_configure_optimizers=any(key in settings.tree for key in OPTIMIZER_KEYS),
             save_config_callback=_SaveConfig,
             parser_kwargs={**errors, **{command: errors for command in self.subcommands()}},
             args=settings.words,

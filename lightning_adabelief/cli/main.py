@@ -15,13 +15,13 @@ from typing import NoReturn
 
 from lightning_adabelief.cli.check import check
 from lightning_adabelief.cli.checkpoints import require_checkpoint
-from lightning_adabelief.cli.config_file import UsageError
 from lightning_adabelief.cli.errors import explain_os_error, is_mendable
-from lightning_adabelief.cli.settings import Settings, read_settings
 from lightning_adabelief.cli.signals import StoppedBySignal, handle_signals, is_first_rank
 from lightning_adabelief.cli.users_modules import import_users_modules
 from lightning_adabelief.cli.version import list_versions
+from lightning_adabelief.config_file import UsageError
 from lightning_adabelief.recipes.catalog import UnknownRecipeError
+from lightning_adabelief.settings import Settings, read_settings
 from lightning_adabelief.suggest import suggest
 
 DEBUG = "--debug"

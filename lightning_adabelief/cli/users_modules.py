@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from lightning_adabelief.cli.class_source import UnknownClassError, find_class
-from lightning_adabelief.cli.config_file import parse_value
+from lightning_adabelief.config_file import parse_value
 
 NEUTRAL_PACKAGES = ("lightning_adabelief", "torch", "torchvision", "torchmetrics")
 """Packages that do not decide which Lightning is used."""

@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> None:
         UsageError: If the config is wrong.
     """
     from lightning_adabelief.cli.check import check
-    from lightning_adabelief.cli.settings import read_settings
+    from lightning_adabelief.settings import read_settings
 
     is_full = arguments.full or "--full" in arguments.overrides
     overrides = [word for word in arguments.overrides if word != "--full"]

@@ -183,9 +183,9 @@ def make_contenders(specs: Sequence[str | Mapping[str, Any]], configured: Optimi
 
 
 def _make_contender(spec: str | Mapping[str, Any], configured: OptimizerNode) -> Contender:
-    spec = {"class_path": spec} if isinstance(spec, str) else dict(spec)
-    unknown = [key for key in spec if key not in ("name", "class_path", "init_args")]
-    if unknown or not isinstance(spec.get("class_path"), str):
+    spec = {"class_path": spec} if isinstance(spec, str) else spec
+    is_mapping = isinstance(spec, Mapping) and not set(spec) - {"name", "class_path", "init_args"}
+    if not (is_mapping and isinstance(spec.get("class_path"), str)):
         raise PlanError(f"An optimizer is a name, or a mapping of class_path, init_args and name. Got {spec!r:.120}")
     path, given = spec["class_path"], dict(spec.get("init_args") or {})
     if "." not in path and path not in KNOWN and not hasattr(torch.optim, path):

@@ -141,7 +141,7 @@ def make_plan(
 
 def find_differences(old: Plan, new: Plan) -> list[str]:
     """Return a line for each setting in which two plans differ, such as ``"report_seeds: [0, 1], now [0, 1, 2]"``."""
-    before, after = (_flatten(json.loads(plan.to_json())) for plan in (old, new))
+    before, after = (_flatten(_list_choices(plan)) for plan in (old, new))
     keys = dict.fromkeys([*before, *after])
     return [
         f"{key}: {json.dumps(before.get(key))}, now {json.dumps(after.get(key))}"
@@ -150,10 +150,16 @@ def find_differences(old: Plan, new: Plan) -> list[str]:
     ]
 
 
+def _list_choices(plan: Plan) -> dict[str, Any]:
+    """Return a plan without what follows from the rest, and the contenders with their names as a choice of its own."""
+    values = json.loads(plan.to_json())
+    del values["unequal"]
+    options = {contender["name"]: contender for contender in values.pop("contenders")}
+    return {"optimizers": list(options), **values, **options}
+
+
 def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of nested mappings by their dotted keys; contenders are listed by name."""
-    if isinstance(node, list) and node and all(isinstance(item, dict) and "name" in item for item in node):
-        node = {item["name"]: item for item in node}
+    """Return the leaves of nested mappings by their dotted keys."""
     if not (isinstance(node, dict) and node):
         return {prefix: node}
     leaves: dict[str, Any] = {}

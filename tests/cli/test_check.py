@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from lightning_adabelief.cli.check import check
-from lightning_adabelief.cli.config_file import UsageError, read_config
-from lightning_adabelief.cli.settings import read_settings
 from lightning_adabelief.cli.value_ranges import LEAST
+from lightning_adabelief.config_file import UsageError, read_config
 from lightning_adabelief.optim.options import check_values
 from lightning_adabelief.recipes.catalog import UnknownRecipeError, find, list_names
+from lightning_adabelief.settings import read_settings
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +120,42 @@ def test_in_a_gan_the_generators_optimizer_is_suggested_which_the_critic_takes_t
     )
 
 
+OWN_NET = """
+model: own_net.Net
+data: own_net.Data
+optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 0.1}}
+lr_scheduler: {class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 3}}
+"""
+
+MISTAKES_IN_OPTIMIZERS = {
+    "--optimizer.wd=1": "AdamW has no option 'wd'. Did you mean '--optimizer.weight_decay'?",
+    "--optimizer.lr=fast": "--optimizer.lr must be a number. Got 'fast'",
+    "--optimizer=torch.optim.Adamm": "--optimizer: torch.optim has no class 'Adamm'. Did you mean 'Adam'",
+    "--optimzer=SGD": "There is no option 'optimzer'. Did you mean '--optimizer'?",
+    "--lr_scheduler.step_sise=3": "StepLR has no option 'step_sise'. Did you mean '--lr_scheduler.step_size'?",
+    "--scheduler=StepLR": "There is no option 'scheduler'. Did you mean '--lr_scheduler'?",
+    "--optimizer=null": "In own.yaml, lr_scheduler has no effect without an optimizer beside it. Give --optimizer too",
+}
+
+
+def write_own_net():
+    Path("own.yaml").write_text(OWN_NET)
+    Path("own_net.py").write_text("class Net: ...\nclass Data: ...\nclass Mine: ...")
+
+
+@pytest.mark.parametrize("words", MISTAKES_IN_OPTIMIZERS)
+def test_a_mistake_in_lightnings_own_optimizer_is_answered_too(words):
+    write_own_net()
+    assert find_problem("--config=own.yaml", words).startswith(MISTAKES_IN_OPTIMIZERS[words])
+
+
+@pytest.mark.parametrize("words", ["", "--optimizer=SGD", "--optimizer.weight_decay=1", "--optimizer=own_net.Mine"])
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_a_module_of_ones_own_may_have_lightnings_own_optimizer(command, words):
+    write_own_net()
+    assert find_problem("--config=own.yaml", *words.split(), command=command) is None
+
+
 IN_FILES = {
     "trainer:/trainr:": "In mine.yaml, trainr: There is no option 'trainr'. Did you mean 'trainer'?",
     "max_epochs: 30/max_epoch: 30": (
@@ -216,11 +252,7 @@ def test_what_is_let_through_is_what_the_parser_takes(words):
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        Parsing(["fit", f"--config={find('digits-cnn').path}", *_as_files(words.split())])
-
-
-def _as_files(words):
-    return [str(find(word).path) if word in list_names() else word for word in words]
+        Parsing(read_settings(["fit", "--config=digits-cnn", *words.split()]))
 
 
 @pytest.mark.parametrize("name", list_names())

@@ -10,8 +10,8 @@ import yaml
 
 from lightning_adabelief.cli.checkpoints import MissingCheckpointError, find_newest, require_checkpoint
 from lightning_adabelief.cli.main import main
-from lightning_adabelief.cli.settings import read_settings
 from lightning_adabelief.recipes.catalog import find
+from lightning_adabelief.settings import read_settings
 
 QUICK = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.log_every_n_steps=1"]
 

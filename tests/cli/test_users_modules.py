@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_adabelief.cli.settings import read_settings
 from lightning_adabelief.cli.users_modules import import_users_modules
+from lightning_adabelief.settings import read_settings
 
 NAMES = ("users_net", "users_other")
 

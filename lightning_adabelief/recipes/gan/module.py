@@ -29,8 +29,8 @@ class GAN(LightningModule):
     ``test/<score>``. Three figures go with the Fréchet distance: ``<distance>_untrained``, the untrained
     generator's distance to the validation images; ``<distance>_share``, the distance as a fraction of
     that; and ``<distance>_floor``, the distance of as many training images, which a perfect generator
-    would reach. The callback metric ``val/distance``, to be monitored by a checkpoint, is the Fréchet
-    distance under a name that does not depend on ``scores``; no logger is given it.
+    would reach. The callback metrics ``val/distance``, to be monitored by a checkpoint, and ``test/distance``
+    are the Fréchet distance under a name that does not depend on ``scores``; no logger is given them.
 
     Everything random in training is drawn from one generator of random numbers on the CPU, whose state is
     saved in the checkpoint. With :class:`~lightning_adabelief.callbacks.ExactResume`, which the command
@@ -151,12 +151,11 @@ class GAN(LightningModule):
             self.evaluation.add_real(batch[0] * 2 - 1)
 
     def on_validation_epoch_end(self) -> None:
-        """Generate the number of images that ``scores`` asks for, and log the scores."""
-        if self.evaluation is not None and not self.trainer.sanity_checking:
-            values = self._log_scores(self.evaluation, "val")
-            self.log(
-                "val/distance", values[self.evaluation.scores.names[0]], prog_bar=True, logger=False, sync_dist=True
-            )
+        """Generate as many images as ``scores`` asks for, and log the scores, except in a partial sanity check."""
+        trainer: Any = self.trainer
+        is_whole = not trainer.sanity_checking or trainer.num_sanity_val_steps == float("inf")
+        if self.evaluation is not None and is_whole:
+            self._log_scores(self.evaluation, "val")
 
     def on_test_epoch_start(self) -> None:
         """Begin a comparison of generated with real images."""
@@ -262,10 +261,11 @@ class GAN(LightningModule):
             group["name"] = f"{name}/{group['name']}" if "name" in group else name
         return made
 
-    def _log_scores(self, evaluation: Evaluation, stage: str) -> dict[str, float]:
+    def _log_scores(self, evaluation: Evaluation, stage: str) -> None:
         values = evaluation.finish(self)
         self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, sync_dist=True)
-        return values
+        distance = values[evaluation.scores.names[0]]
+        self.log(f"{stage}/distance", distance, prog_bar=True, logger=False, sync_dist=True)
 
 
 def _check_same_shape(what: str, shape: tuple[int, ...] | None, critic: Critic) -> None:

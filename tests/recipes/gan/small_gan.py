@@ -26,8 +26,7 @@ def make_trainer(tmp_path, **options):
         default_root_dir=tmp_path,
         enable_progress_bar=False,
         enable_model_summary=False,
-        num_sanity_val_steps=0,
-        **{"max_epochs": 1, "logger": False, "enable_checkpointing": False} | options,
+        **{"max_epochs": 1, "logger": False, "enable_checkpointing": False, "num_sanity_val_steps": 0} | options,
     )
 
 

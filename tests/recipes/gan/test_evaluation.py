@@ -1,6 +1,7 @@
 """Validation and test of a GAN."""
 
 import pytest
+import pytorch_lightning as pl
 
 from lightning_adabelief.recipes.gan import (
     ClassifierScores,
@@ -27,3 +28,19 @@ def test_validation_logs_the_distance_with_what_it_is_to_be_compared_with(tmp_pa
         assert tested[f"test/{key}"] == pytest.approx(logged[f"val/{key}"], rel=1e-5), "measured once, at the start"
     share = tested["test/frechet_digits"] / tested["test/frechet_digits_untrained"]
     assert tested["test/frechet_digits_share"] == pytest.approx(share)
+
+
+@pytest.mark.parametrize("batches, is_measured", [(-1, True), (2, False)])
+def test_a_sanity_check_of_all_batches_measures_the_untrained_generator(tmp_path, batches, is_measured):
+    class Recorded(pl.Callback):
+        def on_sanity_check_end(self, trainer, pl_module):
+            self.distance = trainer.callback_metrics.get("val/distance")
+
+    recorded = Recorded()
+    trainer = make_trainer(tmp_path, limit_train_batches=1, num_sanity_val_steps=batches, callbacks=[recorded])
+    trainer.fit(make_gan(scores=ClassifierScores(training_steps=60, num_samples=200)), DigitsDataModule())
+    if is_measured:
+        untrained = trainer.callback_metrics["val/frechet_digits_untrained"]
+        assert recorded.distance.item() == pytest.approx(untrained.item(), rel=1e-5)
+    else:
+        assert recorded.distance is None

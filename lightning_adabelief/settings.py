@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning_adabelief.cli.config_file import UsageError, parse_value, read_config
+from lightning_adabelief.config_file import UsageError, parse_value, read_config
 from lightning_adabelief.recipes.catalog import find_config, list_names
 
 CONFIG_OPTIONS = ("--config", "-c")
