@@ -52,8 +52,8 @@ def main() -> None:
     document = (
         f"# A comparison killed {len(kills)} times\n\n"
         f"{markdown_table(['killed', 'times'], rows)}\n"
-        f"Of {len(expected)} runs, {len(different)} have another result than in the undisturbed comparison, "
-        f"{len(found) - len(expected)} are there beside them, and every column of `results.csv` but times and memory was "
+        f"Of {len(expected)} runs, {len(different)} have another result than in the undisturbed comparison, and "
+        f"{len(found) - len(expected)} are there beside them. Every column of `results.csv` but times and memory was "
         "compared.\n\n"
         f"{provenance('torch', 'optuna', 'lightning-adabelief')}"
     )

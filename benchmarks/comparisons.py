@@ -57,17 +57,17 @@ COMPARISONS: dict[str, dict[str, Any]] = {
     "pydocs-lstm": {
         "config": "pydocs-lstm",
         "optimizers": ["adabelief", "adamw", "radam", "nadam", "sgd"],
-        "settings": {"trainer.max_epochs": 4, "model.lr_scheduler.T_max": 4},
+        "settings": {"trainer.max_epochs": 3, "model.lr_scheduler.T_max": 3},
     },
     "scenes-fasterrcnn": {
         "config": "scenes-fasterrcnn",
         "optimizers": ["adabelief", "adamw", "adam", "radam", "sgd"],
         "settings": {
             "trainer.max_epochs": 1,
-            "data.train_scenes": 2000,
+            "data.train_scenes": 1600,
             "data.val_scenes": 100,
             "data.test_scenes": 200,
-            "model.lr_scheduler.T_max": 250,
+            "model.lr_scheduler.T_max": 200,
         },
     },
     "eps": {
@@ -91,8 +91,8 @@ COMPARISONS: dict[str, dict[str, Any]] = {
 }
 """The comparisons by name, as arguments of :func:`lightning_adabelief.compare`."""
 
-REPORT_FILES = ("plan.json", "report.md", "results.csv", "history.csv", "curves.svg", "rates.svg")
-"""Files of a comparison's folder that are committed."""
+REPORT_FILES = ("plan.json", "report.md", "results.csv", "history.csv", "*.svg")
+"""Patterns of the files of a comparison's folder that are committed."""
 
 
 def main() -> None:
@@ -145,8 +145,9 @@ def describe(comparison: Any) -> list[str]:
 def copy_report(out: Path, folder: Path) -> None:
     """Put a comparison's report among the committed results."""
     folder.mkdir(parents=True, exist_ok=True)
-    for file in REPORT_FILES:
-        shutil.copyfile(out / file, folder / file)
+    for pattern in REPORT_FILES:
+        for path in out.glob(pattern):
+            shutil.copyfile(path, folder / path.name)
 
 
 if __name__ == "__main__":
