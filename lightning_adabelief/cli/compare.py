@@ -47,7 +47,9 @@ def add_parser(commands: Any) -> None:
         help="learning rates as multiples of each optimizer's usual one, such as 0.3,1,3 (auto: 0.1,0.32,1,3.2,10). "
         "The usual one is the config's; for another optimizer what corresponds to it: 100 times Adam's for SGD",
     )
-    parser.add_argument("--weight-decay", metavar="GRID", help="weight decays to choose from (default: the config's)")
+    parser.add_argument(
+        "--weight-decay", default="auto", metavar="GRID", help="weight decays to choose from (auto: the config's)"
+    )
     parser.add_argument(
         "--set",
         nargs="+",
@@ -88,6 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    from lightning_adabelief.cli.signals import StoppedBySignal
     from lightning_adabelief.config_file import UsageError
 
     if arguments.worker is not None:
@@ -112,10 +115,8 @@ def _run(arguments: argparse.Namespace) -> None:
             overrides,
             seeds=arguments.seeds,
             tuning_seeds=arguments.tuning_seeds,
-            relative_rates=None if arguments.lr == "auto" else _read_list("--lr", arguments.lr),
-            weight_decays=None
-            if arguments.weight_decay is None
-            else _read_list("--weight-decay", arguments.weight_decay),
+            relative_rates=_read_grid("--lr", arguments.lr),
+            weight_decays=_read_grid("--weight-decay", arguments.weight_decay),
             metric=arguments.metric,
             mode=arguments.mode,
             vary=arguments.vary,
@@ -126,6 +127,9 @@ def _run(arguments: argparse.Namespace) -> None:
             Console().print(make_plan_table(plan, _find_seconds(arguments.config)))
             return
         result = run_plan(plan, arguments.out, arguments.jobs, arguments.storage)
+    except StoppedBySignal as stop:
+        stop.message += " Runs that have ended are kept: the same command goes on from here"
+        raise
     except PlanError as error:
         raise UsageError(str(error)) from error
     console = Console()
