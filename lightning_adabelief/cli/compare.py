@@ -171,8 +171,8 @@ def _read_list(option: str, text: str) -> list[Any]:
     return [_read_number(value) for value in values]
 
 
-def _read_grid(option: str, text: str | None) -> list[Any] | None:
-    return None if text is None or text == "auto" else _read_list(option, text)
+def _read_grid(option: str, text: str) -> list[Any] | None:
+    return None if text == "auto" else _read_list(option, text)
 
 
 def _read_number(value: Any) -> Any:
