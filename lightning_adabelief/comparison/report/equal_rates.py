@@ -1,0 +1,127 @@
+"""AdaBelief against Adam at equal learning rates, and how much of the difference its longer step explains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from lightning_adabelief.comparison.contenders import ADABELIEF, KNOWN, Contender
+from lightning_adabelief.comparison.report.document import Section, Table
+from lightning_adabelief.comparison.report.numbers import NOTHING, show, sign
+from lightning_adabelief.comparison.report.results import Results, mean_over
+from lightning_adabelief.comparison.trial import Trial
+
+MATCHED = "adabelief-matched"
+ADAMS = (KNOWN["adam"].class_path, KNOWN["adamw"].class_path)
+ADABELIEFS = (ADABELIEF, "lightning_adabelief.ConfiguredAdaBelief")
+
+Tried = dict[tuple[float, float, int], float | None]
+"""From learning rate, weight decay and tuning seed to the metric; None where the run failed."""
+
+
+def make_equal_rates(results: Results) -> Section | None:
+    """Make the section; None unless an AdaBelief and an Adam were tried at the same learning rates."""
+    belief = _find(results, lambda c: c.class_path in ADABELIEFS and c.name != MATCHED)
+    if belief is None:
+        return None
+    adams = [contender for contender in results.plan.contenders if contender.class_path in ADAMS]
+    adam = next(iter(sorted(adams, key=lambda c: c.is_decoupled != belief.is_decoupled)), None)
+    if adam is None:
+        return None
+    tried = {name: _collect(results, name, lambda trial: trial.lr) for name in (belief.name, adam.name)}
+    matched = _find(results, lambda c: c.name == MATCHED)
+    if matched is not None:  # stands at the rate that its own was made from
+        tried[MATCHED] = _collect(results, MATCHED, lambda trial: trial.relative_lr * belief.usual_lr)
+    shared = [key for key in tried[belief.name] if all(key in runs for runs in tried.values())]
+    if not shared:
+        return None
+    rows = [
+        _make_row(rate, [key for key in shared if key[0] == rate], tried) for rate in sorted({k[0] for k in shared})
+    ]
+    header = ["learning rate", *tried, *(f"{name} less {adam.name}" for name in tried if name != adam.name)]
+    table = Table(tuple(header), tuple(rows), f"{results.plan.metric} in tuning; - where a run failed.")
+    return Section("At equal learning rates", paragraphs=tuple(_explain(results, tried, shared)), tables=(table,))
+
+
+def make_beliefs(results: Results) -> Table | None:
+    """Make the table of what the optimizers' own states say of their steps; None if no run has such figures."""
+    rows = []
+    for name in results.names:
+        runs = [run for run in results.list_runs(name, in_report=True) if run.outcome.beliefs]
+        if runs:
+            figures = [
+                show(mean_over(runs, lambda outcome, key=key: outcome.beliefs.get(key, math.nan)))  # type: ignore[misc]
+                for key in ("step_gain_over_adam", "eps_share")
+            ]
+            rows.append((name, *figures))
+    note = (
+        "Means over the report's runs. step_gain_over_adam: how many times as far as Adam's a step goes at the "
+        "same learning rate. eps_share: the share of s_t that is eps; near 1, AdaBelief is SGD with momentum."
+    )
+    return Table(("optimizer", "step_gain_over_adam", "eps_share"), tuple(rows), note) if rows else None
+
+
+def _find(results: Results, is_it: Callable[[Contender], bool]) -> Contender | None:
+    return next((contender for contender in results.plan.contenders if is_it(contender)), None)
+
+
+def _collect(results: Results, name: str, find_rate: Callable[[Trial], float]) -> Tried:
+    """Collect a contender's runs of tuning by the learning rate that they stand for."""
+    tried: Tried = {}
+    for run in results.list_runs(name, in_report=False):
+        trial = run.trial
+        key = (float(f"{find_rate(trial):.4g}"), trial.weight_decay, trial.seed)
+        tried[key] = None if run.has_failed else results.find_value(run, results.plan.metric)
+    return tried
+
+
+def _make_row(rate: float, keys: list[tuple[float, float, int]], tried: dict[str, Tried]) -> tuple[str, ...]:
+    means = {name: _average([runs[key] for key in keys]) for name, runs in tried.items()}
+    adam = list(means)[1]
+    differences = [None if mean is None or means[adam] is None else mean - means[adam] for mean in means.values()]  # type: ignore[operator]
+    shown = [sign(show(d)) for name, d in zip(means, differences, strict=True) if name != adam]
+    return (show(rate), *(show(mean) if mean is not None else NOTHING for mean in means.values()), *shown)
+
+
+def _average(values: list[float | None]) -> float | None:
+    """Return the mean; None if any is missing."""
+    found = [value for value in values if value is not None]
+    return sum(found) / len(found) if found and len(found) == len(values) else None
+
+
+def _explain(results: Results, tried: dict[str, Tried], shared: list[tuple[float, float, int]]) -> list[str]:
+    """Say how large the difference at equal rates is, and what is left of it with the longer step taken out."""
+    belief, adam = list(tried)[:2]
+    whole = [key for key in shared if all(runs[key] is not None for runs in tried.values())]
+    sentences = [
+        f"An equal learning rate is not an equal step: on gradients that are pure noise, AdaBelief moves further than "
+        f"Adam at the same rate. Here are {belief} and {adam} at the rates that both were tried at."
+    ]
+    if not whole:
+        return [*sentences, "At each of these rates a run failed, so that there is no mean difference."]
+    rates = len({key[0] for key in whole})
+    over = f"over the {'one rate' if rates == 1 else f'{rates} rates'} at which none failed"
+    plain = _mean_difference(tried[belief], tried[adam], whole)
+    if MATCHED not in tried:
+        return [*sentences, f"On average {over}, {results.plan.metric} differs by {sign(show(plain))}."]
+    usual = {contender.name: contender.usual_lr for contender in results.plan.contenders}
+    matched = _mean_difference(tried[MATCHED], tried[adam], whole)
+    share = 1 - matched / plain if plain else math.nan
+    percent = f", {100 * share:.0f} % of the difference" if 0 <= share <= 1 else ""
+    return [
+        *sentences,
+        f"{MATCHED} stands at {show(usual[MATCHED] / usual[belief])} times these rates, where on pure noise it moves "
+        f"as far as Adam. On average {over}, {results.plan.metric} differs from {adam}'s by {sign(show(plain))} at "
+        f"equal rates, and by {sign(show(matched))} with the factor taken out: the longer step explains "
+        f"{sign(show(plain - matched))}{percent}. These are means over {_count_seeds(whole)}, not a test.",
+    ]
+
+
+def _mean_difference(runs: Tried, others: Tried, keys: list[tuple[float, float, int]]) -> float:
+    differences = [(runs[key] or 0.0) - (others[key] or 0.0) for key in keys]
+    return sum(differences) / len(differences)
+
+
+def _count_seeds(keys: list[tuple[float, float, int]]) -> str:
+    seeds = len({key[2] for key in keys})
+    return "one tuning seed" if seeds == 1 else f"{seeds} tuning seeds"

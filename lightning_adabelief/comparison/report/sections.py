@@ -1,0 +1,218 @@
+"""The sections that show the result: table, other metrics, curves, learning rates, failures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from lightning_adabelief.comparison.report.document import Details, Picture, Section, Table
+from lightning_adabelief.comparison.report.numbers import (
+    NOTHING,
+    show,
+    show_difference,
+    show_mean,
+    show_p,
+    show_seconds,
+    show_share,
+)
+from lightning_adabelief.comparison.report.results import Results, Run, mean_over
+from lightning_adabelief.comparison.report.verdict import describe_seeds_needed
+from lightning_adabelief.comparison.statistics import LEVEL, POWER
+
+Key = TypeVar("Key")
+
+Pictures = Mapping[str, str]
+"""From a figure's name to its SVG."""
+
+
+def make_result(results: Results, pictures: Pictures) -> Section:
+    """Make the section of the table."""
+    values = results.find_values(results.metric)
+    has_decays = len(results.plan.weight_decays) > 1
+    rows = []
+    for name in results.names:
+        runs = results.list_runs(name, in_report=True)
+        chosen = results.find_chosen(name)
+        comparison = results.comparisons.get(name)
+        memory = [run.outcome.peak_memory for run in runs if run.outcome.status != "crashed"]
+        rows.append(
+            (
+                name,
+                "baseline" if comparison is None else comparison.verdict if comparison.seeds else NOTHING,
+                show_mean(list(values[name].values())),
+                NOTHING if comparison is None else show_difference(comparison),
+                NOTHING if comparison is None else show_p(comparison.adjusted_p),
+                NOTHING if comparison is None else describe_seeds_needed(comparison),
+                show(chosen.lr if chosen else None),
+                *([show(chosen.weight_decay if chosen else None)] if has_decays else []),
+                show_seconds(mean_over(runs, lambda outcome: outcome.seconds)),
+                show_share(mean_over(runs, lambda outcome: outcome.optimizer_share)),
+                f"{max(memory):,.0f} MiB" if memory else NOTHING,
+                _count_failures(results, name),
+            )
+        )
+    header = (
+        "optimizer",
+        "verdict",
+        results.metric,
+        f"less {results.first}'s (95 % interval)",
+        "p (Holm)" if len(results.names) > 2 else "p",
+        "seeds to tell",
+        "learning rate",
+        *(["weight decay"] if has_decays else []),
+        "time of a run",
+        "optimizer's share of a step",
+        "peak memory",
+        "failed runs",
+    )
+    better = "Smaller" if results.plan.mode == "min" else "Larger"
+    caption = (
+        f"Each optimizer's {results.metric} less {results.first}'s: a small dot for each seed, the mean as a large "
+        "mark, and its 95 % interval. An interval that crosses the line at 0 leaves open which of the two is better."
+    )
+    return Section(
+        "Result",
+        pictures=_pick(pictures, differences=caption),
+        tables=(Table(header, tuple(rows), f"{better} is better. {_explain_statistics(results)}", words=2),),
+    )
+
+
+def make_other_metrics(results: Results) -> Section | None:
+    """Make the section of the metrics that the verdict is not on; None without any."""
+    names = results.list_other_metrics()
+    if not names:
+        return None
+    compared = {metric: results.compare(metric) for metric in names}
+    values = {metric: results.find_values(metric) for metric in names}
+    rows = []
+    for metric in names:
+        for name in results.names:
+            comparison = compared[metric].get(name)
+            difference = NOTHING if comparison is None else show_difference(comparison)
+            rows.append(
+                (
+                    metric if name == results.first else "",
+                    name,
+                    show_mean(list(values[metric][name].values())),
+                    difference,
+                )
+            )
+    header = ("metric", "optimizer", "mean ± standard deviation", f"less {results.first}'s (95 % interval)")
+    note = "Of the same checkpoints. No verdict is made on them: of many differences, some look large by chance."
+    kind = "validation" if results.plan.test_metric is None else "test"
+    return Section(f"Other metrics of the {kind}", tables=(Table(header, tuple(rows), note, words=2),))
+
+
+def make_curves(results: Results, pictures: Pictures) -> Section | None:
+    """Make the section of the curves; None if there are none yet."""
+    shown = _pick(
+        pictures,
+        **{
+            "curves": f"{results.plan.metric} over steps: the mean over the seeds of the report, and a band from the "
+            "least to the largest. A cross is where a run that failed was validated last.",
+            "curves-over-time": "The same over the time of training, which counts what an optimizer's step costs.",
+        },
+    )
+    return Section("Curves", pictures=shown) if shown else None
+
+
+def make_rates(results: Results, pictures: Pictures) -> Section | None:
+    """Make the section on the choice of the learning rates; None before any has been tried."""
+    decays = " and its best weight decay" if len(results.plan.weight_decays) > 1 else ""
+    shown = _pick(
+        pictures,
+        rates=f"{results.plan.metric} of the best checkpoint at each learning rate{decays}, as tuning found it. A "
+        "ring: the rate that was chosen. A cross: a run failed; one at the edge of the figure has a value beyond it, "
+        "or none. A narrow valley is an optimizer that needs its rate searched for.",
+    )
+    if not shown:
+        return None
+    seeds = len(results.plan.tuning_seeds)
+    text = (
+        f"Each optimizer was tried at the same {len(results.plan.relative_rates)} multiples of its usual learning "
+        f"rate, on {'one seed that is' if seeds == 1 else f'{seeds} seeds that are'} not among those of the report. "
+        "Its best went into the report."
+    )
+    return Section("Learning rates", paragraphs=(text,), pictures=shown)
+
+
+def make_failures(results: Results) -> Section:
+    """Make the section on runs that failed: how many at which rate, and what those that crashed printed last."""
+    failed = sorted(
+        (run for run in results.runs if run.has_failed), key=lambda r: results.names.index(r.trial.contender)
+    )
+    if not failed:
+        return Section("Failures", paragraphs=(f"None of the {len(results.runs)} runs failed.",))
+    text = (
+        f"{len(failed)} of {len(results.runs)} runs failed. Diverged: a loss or metric was not finite. Collapsed: the "
+        "best checkpoint is no better than the untrained model. Both are results, and count. Crashed: an error, which "
+        "does not."
+    )
+    tried = Counter(map(_locate, results.runs))
+    rows = [_make_failure_row(place, there, tried[place]) for place, there in _group(failed, _locate).items()]
+    header = ("optimizer", "stage", "learning rate", "weight decay", "failed", "seeds")
+    crashed = _group([run for run in failed if run.outcome.status == "crashed"], lambda run: run.outcome.error.strip())
+    details = tuple(Details(_name_crashes(runs), error or "It printed nothing.") for error, runs in crashed.items())
+    return Section("Failures", paragraphs=(text,), tables=(Table(header, tuple(rows), words=2),), details=details)
+
+
+def _make_failure_row(place: tuple[str, str, float], failed: Sequence[Run], tried: int) -> tuple[str, ...]:
+    statuses = Counter(run.outcome.status for run in failed)
+    decays = sorted({run.trial.weight_decay for run in failed})
+    seeds = sorted({run.trial.seed for run in failed})
+    return (
+        place[0],
+        place[1],
+        show(place[2]),
+        ", ".join(map(show, decays)),
+        f"{', '.join(f'{count} {status}' for status, count in statuses.items())} of {tried}",
+        ", ".join(map(str, seeds)),
+    )
+
+
+def _name_crashes(runs: Sequence[Run]) -> str:
+    others = {0: "", 1: " and another one"}.get(len(runs) - 1, f" and {len(runs) - 1} others")
+    return f"What {runs[0].trial.name}{others} printed last"
+
+
+def _locate(run: Run) -> tuple[str, str, float]:
+    return run.trial.contender, run.trial.stage, run.trial.lr
+
+
+def _group(runs: Iterable[Run], find_key: Callable[[Run], Key]) -> dict[Key, list[Run]]:
+    """Group runs by a key, in the order of their first ones."""
+    groups: dict[Key, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(find_key(run), []).append(run)
+    return groups
+
+
+def _count_failures(results: Results, name: str) -> str:
+    runs = [run for run in results.runs if run.trial.contender == name]
+    return f"{sum(run.has_failed for run in runs)} of {len(runs)}"
+
+
+def _explain_statistics(results: Results) -> str:
+    """Explain how the differences were judged, for a reader who has met an average."""
+    others = len(results.names) - 1
+    adjusted = (
+        f" As there are {others} comparisons, p is adjusted (Holm), so that with no difference anywhere the chance of "
+        f"calling any is {100 * LEVEL:.0f} %; a verdict goes by this p, and can be more careful than the interval."
+        if others > 1
+        else ""
+    )
+    return (
+        "Differences are taken seed by seed, as the runs of a seed have the same initial weights and data. The "
+        "interval (Student's) holds the true difference in 95 of 100 such comparisons. p is the chance of a difference "
+        f"this large if there were none (paired t-test); below {LEVEL:g} it is called better or worse.{adjusted} Seeds "
+        f"to tell: how many it would take for a {100 * POWER:.0f} % chance to tell a true difference as large as the "
+        "one observed. Failed runs are counted over all stages; time, share and memory are those of the report."
+    )
+
+
+def _pick(pictures: Pictures, **captions: str) -> tuple[Picture, ...]:
+    """Return the pictures that there are, with their captions."""
+    return tuple(
+        Picture(f"{name}.svg", pictures[name], caption) for name, caption in captions.items() if name in pictures
+    )
