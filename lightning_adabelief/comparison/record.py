@@ -177,14 +177,15 @@ class TrialRecord(Callback):
         """Measure an optimizer's beliefs, if it has any, off every clock: others have none to measure."""
         if find_readable(optimizer) is Readable.GRADIENT:
             return
-        began = perf_counter()
+        before = perf_counter()
         of_model = measure(optimizer, module).model
         for name in BELIEFS:
             if math.isfinite(of_model.get(name, math.nan)):
                 self._beliefs[name].append(of_model[name])
-        self._timer.leave_out_batch()
         assert self._began is not None
-        self._began += perf_counter() - began
+        passed = perf_counter() - before
+        self._began += passed
+        self._timer.leave_out(passed)
 
     def _is_better(self, metric: float, other: float | None) -> bool:
         if not math.isfinite(metric) or other is None or not math.isfinite(other):

@@ -47,9 +47,9 @@ class StepTimer:
         """End a step."""
         self._of_this_batch += self._read_clock() - self._step_began
 
-    def leave_out_batch(self) -> None:
-        """Leave out this batch, in which something else took time."""
-        self._is_measuring = False
+    def leave_out(self, seconds: float) -> None:
+        """Leave out a time of this batch that is not the training's."""
+        self._batch_began += seconds
 
     def end_batch(self) -> None:
         """End a batch, after its last step."""
