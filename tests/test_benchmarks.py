@@ -90,6 +90,8 @@ def make_it_quick(name, module, monkeypatch):
         scores = {"distance": 5.0, "untrained": 50.0, "floor": 0.1, "classes": 10.0, "seconds": 30.0}
         monkeypatch.setattr(module, "run", lambda *_: scores)
         return ["--seeds=2"]
+    if name == "compare_null":
+        return ["--simulations=20"]
     if name == "landscapes":
         return ["--seeds=2", "--steps=5"]
     return []
