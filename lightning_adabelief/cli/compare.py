@@ -163,24 +163,16 @@ def _read_overrides(words: list[str]) -> dict[str, str]:
 
 def _read_list(option: str, text: str) -> list[Any]:
     """Read values between commas; one may be a mapping in braces, with commas of its own."""
-    from lightning_adabelief.config_file import UsageError, parse_value
+    from lightning_adabelief.config_file import UsageError, convert_number, parse_value
 
     values = parse_value(f"[{text}]")
     if not isinstance(values, list):
         raise UsageError(f"{option} {text!r} is not a list of values with commas between them")
-    return [_read_number(value) for value in values]
+    return [convert_number(value) for value in values]
 
 
 def _read_grid(option: str, text: str) -> list[Any] | None:
     return None if text == "auto" else _read_list(option, text)
-
-
-def _read_number(value: Any) -> Any:
-    """Return the number that a text means: YAML takes 1e-3, which has no point, for text."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
 
 
 def _find_seconds(config: str) -> float | None:
