@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_adabelief.callbacks.belief_monitor import BeliefMonitor
+    from lightning_adabelief.comparison.compare import compare
     from lightning_adabelief.configure import ConfiguredAdaBelief, build_optimizer, configure_adabelief, optimizer_steps
     from lightning_adabelief.optim.adabelief import AdaBelief
 
@@ -16,6 +17,7 @@ __all__ = [
     "BeliefMonitor",
     "ConfiguredAdaBelief",
     "build_optimizer",
+    "compare",
     "configure_adabelief",
     "optimizer_steps",
 ]
@@ -25,6 +27,7 @@ _MODULES = {
     "BeliefMonitor": "lightning_adabelief.callbacks.belief_monitor",
     "ConfiguredAdaBelief": "lightning_adabelief.configure",
     "build_optimizer": "lightning_adabelief.configure",
+    "compare": "lightning_adabelief.comparison.compare",
     "configure_adabelief": "lightning_adabelief.configure",
     "optimizer_steps": "lightning_adabelief.configure",
 }

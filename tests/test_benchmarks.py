@@ -2,17 +2,21 @@
 
 import importlib
 import logging
+import os
 import re
 import sys
 from pathlib import Path
+from subprocess import Popen
 
 import pytest
 
+from lightning_adabelief.comparison.compare import Result
+from lightning_adabelief.comparison.statistics import Comparison
 from lightning_adabelief.recipes.catalog import recipes
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if "__main__" in path.read_text(encoding="utf-8"))
-COMMITTED = sorted(path.name for path in (FOLDER / "results").iterdir())
+COMMITTED = sorted(path.name for path in (FOLDER / "results").iterdir() if path.is_file())
 
 
 @pytest.fixture
@@ -67,10 +71,27 @@ def make_it_quick(name, module, monkeypatch):
         return ["--steps=200"]
     if name == "reliability_steps":
         return ["--cases=5"]
+    if name == "comparisons":
+        difference = Comparison("adamw", (0, 1), (0.25, 0.5), 0.375, (-1.2, 2.0), 0.2, 0.2, seeds_needed=7.0)
+        values = {"adabelief": {0: 1.0, 1: 2.0}, "adamw": {0: 1.25, 1: 2.5}}
+        result = Result(None, "test/loss", values, {"adamw": difference}, Path("report.html"))
+        monkeypatch.setattr(module.lightning_adabelief, "compare", lambda **_: result, raising=False)
+        monkeypatch.setattr(module, "copy_report", lambda *_: None)
+        return ["digits-cnn"]
+    if name == "compare_kills":
+        monkeypatch.setattr(module, "start_comparison", lambda out: Popen(["true"]))
+        monkeypatch.setattr(module, "run_and_kill", lambda *_: ["one trial"])
+        monkeypatch.setattr(module, "read_table", lambda out: {"one": {"test/loss": "0.25"}})
+    if name == "step_gain":
+        pairs = [module.Pair("digits-cnn", "adam", 1e-3, 1.0 + i / 10, 0.1 * (-1) ** i) for i in range(5)]
+        monkeypatch.setattr(module, "pair_runs", lambda task, is_tuned: pairs)
+        monkeypatch.setattr(module, "PICTURE", Path(os.devnull))
     if name == "gan_stability":
         scores = {"distance": 5.0, "untrained": 50.0, "floor": 0.1, "classes": 10.0, "seconds": 30.0}
         monkeypatch.setattr(module, "run", lambda *_: scores)
         return ["--seeds=2"]
+    if name == "compare_null":
+        return ["--simulations=20"]
     if name == "landscapes":
         return ["--seeds=2", "--steps=5"]
     return []

@@ -61,7 +61,7 @@ class Plan:
     @property
     def identifier(self) -> str:
         """A digest of the plan, the same for the same plan."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(_list_choices(self)).encode()).hexdigest()[:12]
 
     def to_json(self) -> str:
         """Return the plan as JSON."""

@@ -9,9 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from lightning_adabelief.comparison.display import count_tuning_runs, describe_seconds
+from lightning_adabelief.comparison.display import describe_seconds
 from lightning_adabelief.comparison.plan import Plan
-from lightning_adabelief.comparison.stages import ADDED_RATES, MAX_WIDENINGS, REPORT
+from lightning_adabelief.comparison.stages import ADDED_RATES, MAX_WIDENINGS, REPORT, count_tuning_runs
 
 
 def make_plan_table(plan: Plan, seconds_a_trial: float | None = None) -> Group:

@@ -8,7 +8,7 @@ from rich.console import Console
 from lightning_adabelief.comparison.display import Display, describe_time_left
 from lightning_adabelief.comparison.plan import make_plan
 from lightning_adabelief.comparison.plan_table import make_plan_table
-from lightning_adabelief.comparison.queue import Progress
+from lightning_adabelief.comparison.progress import Progress
 from lightning_adabelief.comparison.stages import next_stage
 from lightning_adabelief.comparison.trial import Outcome
 from lightning_adabelief.comparison.worker_process import WorkerProcess

@@ -43,8 +43,8 @@ def make_equal_rates(results: Results) -> Section | None:
     return Section("At equal learning rates", paragraphs=tuple(_explain(results, tried, shared)), tables=(table,))
 
 
-def make_beliefs(results: Results) -> Table | None:
-    """Make the table of what the optimizers' own states say of their steps; None if no run has such figures."""
+def make_beliefs(results: Results) -> Section | None:
+    """Make the section of what the optimizers' own states say of their steps; None if no run has such figures."""
     rows = []
     for name in results.names:
         runs = [run for run in results.list_runs(name, in_report=True) if run.outcome.beliefs]
@@ -58,7 +58,8 @@ def make_beliefs(results: Results) -> Table | None:
         "Means over the report's runs. step_gain_over_adam: how many times as far as Adam's a step goes at the "
         "same learning rate. eps_share: the share of s_t that is eps; near 1, AdaBelief is SGD with momentum."
     )
-    return Table(("optimizer", "step_gain_over_adam", "eps_share"), tuple(rows), note) if rows else None
+    table = Table(("optimizer", "step_gain_over_adam", "eps_share"), tuple(rows), note)
+    return Section("Beliefs", tables=(table,)) if rows else None
 
 
 def _find(results: Results, is_it: Callable[[Contender], bool]) -> Contender | None:
@@ -103,7 +104,7 @@ def _explain(results: Results, tried: dict[str, Tried], shared: list[tuple[float
     over = f"over the {'one rate' if rates == 1 else f'{rates} rates'} at which none failed"
     plain = _mean_difference(tried[belief], tried[adam], whole)
     if MATCHED not in tried:
-        return [*sentences, f"On average {over}, {results.plan.metric} differs by {sign(show(plain))}."]
+        return [*sentences, f"{belief}'s {results.plan.metric} less {adam}'s is {sign(show(plain))} on average {over}."]
     usual = {contender.name: contender.usual_lr for contender in results.plan.contenders}
     matched = _mean_difference(tried[MATCHED], tried[adam], whole)
     share = 1 - matched / plain if plain else math.nan
@@ -111,8 +112,8 @@ def _explain(results: Results, tried: dict[str, Tried], shared: list[tuple[float
     return [
         *sentences,
         f"{MATCHED} stands at {show(usual[MATCHED] / usual[belief])} times these rates, where on pure noise it moves "
-        f"as far as Adam. On average {over}, {results.plan.metric} differs from {adam}'s by {sign(show(plain))} at "
-        f"equal rates, and by {sign(show(matched))} with the factor taken out: the longer step explains "
+        f"as far as Adam. On average {over}, {belief}'s {results.plan.metric} less {adam}'s is {sign(show(plain))}, "
+        f"and {MATCHED}'s less {adam}'s {sign(show(matched))}. So the longer step explains "
         f"{sign(show(plain - matched))}{percent}. These are means over {_count_seeds(whole)}, not a test.",
     ]
 

@@ -156,7 +156,7 @@ def _list_stand_ins(results: Results) -> list[str]:
         seeds = [run.trial.seed for run in runs if results.find_value(run, results.metric) is not None]
         if seeds:
             sentences.append(
-                f"{name}'s {_name_seeds(seeds)} ended without a finite {results.metric} and learned nothing: the "
+                f"{name}'s {_name_seeds(seeds)} ended without a finite {results.metric}: the "
                 f"untrained model's {results.plan.metric} stands for it."
             )
     return sentences

@@ -9,7 +9,7 @@ import jinja2
 from lightning_adabelief.comparison.plan import Plan
 from lightning_adabelief.comparison.report.csv_files import write_history, write_results
 from lightning_adabelief.comparison.report.document import Document, Section
-from lightning_adabelief.comparison.report.equal_rates import make_equal_rates
+from lightning_adabelief.comparison.report.equal_rates import make_beliefs, make_equal_rates
 from lightning_adabelief.comparison.report.equality import make_equality
 from lightning_adabelief.comparison.report.figures import draw_figures
 from lightning_adabelief.comparison.report.results import Results
@@ -58,6 +58,7 @@ def make_document(results: Results, pictures: dict[str, str], folder: Path) -> D
         make_curves(results, pictures),
         make_rates(results, pictures),
         make_equal_rates(results),
+        make_beliefs(results),
         make_failures(results),
         make_equality(results),
         make_settings(results, folder),

@@ -110,7 +110,7 @@ def test_the_question_names_the_task_without_its_folder():
         (
             "failures",
             [
-                "radam's runs of seeds 0 and 3 ended without a finite test/loss and learned nothing: the untrained "
+                "radam's runs of seeds 0 and 3 ended without a finite test/loss: the untrained "
                 "model's val/loss stands for it.",
                 "adam's run of seed 2 crashed, which is an error, and is left out.",
             ],

@@ -10,7 +10,7 @@ from tests.comparison.synthetic import LONG, make_cases
 
 CASES = make_cases()
 FIGURES = {"differences.svg", "curves.svg", "curves-over-time.svg", "rates.svg"}
-SECTIONS = ["Result", "Other metrics of the test", "Curves", "Learning rates", "At equal learning rates", "Failures"]
+SECTIONS = ["Result", "Other metrics of the test", "Curves", "Learning rates", "At equal learning rates", "Beliefs"]
 
 
 class Page(HTMLParser):
@@ -75,7 +75,12 @@ def test_markdown_has_the_content_of_html(folders, case):
 
 def test_a_finished_comparison_has_every_section_and_figure(folders):
     markdown = read(folders, "loss", "report.md")
-    assert re.findall("^## (.+)$", markdown, re.MULTILINE) == [*SECTIONS, "What was not equal", "Every setting"]
+    assert re.findall("^## (.+)$", markdown, re.MULTILINE) == [
+        *SECTIONS,
+        "Failures",
+        "What was not equal",
+        "Every setting",
+    ]
     assert {path.name for path in folders["loss"].glob("*.svg")} == FIGURES
 
 

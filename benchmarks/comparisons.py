@@ -1,0 +1,154 @@
+"""The published comparisons of optimizers: run them, or go on with them, and write their reports.
+
+    python benchmarks/comparisons.py --write
+    python benchmarks/comparisons.py digits-cnn eps
+
+Each is what ``adabelief compare`` makes; the command stands in its report. Runs are shorter than the recipes', so that
+all can be repeated in some hours on two cores. The trials lie in ``--out``, and those that are there are not run again.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import statistics
+from pathlib import Path
+from typing import Any
+
+from common import RESULTS, make_parser, markdown_table, provenance, publish
+
+import lightning_adabelief
+from lightning_adabelief.comparison.compare import Result
+
+ADABELIEF = "lightning_adabelief.AdaBelief"
+ADAM = "benchmarks.accumulated_eps.AdamWithAccumulatedEps"
+SHORT_DIGITS = {"trainer.max_epochs": 15, "model.lr_scheduler.T_max": 15}
+
+LAST_WGAN = {"model.ema_decay": "null", "trainer.max_epochs": 40, "trainer.check_val_every_n_epoch": 40}
+"""The weights of the last epoch, and no average of them: the best checkpoint would hide a run that fell apart."""
+
+
+def name_eps(name: str, class_path: str, eps: float) -> dict[str, Any]:
+    """Name an optimizer by its eps."""
+    return {"name": f"{name}, eps {eps:g}", "class_path": class_path, "init_args": {"eps": eps}}
+
+
+def name_start(name: str, rectify: bool, warmup: float) -> dict[str, Any]:
+    """Name an AdaBelief by what it begins with."""
+    return {"name": name, "class_path": ADABELIEF, "init_args": {"rectify": rectify, "warmup": warmup}}
+
+
+COMPARISONS: dict[str, dict[str, Any]] = {
+    "digits-cnn": {
+        "config": "digits-cnn",
+        "optimizers": ["adabelief", "adabelief-matched", "adamw", "adam", "radam", "sgd"],
+        "settings": SHORT_DIGITS,
+    },
+    "digits-wgan": {
+        "config": "digits-wgan",
+        "optimizers": ["adabelief", "adabelief-matched", "adam", "radam", "rmsprop", "sgd"],
+        "settings": LAST_WGAN,
+    },
+    "digits-wgan-no-norm": {
+        "config": "digits-wgan",
+        "optimizers": ["adabelief", "adabelief-matched", "adam", "rmsprop"],
+        "settings": {**LAST_WGAN, "model.critic.batch_norm": "false"},
+    },
+    "pydocs-lstm": {
+        "config": "pydocs-lstm",
+        "optimizers": ["adabelief", "adamw", "radam", "nadam", "sgd"],
+        "settings": {"trainer.max_epochs": 3, "model.lr_scheduler.T_max": 3},
+    },
+    "scenes-fasterrcnn": {
+        "config": "scenes-fasterrcnn",
+        "optimizers": ["adabelief", "adamw", "adam", "radam", "sgd"],
+        "settings": {
+            "trainer.max_epochs": 1,
+            "data.train_scenes": 1600,
+            "data.val_scenes": 100,
+            "data.test_scenes": 200,
+            "model.lr_scheduler.T_max": 200,
+        },
+    },
+    "eps": {
+        "config": "digits-cnn",
+        "optimizers": [
+            *(name_eps("AdaBelief", ADABELIEF, eps) for eps in (1e-16, 1e-12, 1e-8)),
+            *(name_eps("Adam", ADAM, eps) for eps in (1e-16, 1e-12, 1e-8)),
+        ],
+        "settings": SHORT_DIGITS,
+    },
+    "rectify": {
+        "config": "digits-cnn",
+        "optimizers": [
+            name_start("neither", rectify=False, warmup=0),
+            name_start("warmup", rectify=False, warmup=0.05),
+            name_start("rectify", rectify=True, warmup=0),
+            name_start("both", rectify=True, warmup=0.05),
+        ],
+        "settings": {**SHORT_DIGITS, "model.optimizer.warmup": 0},
+    },
+}
+"""The comparisons by name, as arguments of :func:`lightning_adabelief.compare`."""
+
+REPORT_FILES = ("plan.json", "report.md", "results.csv", "history.csv", "*.svg")
+"""Patterns of the files of a comparison's folder that are committed."""
+
+
+def main() -> None:
+    """Run comparisons, and print what they say."""
+    parser = make_parser(__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="the comparisons; none is all")
+    parser.add_argument("--out", type=Path, default=Path("comparisons"), help="folder for the trials")
+    parser.add_argument("--jobs", type=int, default=2)
+    arguments = parser.parse_args()
+    rows = []
+    for name in arguments.names or COMPARISONS:
+        out = arguments.out / name
+        result = lightning_adabelief.compare(out=out, jobs=arguments.jobs, **COMPARISONS[name])
+        rows += make_rows(name, result)
+        if arguments.write:
+            copy_report(out, RESULTS / "compare" / name)
+    header = ["comparison", "optimizer", "metric", "value", "difference to the first", "verdict", "seeds to tell"]
+    document = (
+        "# Comparisons of optimizers\n\n"
+        "Each optimizer at the learning rate that tuning chose for it; mean and standard deviation over the report's "
+        "seeds, differences to the first optimizer paired by seed with Student's 95 % interval, verdict after Holm's "
+        "adjustment. Seeds to tell: those that would tell a true difference of the observed size in 80 % of cases. "
+        "Each comparison's own report has everything else.\n\n"
+        f"{markdown_table(header, rows)}\n"
+        f"{provenance('torch', 'pytorch-lightning', 'lightning-adabelief')}"
+    )
+    publish(document, "comparisons.md", arguments.write)
+
+
+def make_rows(name: str, result: Result) -> list[list[str]]:
+    """Return a row of the table for each optimizer of a comparison."""
+    rows = []
+    for optimizer, values in result.values.items():
+        spread = f" ± {statistics.stdev(values.values()):.4g}" if len(values) > 1 else ""
+        mean = f"{statistics.mean(values.values()):.4g}{spread}" if values else "-"
+        against = result.comparisons.get(optimizer)
+        cells = ["-", "-", "-"] if against is None else describe(against)
+        rows.append([f"[{name}](compare/{name}/report.md)", optimizer, result.metric, mean, *cells])
+    return rows
+
+
+def describe(comparison: Any) -> list[str]:
+    """Return the difference with its interval, the verdict, and the number of seeds that would tell."""
+    interval = "" if comparison.interval is None else " ({:+.2g} to {:+.2g})".format(*comparison.interval)
+    seeds = comparison.seeds_needed
+    needed = "-" if seeds is None else f"{seeds:.0f}" if math.isfinite(seeds) else "above 1,000"
+    return [f"{comparison.mean:+.2g}{interval}", comparison.verdict, needed]
+
+
+def copy_report(out: Path, folder: Path) -> None:
+    """Put a comparison's report among the committed results."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for pattern in REPORT_FILES:
+        for path in out.glob(pattern):
+            shutil.copyfile(path, folder / path.name)
+
+
+if __name__ == "__main__":
+    main()
