@@ -18,6 +18,8 @@ from rich.text import Text
 from lightning_adabelief.comparison.contenders import Contender
 from lightning_adabelief.comparison.plan import Plan
 from lightning_adabelief.comparison.progress import Progress
+from lightning_adabelief.comparison.report.numbers import NOTHING, show, show_mean, show_seconds
+from lightning_adabelief.comparison.report.results import Results
 from lightning_adabelief.comparison.stages import REPORT, choose_point, count_runs, list_tuning_means
 from lightning_adabelief.comparison.trial import Outcome, Trial
 from lightning_adabelief.comparison.worker_process import WorkerProcess
@@ -121,30 +123,28 @@ class Display:
         return table
 
     def _make_standing(self) -> Table:
-        reported = self._plan.test_metric or self._plan.metric
+        results = Results(self._plan, self._progress.stages, self._progress.outcomes)
+        values = results.find_values(results.metric)
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        table.add_column("so far", no_wrap=True, overflow="ellipsis", min_width=12)
-        table.add_column("best lr", justify="right", no_wrap=True)
+        table.add_column("so far", no_wrap=True, overflow="ellipsis", min_width=12, vertical="bottom")
+        table.add_column("best lr", justify="right", no_wrap=True, vertical="bottom")
         table.add_column(f"{escape(self._plan.metric)}\nin tuning", justify="right", overflow="fold")
-        table.add_column(f"{escape(reported)}\nin the report", justify="right", overflow="fold")
+        table.add_column(f"{escape(results.metric)}\nin the report", justify="right", overflow="fold")
         table.add_column("seeds", justify="right", no_wrap=True, vertical="bottom")
         for contender in self._plan.contenders:
-            table.add_row(escape(contender.name), *self._describe_standing(contender, reported))
+            reported = list(values[contender.name].values())
+            row = (*self._describe_tuning(contender), show_mean(reported), f"{len(reported)}")
+            table.add_row(escape(contender.name), *row)
         return table
 
-    def _describe_standing(self, contender: Contender, reported: str) -> Sequence[str]:
-        """Return the cells of a contender: its best learning rate, the metric there, and the report so far."""
+    def _describe_tuning(self, contender: Contender) -> tuple[str, str]:
+        """Return a contender's best learning rate, and the metric there."""
         plan, stages, outcomes = self._plan, self._progress.stages, self._progress.outcomes
         point = choose_point(plan, contender, stages, outcomes)
         if point is None:
-            return "", "", "", ""
+            return NOTHING, NOTHING
         tuned = list_tuning_means(plan, contender, stages, outcomes)[point]
-        trials = [trial for trial in stages.get(REPORT, ()) if trial.contender == contender.name]
-        values = [outcomes[t.name].metrics.get(reported, math.nan) for t in trials if t.name in outcomes]
-        finite = [value for value in values if math.isfinite(value)]
-        mean = f"{sum(finite) / len(finite):.4g}" if finite else ""
-        lr = f"{contender.usual_lr * point.relative_lr:.3g}"
-        return lr, f"{tuned:.4g}", mean, f"{len(finite)}/{len(trials)}" if trials else ""
+        return show(contender.usual_lr * point.relative_lr), show(tuned)
 
     def _print_new_outcomes(self) -> None:
         progress = self._progress
@@ -162,8 +162,8 @@ class Display:
         outcome = self._progress.outcomes[trial.name]
         reported = self._plan.test_metric if trial.stage == REPORT and self._plan.test_metric else self._plan.metric
         value = outcome.metrics.get(reported, math.nan)
-        result = f"{reported} {value:.4g}" if outcome.status == "finished" else outcome.status
-        seconds = describe_seconds(self._progress.durations[trial.name])
+        result = f"{reported} {show(value)}" if outcome.status == "finished" else outcome.status
+        seconds = show_seconds(self._progress.durations[trial.name])
         left = describe_time_left(self._plan, self._progress, self._jobs)
         return f"{trial.stage} {trial.name}: {result} in {seconds}, {left}"
 
@@ -173,7 +173,7 @@ def describe_time_left(plan: Plan, progress: Progress, jobs: int) -> str:
     if len(progress.outcomes) == count_runs(plan, progress.stages):
         return "done"
     seconds = estimate_seconds_left(plan, progress, jobs)
-    return "time to go: known after the first" if seconds is None else f"{describe_seconds(seconds)} to go"
+    return "time to go: known after the first" if seconds is None else f"{show_seconds(seconds)} to go"
 
 
 def estimate_seconds_left(plan: Plan, progress: Progress, jobs: int) -> float | None:
@@ -193,13 +193,6 @@ def estimate_seconds_left(plan: Plan, progress: Progress, jobs: int) -> float | 
     runs_left = count_runs(plan, progress.stages) - len(progress.outcomes)
     done = sum(min(time.time() - worker.since, mean) for worker in progress.running.values())
     return (runs_left * mean - done) / max(jobs, len(progress.running))
-
-
-def describe_seconds(seconds: float) -> str:
-    """Return a time in words, in the unit that suits it."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _write_clock(seconds: float) -> str:
