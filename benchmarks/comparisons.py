@@ -110,13 +110,14 @@ def main() -> None:
         rows += make_rows(name, result)
         if arguments.write:
             copy_report(out, RESULTS / "compare" / name)
+    links = [f"[{name}](compare/{name}/report.md)" for name in arguments.names or COMPARISONS]
     header = ["comparison", "optimizer", "metric", "value", "difference to the first", "verdict", "seeds to tell"]
     document = (
         "# Comparisons of optimizers\n\n"
         "Each optimizer at the learning rate that tuning chose for it; mean and standard deviation over the report's "
         "seeds, differences to the first optimizer paired by seed with Student's 95 % interval, verdict after Holm's "
         "adjustment. Seeds to tell: those that would tell a true difference of the observed size in 80 % of cases. "
-        "Each comparison's own report has everything else.\n\n"
+        f"Everything else is in each one's report: {', '.join(links)}.\n\n"
         f"{markdown_table(['comparison', 'first', 'better', 'cannot be told apart', 'worse'], summary)}\n"
         f"{markdown_table(header, rows)}\n"
         f"{provenance('torch', 'pytorch-lightning', 'lightning-adabelief')}"
@@ -138,8 +139,7 @@ def make_rows(name: str, result: Result) -> list[list[str]]:
     for optimizer, values in result.values.items():
         against = result.comparisons.get(optimizer)
         cells = ["-", "-", "-"] if against is None else describe_difference(against)
-        link = f"[{name}](compare/{name}/report.md)"
-        rows.append([link, optimizer, result.metric, describe_values(values), *cells])
+        rows.append([name, optimizer, result.metric, describe_values(values), *cells])
     return rows
 
 

@@ -83,6 +83,8 @@ def test_a_contender_that_is_added_is_named():
         ({"tuning_seeds": 2000}, "number of tuning seeds is 2000"),
         ({"relative_rates": [0.1, 0]}, "learning rate of the grid is 0"),
         ({"relative_rates": ["a"]}, "learning rate of the grid is 'a'"),
+        ({"relative_rates": [1e-4, 1e-3]}, r"0.0001, 0.001, are multiples .* \(0.003 for adabelief\)"),
+        ({"relative_rates": [100]}, "none is near 1"),
         ({"weight_decays": [-1.0]}, "weight decay of the grid is -1.0"),
         ({"weight_decays": [float("nan")]}, "weight decay of the grid is nan"),
         ({"mode": "best"}, "The mode is 'best'"),
