@@ -56,8 +56,8 @@ def make_beliefs(results: Results) -> Section | None:
             rows.append((name, *figures))
     note = (
         "Means over the report's runs. step_gain_over_adam: how many times as far as Adam's a step goes at the "
-        "same learning rate; from an Adam's state, at least. eps_share: the share of s_t that is eps; near 1, AdaBelief "
-        "is SGD with momentum."
+        "same learning rate; from an Adam's state, at least. eps_share: the share of s_t that is eps; near 1, "
+        "AdaBelief is SGD with momentum."
     )
     table = Table(("optimizer", "step_gain_over_adam", "eps_share"), tuple(rows), note)
     return Section("Beliefs", tables=(table,)) if rows else None
