@@ -38,7 +38,7 @@ def make_equal_rates(results: Results) -> Section | None:
     rows = [
         _make_row(rate, [key for key in shared if key[0] == rate], tried) for rate in sorted({k[0] for k in shared})
     ]
-    header = ["learning rate", *tried, *(f"{name} less {adam.name}" for name in tried if name != adam.name)]
+    header = ["learning rate", *tried, *(f"{name} - {adam.name}" for name in tried if name != adam.name)]
     table = Table(tuple(header), tuple(rows), f"{results.plan.metric} in tuning; - where a run failed.")
     return Section("At equal learning rates", paragraphs=tuple(_explain(results, tried, shared)), tables=(table,))
 
@@ -56,7 +56,8 @@ def make_beliefs(results: Results) -> Section | None:
             rows.append((name, *figures))
     note = (
         "Means over the report's runs. step_gain_over_adam: how many times as far as Adam's a step goes at the "
-        "same learning rate. eps_share: the share of s_t that is eps; near 1, AdaBelief is SGD with momentum."
+        "same learning rate; from an Adam's state, at least. eps_share: the share of s_t that is eps; near 1, "
+        "AdaBelief is SGD with momentum."
     )
     table = Table(("optimizer", "step_gain_over_adam", "eps_share"), tuple(rows), note)
     return Section("Beliefs", tables=(table,)) if rows else None
@@ -104,7 +105,10 @@ def _explain(results: Results, tried: dict[str, Tried], shared: list[tuple[float
     over = f"over the {'one rate' if rates == 1 else f'{rates} rates'} at which none failed"
     plain = _mean_difference(tried[belief], tried[adam], whole)
     if MATCHED not in tried:
-        return [*sentences, f"{belief}'s {results.plan.metric} less {adam}'s is {sign(show(plain))} on average {over}."]
+        return [
+            *sentences,
+            f"{belief}'s {results.plan.metric} minus {adam}'s is {sign(show(plain))} on average {over}.",
+        ]
     usual = {contender.name: contender.usual_lr for contender in results.plan.contenders}
     matched = _mean_difference(tried[MATCHED], tried[adam], whole)
     share = 1 - matched / plain if plain else math.nan
@@ -112,8 +116,8 @@ def _explain(results: Results, tried: dict[str, Tried], shared: list[tuple[float
     return [
         *sentences,
         f"{MATCHED} stands at {show(usual[MATCHED] / usual[belief])} times these rates, where on pure noise it moves "
-        f"as far as Adam. On average {over}, {belief}'s {results.plan.metric} less {adam}'s is {sign(show(plain))}, "
-        f"and {MATCHED}'s less {adam}'s {sign(show(matched))}. So the longer step explains "
+        f"as far as Adam. On average {over}, {belief}'s {results.plan.metric} minus {adam}'s is {sign(show(plain))}, "
+        f"and {MATCHED}'s minus {adam}'s {sign(show(matched))}. So the longer step explains "
         f"{sign(show(plain - matched))}{percent}. These are means over {_count_seeds(whole)}, not a test.",
     ]
 

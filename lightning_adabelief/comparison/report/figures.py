@@ -92,7 +92,7 @@ def draw_differences(results: Results) -> Figure:
     for x, side, word in ((0.01, "left", better), (0.99, "right", "worse" if better == "better" else "better")):
         arrow = f"← {word}" if side == "left" else f"{word} →"
         ax.text(x, 1.02, arrow, transform=ax.transAxes, ha=side, va="bottom", fontsize=9, color="0.3")
-    ax.set_xlabel(f"{results.metric}, less that of {_shorten(results.first)}")
+    ax.set_xlabel(f"difference from {_shorten(results.first)} in {results.metric}")
     return figure
 
 

@@ -56,7 +56,7 @@ def make_result(results: Results, pictures: Pictures) -> Section:
         "optimizer",
         "verdict",
         results.metric,
-        f"less {results.first}'s (95 % interval)",
+        f"difference from {results.first} (95 % interval)",
         "p (Holm)" if len(results.names) > 2 else "p",
         "seeds to tell",
         "learning rate",
@@ -68,8 +68,9 @@ def make_result(results: Results, pictures: Pictures) -> Section:
     )
     better = "Smaller" if results.plan.mode == "min" else "Larger"
     caption = (
-        f"Each optimizer's {results.metric} less {results.first}'s: a small dot for each seed, the mean as a large "
-        "mark, and its 95 % interval. An interval that crosses the line at 0 leaves open which of the two is better."
+        f"Each optimizer's difference from {results.first} in {results.metric}: a small dot for each seed, the mean as "
+        "a large mark, and its 95 % interval. An interval that crosses the line at 0 leaves open which of the two is "
+        "better."
     )
     return Section(
         "Result",
@@ -98,7 +99,7 @@ def make_other_metrics(results: Results) -> Section | None:
                     difference,
                 )
             )
-    header = ("metric", "optimizer", "mean ± standard deviation", f"less {results.first}'s (95 % interval)")
+    header = ("metric", "optimizer", "mean ± standard deviation", f"difference from {results.first} (95 % interval)")
     note = "Of the same checkpoints. No verdict is made on them: of many differences, some look large by chance."
     kind = "validation" if results.plan.test_metric is None else "test"
     return Section(f"Other metrics of the {kind}", tables=(Table(header, tuple(rows), note, words=2),))
@@ -197,17 +198,19 @@ def _explain_statistics(results: Results) -> str:
     """Explain how the differences were judged, for a reader who has met an average."""
     others = len(results.names) - 1
     adjusted = (
-        f" As there are {others} comparisons, p is adjusted (Holm), so that with no difference anywhere the chance of "
-        f"calling any is {100 * LEVEL:.0f} %; a verdict goes by this p, and can be more careful than the interval."
+        f" Of {others} comparisons one is easily below that by chance, so p is adjusted (Holm): with no difference "
+        f"anywhere, the chance of any verdict is {100 * LEVEL:.0f} %. A verdict can thus be more careful than an "
+        "interval."
         if others > 1
         else ""
     )
     return (
-        "Differences are taken seed by seed, as the runs of a seed have the same initial weights and data. The "
-        "interval (Student's) holds the true difference in 95 of 100 such comparisons. p is the chance of a difference "
-        f"this large if there were none (paired t-test); below {LEVEL:g} it is called better or worse.{adjusted} Seeds "
-        f"to tell: how many it would take for a {100 * POWER:.0f} % chance to tell a true difference as large as the "
-        "one observed. Failed runs are counted over all stages; time, share and memory are those of the report."
+        "The runs of a seed begin with the same weights and see the same data, so differences are taken seed by seed. "
+        "The interval (Student's) holds the true difference in 95 of 100 such comparisons. p is the chance of a "
+        "difference this large where there is none (paired t-test); below "
+        f"{LEVEL:g}, the verdict is better or worse.{adjusted} Seeds to tell: how many it would take for a "
+        f"{100 * POWER:.0f} % chance to tell a true difference as large as the one observed. Failed runs are counted "
+        "over all stages; time, share and memory are those of the report."
     )
 
 

@@ -28,7 +28,8 @@ def test_the_share_of_the_longer_step_is_what_the_matched_rates_take_away():
     section = make_equal_rates(results)
     # differences from Adam: -0.1, -0.05, -0.15 at equal rates and -0.04, -0.02, -0.09 at matched ones
     assert (
-        "adabelief's val/loss less adam's is -0.1, and adabelief-matched's less adam's -0.05." in section.paragraphs[1]
+        "adabelief's val/loss minus adam's is -0.1, and adabelief-matched's minus adam's -0.05."
+        in section.paragraphs[1]
     )
     assert "explains -0.05, 50 % of the difference" in section.paragraphs[1]
     assert "0.9234 times these rates" in section.paragraphs[1]
@@ -38,8 +39,8 @@ def test_the_share_of_the_longer_step_is_what_the_matched_rates_take_away():
         "adabelief",
         "adam",
         "adabelief-matched",
-        "adabelief less adam",
-        "adabelief-matched less adam",
+        "adabelief - adam",
+        "adabelief-matched - adam",
     )
     assert table.rows[0] == ("0.0001", "0.4", "0.5", "0.46", "-0.1", "-0.04")
 
@@ -48,7 +49,7 @@ def test_a_rate_at_which_one_failed_is_not_in_the_mean():
     section = make_equal_rates(make_results({"adabelief": [0.4, 0.2, None], "adam": [0.5, 0.25, 9.0]}))
     assert (
         section.paragraphs[1]
-        == "adabelief's val/loss less adam's is -0.075 on average over the 2 rates at which none failed."
+        == "adabelief's val/loss minus adam's is -0.075 on average over the 2 rates at which none failed."
     )
     assert section.tables[0].rows[2] == ("0.01", "-", "9", "-")
 
