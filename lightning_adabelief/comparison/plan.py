@@ -167,6 +167,20 @@ def _list_choices(plan: Plan) -> dict[str, Any]:
     return {"optimizers": list(options), **values, **options}
 
 
+def find_unfinished_schedule(settings: Mapping[str, Any]) -> str | None:
+    """Return a sentence where a cosine's length in epochs is not the run's, as after ``--set trainer.max_epochs``."""
+    arguments = (settings.get("model") or {}).get("init_args") or {}
+    scheduler = settings.get("lr_scheduler") or arguments.get("lr_scheduler") or {}
+    t_max = (scheduler.get("init_args") or {}).get("T_max") if isinstance(scheduler, Mapping) else None
+    epochs = (settings.get("trainer") or {}).get("max_epochs")
+    if t_max in (None, epochs) or epochs is None or arguments.get("lr_scheduler_interval") == "step":
+        return None
+    return (
+        f"The schedule's T_max is {t_max} and the run has {epochs} epochs: the learning rate does not end where it "
+        "would. Set both, as in --set trainer.max_epochs=10 model.lr_scheduler.T_max=10"
+    )
+
+
 def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     """Return the leaves of nested mappings by their dotted keys."""
     if not (isinstance(node, dict) and node):
