@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Hashable
@@ -85,6 +86,24 @@ def parse_value(text: str) -> Any:
         raise UsageError(f"{text:.40} is too long: {error}") from None
     except (yaml.YAMLError, RecursionError, ValueError):
         return text
+
+
+def read_number(value: Any) -> float | None:
+    """Return a number, also from text as YAML writes it; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return {".nan": math.nan, ".inf": math.inf, "-.inf": -math.inf}.get(str(value))
+    except OverflowError:  # a whole number beyond all floats
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
+
+
+def convert_number(value: Any) -> Any:
+    """Return the number that a text means, for YAML takes 1e-3, which has no point, for text; else the value itself."""
+    number = read_number(value) if isinstance(value, str) else None
+    return value if number is None else number
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -106,6 +106,8 @@ def test_a_command_parses(command, tmp_path, monkeypatch, capsys):
     else:
         if words[0] == "copy":
             Path("mine.yaml").unlink()
+        if words[0] == "compare":
+            words += ["--list"]
         if words[0] == "landscapes":
             words += ["--steps=5", "--no-animation"]
         assert main(words) == 0

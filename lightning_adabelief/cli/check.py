@@ -19,9 +19,9 @@ from lightning_adabelief.cli.class_source import (
     list_names,
 )
 from lightning_adabelief.cli.users_modules import list_class_paths
-from lightning_adabelief.cli.value_ranges import list_out_of_range, read_number
+from lightning_adabelief.cli.value_ranges import list_out_of_range
 from lightning_adabelief.cli.value_types import fits, list_class_names, say_type
-from lightning_adabelief.config_file import UsageError, parse_value, read_config
+from lightning_adabelief.config_file import UsageError, parse_value, read_config, read_number
 from lightning_adabelief.settings import CONFIG_ENDINGS, Settings
 from lightning_adabelief.suggest import find_similar, join_names, suggest
 

@@ -47,7 +47,9 @@ def add_parser(commands: Any) -> None:
         help="learning rates as multiples of each optimizer's usual one, such as 0.3,1,3 (auto: 0.1,0.32,1,3.2,10). "
         "The usual one is the config's; for another optimizer what corresponds to it: 100 times Adam's for SGD",
     )
-    parser.add_argument("--weight-decay", metavar="GRID", help="weight decays to choose from (default: the config's)")
+    parser.add_argument(
+        "--weight-decay", default="auto", metavar="GRID", help="weight decays to choose from (auto: the config's)"
+    )
     parser.add_argument(
         "--set",
         nargs="+",
@@ -88,6 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    from lightning_adabelief.cli.signals import StoppedBySignal
     from lightning_adabelief.config_file import UsageError
 
     if arguments.worker is not None:
@@ -104,6 +107,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
     from lightning_adabelief.comparison.compare import read_plan, run_plan
     from lightning_adabelief.comparison.errors import PlanError
+    from lightning_adabelief.comparison.plan import find_unfinished_schedule
 
     try:
         plan = read_plan(
@@ -112,20 +116,24 @@ def _run(arguments: argparse.Namespace) -> None:
             overrides,
             seeds=arguments.seeds,
             tuning_seeds=arguments.tuning_seeds,
-            relative_rates=None if arguments.lr == "auto" else _read_list("--lr", arguments.lr),
-            weight_decays=None
-            if arguments.weight_decay is None
-            else _read_list("--weight-decay", arguments.weight_decay),
+            relative_rates=_read_grid("--lr", arguments.lr),
+            weight_decays=_read_grid("--weight-decay", arguments.weight_decay),
             metric=arguments.metric,
             mode=arguments.mode,
             vary=arguments.vary,
         )
+        warning = find_unfinished_schedule(plan.settings)
+        if warning:
+            Console(stderr=True).print(f"[yellow]warning:[/] {warning}", soft_wrap=True, highlight=False)
         if arguments.list:
             from lightning_adabelief.comparison.plan_table import make_plan_table
 
             Console().print(make_plan_table(plan, _find_seconds(arguments.config)))
             return
         result = run_plan(plan, arguments.out, arguments.jobs, arguments.storage)
+    except StoppedBySignal as stop:
+        stop.message += " Runs that have ended are kept: the same command goes on from here"
+        raise
     except PlanError as error:
         raise UsageError(str(error)) from error
     console = Console()
@@ -159,24 +167,16 @@ def _read_overrides(words: list[str]) -> dict[str, str]:
 
 def _read_list(option: str, text: str) -> list[Any]:
     """Read values between commas; one may be a mapping in braces, with commas of its own."""
-    from lightning_adabelief.config_file import UsageError, parse_value
+    from lightning_adabelief.config_file import UsageError, convert_number, parse_value
 
     values = parse_value(f"[{text}]")
     if not isinstance(values, list):
         raise UsageError(f"{option} {text!r} is not a list of values with commas between them")
-    return [_read_number(value) for value in values]
+    return [convert_number(value) for value in values]
 
 
-def _read_grid(option: str, text: str | None) -> list[Any] | None:
-    return None if text is None or text == "auto" else _read_list(option, text)
-
-
-def _read_number(value: Any) -> Any:
-    """Return the number that a text means: YAML takes 1e-3, which has no point, for text."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
+def _read_grid(option: str, text: str) -> list[Any] | None:
+    return None if text == "auto" else _read_list(option, text)
 
 
 def _find_seconds(config: str) -> float | None:

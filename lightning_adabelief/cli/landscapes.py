@@ -90,7 +90,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 def _parse_optimizer(text: str) -> str | Callable[..., Any]:
     """Return a name or class path as it is; a class path with options, in a config's form, as what makes it."""
-    from lightning_adabelief.config_file import UsageError, parse_value
+    from lightning_adabelief.config_file import UsageError, convert_number, parse_value
     from lightning_adabelief.landscapes.optimizers import find_maker
 
     if not text.startswith("{"):
@@ -101,12 +101,4 @@ def _parse_optimizer(text: str) -> str | Callable[..., Any]:
     options = spec.get("init_args") or {}
     if not isinstance(options, dict):
         raise UsageError(f"The init_args of {spec['class_path']} are {options!r}. Give names with values")
-    return partial(find_maker(spec["class_path"]), **{name: _read_number(value) for name, value in options.items()})
-
-
-def _read_number(value: Any) -> Any:
-    """Return the number that a text means: YAML takes 1e-3, which has no point, for text."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
+    return partial(find_maker(spec["class_path"]), **{name: convert_number(value) for name, value in options.items()})

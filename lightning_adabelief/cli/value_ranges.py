@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from lightning_adabelief.config_file import read_number
+
 ANY, FINITE = "a number >= {}", "a finite number >= {}"
 WHOLE = "a whole number >= {}"
 
@@ -65,15 +67,3 @@ def list_out_of_range(class_name: str, module: str, given: dict[str, Any]) -> It
     numbers = [read_number(beta) for beta in betas] if isinstance(betas, list) else []
     if any(number is not None and not 0 <= number < 1 for number in numbers):
         yield "betas", "two numbers in [0, 1), such as [0.9, 0.999]", betas
-
-
-def read_number(value: Any) -> float | None:
-    """Return a number, also from text as YAML writes it; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        return float(value)
-    except ValueError:
-        return {".nan": math.nan, ".inf": math.inf, "-.inf": -math.inf}.get(str(value))
-    except OverflowError:  # a whole number beyond all floats
-        return math.inf if value > 0 else -math.inf  # type: ignore[operator]

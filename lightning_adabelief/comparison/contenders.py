@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from lightning_adabelief.comparison.errors import PlanError
+from lightning_adabelief.config_file import convert_number, read_number
 from lightning_adabelief.optim.like import noise_matching_factor
 from lightning_adabelief.suggest import suggest
 
@@ -73,12 +74,12 @@ class OptimizerNode:
     @property
     def lr(self) -> float:
         """The learning rate, or the usual one of the class."""
-        return _read_number(self.options.get("lr")) or _find_usual_lr(self.class_path, self.options)
+        return read_number(self.options.get("lr")) or _find_usual_lr(self.class_path, self.options)
 
     @property
     def weight_decay(self) -> float:
         """The weight decay."""
-        return _read_number(self.options.get("weight_decay")) or 0.0
+        return read_number(self.options.get("weight_decay")) or 0.0
 
     @property
     def is_decoupled(self) -> bool:
@@ -91,7 +92,7 @@ class OptimizerNode:
         """The decay rate of the momentum; of an optimizer that has none, the usual 0.9."""
         if "betas" in self.options:
             return float(self.options["betas"][0])
-        return _read_number(self.options.get("momentum")) or 0.9
+        return read_number(self.options.get("momentum")) or 0.9
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ def _make_contender(spec: str | Mapping[str, Any], configured: OptimizerNode) ->
     known = KNOWN.get(path, KnownOptimizer(path))
     node = read_optimizer(known.class_path, {**(known.init_args or {}), **given})
     options = _follow_config(node, configured)
-    usual_lr = _read_number(given.pop("lr", None)) or _scale_usual_lr(node, configured)
+    usual_lr = read_number(given.pop("lr", None)) or _scale_usual_lr(node, configured)
     if path == "adabelief-matched":
         usual_lr *= noise_matching_factor(options["betas"][0], options["residual"])
     name = spec.get("name") or (path if path in KNOWN else path.rpartition(".")[2])
@@ -233,7 +234,7 @@ def _find_usual_lr(class_path: str, options: Mapping[str, Any]) -> float:
     if usual:
         return usual[0]
     _, cls = find_class(class_path)
-    return _read_number(_list_options(cls).get("lr")) or 1e-3
+    return read_number(_list_options(cls).get("lr")) or 1e-3
 
 
 def _find_decay_factor(class_path: str, options: Mapping[str, Any]) -> float:
@@ -258,12 +259,4 @@ def _make_plain(value: Any) -> Any:
     """Return an option as JSON has it: a tuple as a list, and ``1e-3``, which YAML takes for text, as a number."""
     if isinstance(value, list | tuple):
         return [_make_plain(item) for item in value]
-    number = _read_number(value) if isinstance(value, str) else None
-    return value if number is None else number
-
-
-def _read_number(value: Any) -> float | None:
-    try:
-        return None if value is None or isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        return None
+    return convert_number(value)

@@ -17,8 +17,10 @@ from rich.text import Text
 
 from lightning_adabelief.comparison.contenders import Contender
 from lightning_adabelief.comparison.plan import Plan
-from lightning_adabelief.comparison.queue import Progress
-from lightning_adabelief.comparison.stages import REPORT, choose_point, list_tuning_means
+from lightning_adabelief.comparison.progress import Progress
+from lightning_adabelief.comparison.report.numbers import NOTHING, show, show_mean, show_seconds
+from lightning_adabelief.comparison.report.results import Results
+from lightning_adabelief.comparison.stages import REPORT, choose_point, count_runs, list_tuning_means
 from lightning_adabelief.comparison.trial import Outcome, Trial
 from lightning_adabelief.comparison.worker_process import WorkerProcess
 
@@ -75,7 +77,7 @@ class Display:
         return Group(*parts)
 
     def _make_title(self) -> RenderableType:
-        done, planned = len(self._progress.outcomes), count_runs(self._plan, self._progress)
+        done, planned = len(self._progress.outcomes), count_runs(self._plan, self._progress.stages)
         title = Table.grid(expand=True)
         title.add_column(overflow="ellipsis", no_wrap=True)
         title.add_column(justify="right", no_wrap=True)
@@ -121,85 +123,76 @@ class Display:
         return table
 
     def _make_standing(self) -> Table:
-        reported = self._plan.test_metric or self._plan.metric
+        results = Results(self._plan, self._progress.stages, self._progress.outcomes)
+        values = results.find_values(results.metric)
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        table.add_column("so far", no_wrap=True, overflow="ellipsis", min_width=12)
-        table.add_column("best lr", justify="right", no_wrap=True)
+        table.add_column("so far", no_wrap=True, overflow="ellipsis", min_width=12, vertical="bottom")
+        table.add_column("best lr", justify="right", no_wrap=True, vertical="bottom")
         table.add_column(f"{escape(self._plan.metric)}\nin tuning", justify="right", overflow="fold")
-        table.add_column(f"{escape(reported)}\nin the report", justify="right", overflow="fold")
+        table.add_column(f"{escape(results.metric)}\nin the report", justify="right", overflow="fold")
         table.add_column("seeds", justify="right", no_wrap=True, vertical="bottom")
         for contender in self._plan.contenders:
-            table.add_row(escape(contender.name), *self._describe_standing(contender, reported))
+            reported = list(values[contender.name].values())
+            row = (*self._describe_tuning(contender), show_mean(reported), f"{len(reported)}")
+            table.add_row(escape(contender.name), *row)
         return table
 
-    def _describe_standing(self, contender: Contender, reported: str) -> Sequence[str]:
-        """Return the cells of a contender: its best learning rate, the metric there, and the report so far."""
+    def _describe_tuning(self, contender: Contender) -> tuple[str, str]:
+        """Return a contender's best learning rate, and the metric there."""
         plan, stages, outcomes = self._plan, self._progress.stages, self._progress.outcomes
         point = choose_point(plan, contender, stages, outcomes)
         if point is None:
-            return "", "", "", ""
+            return NOTHING, NOTHING
         tuned = list_tuning_means(plan, contender, stages, outcomes)[point]
-        trials = [trial for trial in stages.get(REPORT, ()) if trial.contender == contender.name]
-        values = [outcomes[t.name].metrics.get(reported, math.nan) for t in trials if t.name in outcomes]
-        finite = [value for value in values if math.isfinite(value)]
-        mean = f"{sum(finite) / len(finite):.4g}" if finite else ""
-        lr = f"{contender.usual_lr * point.relative_lr:.3g}"
-        return lr, f"{tuned:.4g}", mean, f"{len(finite)}/{len(trials)}" if trials else ""
+        return show(contender.usual_lr * point.relative_lr), show(tuned)
 
     def _print_new_outcomes(self) -> None:
         progress = self._progress
+        planned = count_runs(self._plan, progress.stages)
         if self._printed is None:
             self._printed = set(progress.outcomes)
-            self._console.print(f"{len(progress.outcomes)} of {count_runs(self._plan, progress)} runs are done")
+            self._console.print(f"{len(progress.outcomes)} of {planned} runs are done")
         for trial in [trial for trials in progress.stages.values() for trial in trials]:
             if trial.name in progress.outcomes and trial.name not in self._printed:
                 self._printed.add(trial.name)
-                self._console.print(self._describe_end(trial), soft_wrap=True, markup=False, highlight=False)
+                line = f"[{len(self._printed)}/{planned}] {self._describe_end(trial)}"
+                self._console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     def _describe_end(self, trial: Trial) -> str:
-        assert self._printed is not None
         outcome = self._progress.outcomes[trial.name]
         reported = self._plan.test_metric if trial.stage == REPORT and self._plan.test_metric else self._plan.metric
         value = outcome.metrics.get(reported, math.nan)
-        result = f"{reported} {value:.4g}" if outcome.status == "finished" else outcome.status
-        return (
-            f"[{len(self._printed)}/{count_runs(self._plan, self._progress)}] {trial.stage} {trial.name}: {result} "
-            f"in {describe_seconds(self._progress.durations[trial.name])}, "
-            f"{describe_time_left(self._plan, self._progress, self._jobs)}"
-        )
-
-
-def count_runs(plan: Plan, progress: Progress) -> int:
-    """Return the number of runs of a comparison, as far as it is known: a grid may yet be widened."""
-    begun = sum(len(trials) for trials in progress.stages.values())
-    report = 0 if REPORT in progress.stages else len(plan.contenders) * len(plan.report_seeds)
-    return (begun if progress.stages else count_tuning_runs(plan)) + report
-
-
-def count_tuning_runs(plan: Plan) -> int:
-    """Return the number of runs of the first tuning stage."""
-    return len(plan.contenders) * len(plan.relative_rates) * len(plan.weight_decays) * len(plan.tuning_seeds)
+        result = f"{reported} {show(value)}" if outcome.status == "finished" else outcome.status
+        seconds = show_seconds(self._progress.durations[trial.name])
+        left = describe_time_left(self._plan, self._progress, self._jobs)
+        return f"{trial.stage} {trial.name}: {result} in {seconds}, {left}"
 
 
 def describe_time_left(plan: Plan, progress: Progress, jobs: int) -> str:
-    """Estimate the time that is left, from the runs that have ended."""
-    runs_left = count_runs(plan, progress) - len(progress.outcomes)
-    if not runs_left:
+    """Tell how long a comparison still takes."""
+    if len(progress.outcomes) == count_runs(plan, progress.stages):
         return "done"
+    seconds = estimate_seconds_left(plan, progress, jobs)
+    return "time to go: known after the first" if seconds is None else f"{show_seconds(seconds)} to go"
+
+
+def estimate_seconds_left(plan: Plan, progress: Progress, jobs: int) -> float | None:
+    """Estimate the time to a comparison's end, from the mean time of the runs that have ended.
+
+    Args:
+        plan: The comparison's plan.
+        progress: Its state.
+        jobs: The number of runs at the same time, of this worker; others are counted by what they run.
+
+    Returns:
+        Seconds; None before the first run has ended.
+    """
     if not progress.durations:
-        return "time to go: known after the first"
+        return None
     mean = sum(progress.durations.values()) / len(progress.durations)
-    left = runs_left * mean
-    now = time.time()
-    left -= sum(min(now - worker.since, mean) for worker in progress.running.values())
-    return f"{describe_seconds(left / max(jobs, len(progress.running)))} to go"
-
-
-def describe_seconds(seconds: float) -> str:
-    """Return a time in words, in the unit that suits it."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    runs_left = count_runs(plan, progress.stages) - len(progress.outcomes)
+    done = sum(min(time.time() - worker.since, mean) for worker in progress.running.values())
+    return (runs_left * mean - done) / max(jobs, len(progress.running))
 
 
 def _write_clock(seconds: float) -> str:

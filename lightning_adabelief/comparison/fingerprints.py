@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
@@ -23,17 +23,25 @@ def digest_tensors(nest: Any) -> str:
             and so is a parameter that takes its shape from the first batch.
 
     Returns:
-        The digest, of names in dicts, shapes, types and values.
+        The digest of their shapes, types and values, in order.
     """
     digest = hashlib.sha256()
-
-    def add(tensor: Tensor) -> Tensor:
-        if not is_lazy(tensor):
-            digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return tensor
-
-    if isinstance(nest, Mapping):
-        digest.update(" ".join(map(str, nest)).encode())
-    apply_to_collection(nest, Tensor, add)
+    for tensor in _iterate_tensors(nest):
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:DIGITS]
+
+
+def _iterate_tensors(nest: Any) -> Iterator[Tensor]:
+    if isinstance(nest, Tensor):
+        if not is_lazy(nest):
+            yield nest
+    elif isinstance(nest, Mapping):
+        for value in nest.values():
+            yield from _iterate_tensors(value)
+    elif isinstance(nest, list | tuple):
+        for value in nest:
+            yield from _iterate_tensors(value)
+    elif dataclasses.is_dataclass(nest):
+        for field in dataclasses.fields(nest):
+            yield from _iterate_tensors(getattr(nest, field.name))

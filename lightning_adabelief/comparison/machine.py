@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import resource
 import sys
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
@@ -45,6 +44,8 @@ def measure_peak_memory(device: torch.device) -> float:
         (kibibytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
         return int(kibibytes) * 1024 / MIB
     except (OSError, ValueError):
+        import resource  # which Windows has not
+
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak / MIB if sys.platform == "darwin" else peak * 1024 / MIB
 

@@ -9,9 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from lightning_adabelief.comparison.display import count_tuning_runs, describe_seconds
 from lightning_adabelief.comparison.plan import Plan
-from lightning_adabelief.comparison.stages import ADDED_RATES, MAX_WIDENINGS, REPORT
+from lightning_adabelief.comparison.report.numbers import show, show_seconds
+from lightning_adabelief.comparison.stages import ADDED_RATES, MAX_WIDENINGS, REPORT, count_tuning_runs
 
 
 def make_plan_table(plan: Plan, seconds_a_trial: float | None = None) -> Group:
@@ -48,7 +48,7 @@ def _make_contenders(plan: Plan) -> Table:
     table.add_column("learning rates")
     table.add_column("class", style="dim", overflow="fold")
     for contender in plan.contenders:
-        rates = ", ".join(f"{contender.usual_lr * rate:.3g}" for rate in plan.relative_rates)
+        rates = " ".join(show(contender.usual_lr * rate) for rate in plan.relative_rates)
         table.add_row(escape(contender.name), rates, escape(contender.class_path))
     return table
 
@@ -65,7 +65,7 @@ def _make_stages(plan: Plan, seconds: float | None) -> Table:
 
     def add_row(stage: str, least: int, most: int, *factors: str) -> None:
         runs = _write_range(least, most, str)
-        time = "unknown" if seconds is None else _write_range(least, most, lambda n: describe_seconds(n * seconds))
+        time = "unknown" if seconds is None else _write_range(least, most, lambda n: show_seconds(n * seconds))
         table.add_row(stage, *factors, runs, time)
 
     add_row("tuning", tuning, tuning, f"{optimizers}", f"{len(plan.relative_rates)}", f"{decays}", f"{seeds}")

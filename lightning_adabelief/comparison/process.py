@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from lightning_adabelief.comparison.trial import Outcome
@@ -51,7 +52,6 @@ def run_trial(
         lines that it printed.
     """
     _remove_earlier_run(folder)
-    # In a session of its own, for a Ctrl-C in the terminal is the parent's to handle.
     with (folder / OUTPUT).open("wb") as output:
         process = subprocess.Popen(
             make_command(folder),
@@ -59,15 +59,13 @@ def run_trial(
             stdout=output,
             stderr=subprocess.STDOUT,
             env=_make_environment(threads),
-            start_new_session=True,
+            start_new_session=True,  # a Ctrl-C in the terminal is for the parent, which ends the group
         )
     try:
         on_start(process)
         process.wait()
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        _kill_group(process)
         for checkpoint in folder.rglob("*.ckpt"):
             checkpoint.unlink()
     return _read_outcome(folder, process.returncode)
@@ -86,6 +84,16 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(parent):  # it has died already
         os._exit(1)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of a process and of those that it has started, such as other ranks."""
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError):  # nothing is left
+            os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
 
 
 def _make_environment(threads: int | None) -> dict[str, str]:

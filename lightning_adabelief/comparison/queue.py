@@ -11,10 +11,11 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from lightning_adabelief.comparison.progress import Progress
 from lightning_adabelief.comparison.storage import import_optuna, open_storage
 from lightning_adabelief.comparison.trial import Outcome, Trial
 from lightning_adabelief.comparison.worker_process import WorkerProcess
@@ -52,23 +53,6 @@ class Ticket:
 
 class TicketLost(Exception):
     """The trial was given to another worker: this one gave no sign of life for :data:`STALE_SECONDS`."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """The state of a comparison.
-
-    Attributes:
-        stages: The trials of each stage that has begun, in order.
-        outcomes: By the trial's name; also of a crashed one, unless it waits or runs again.
-        running: The worker of each trial that runs now, by the trial's name.
-        durations: Seconds from taking a trial to its end, by the name of a trial that has an outcome.
-    """
-
-    stages: dict[str, list[Trial]] = field(default_factory=dict)
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-    running: dict[str, WorkerProcess] = field(default_factory=dict)
-    durations: dict[str, float] = field(default_factory=dict)
 
 
 class Queue:
@@ -155,8 +139,8 @@ class Queue:
     def recover(self, stage: str) -> None:
         """Give back the trials of dead workers, and enqueue what is missing after a kill.
 
-        To be called every few seconds: a worker on another machine counts as dead once its sign of life was seen
-        unchanged for :data:`STALE_SECONDS`, by this process's clock.
+        Call it every few seconds: a worker on another machine counts as dead when its last sign of life has not changed
+        for :data:`STALE_SECONDS` by this process's clock.
         """
         study = self._open_study(stage)
         now = time.monotonic()
@@ -164,11 +148,9 @@ class Queue:
             self._signs.clear()  # after an outage of the storage, nobody had a chance to give a sign of life
         self._looked = now
         for frozen in study.get_trials(deepcopy=False, states=(self._states.RUNNING,)):
-            if "outcome" in frozen.user_attrs:
-                if self._is_abandoned(stage, frozen, now):
-                    self._close(study, frozen.number, Outcome.from_json(frozen.user_attrs["outcome"]))
-            elif self._is_abandoned(stage, frozen, now):
-                self._fail(study, frozen.number)
+            if self._is_abandoned(stage, frozen, now):
+                outcome = frozen.user_attrs.get("outcome")
+                self._close(study, frozen.number, outcome and Outcome.from_json(outcome))
         self._enqueue_missing(stage, self._read_trials(stage))
 
     def retry_crashed(self, stage: str) -> None:
@@ -240,9 +222,9 @@ class Queue:
     def _is_crash(self, frozen: optuna.trial.FrozenTrial) -> bool:
         return frozen.state == self._states.FAIL and "outcome" in frozen.user_attrs
 
-    def _close(self, study: optuna.Study, number: int, outcome: Outcome) -> None:
-        """End Optuna's trial. A crash is told as a failure, because a complete trial can't be tried again."""
-        if outcome.status == "crashed":
+    def _close(self, study: optuna.Study, number: int, outcome: Outcome | None) -> None:
+        """End Optuna's trial: as a failure without an outcome, and after a crash, which may be tried again."""
+        if outcome is None or outcome.status == "crashed":
             self._fail(study, number)
         else:  # Optuna wants a value, which nothing reads
             with suppress(self._optuna.exceptions.UpdateFinishedTrialError):

@@ -17,7 +17,7 @@ from lightning_adabelief.beliefs.measure import measure
 from lightning_adabelief.beliefs.reading import Readable, find_optimizers, find_readable
 from lightning_adabelief.comparison.fingerprints import digest_tensors
 from lightning_adabelief.comparison.machine import describe_machine, measure_peak_memory
-from lightning_adabelief.comparison.optimizers_made import check_optimizers
+from lightning_adabelief.comparison.optimizer_check import check_optimizers
 from lightning_adabelief.comparison.step_timer import StepTimer
 from lightning_adabelief.comparison.training_losses import TrainingLosses
 from lightning_adabelief.comparison.trial import Outcome, Status
@@ -29,6 +29,7 @@ CHECK_INTERVAL = 20
 """Batches from one look at the losses to the next: each waits for the device."""
 
 BELIEFS = ("step_gain_over_adam", "eps_share")
+"""The statistics of the whole model that are recorded."""
 
 MAX_BELIEFS = 30
 """The number of moments of a run at which the optimizers' beliefs are measured."""
@@ -74,7 +75,7 @@ class TrialRecord(Callback):
         self._steps = 0
         self._batches = 0
         self._beliefs: defaultdict[str, list[float]] = defaultdict(list)
-        self._unmeasured: set[Optimizer] = set()
+        self._due: set[Optimizer] = set()
         self._handles: list[Any] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -88,7 +89,7 @@ class TrialRecord(Callback):
         self._watched = [inner for optimizer in trainer.optimizers for inner in find_optimizers(optimizer)]
         self._belief_interval = _choose_belief_interval(trainer)
         for optimizer in self._watched:
-            # A step's closure, which the other hook follows, is run after this one.
+            # on_before_optimizer_step, if the step has a closure, comes after it and begins the step anew.
             self._handles.append(optimizer.register_step_pre_hook(lambda *_: self._timer.begin_step()))
             self._handles.append(optimizer.register_step_post_hook(partial(self._end_step, pl_module)))
 
@@ -101,12 +102,12 @@ class TrialRecord(Callback):
         if self._batches == 0:
             self._fingerprints["batch"] = digest_tensors(batch)
         if (self._batches + 1) % self._belief_interval == 0:
-            self._unmeasured = set(self._watched)
+            self._due = set(self._watched)
         self._batches += 1
         self._timer.begin_batch()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Begin a step: its closure, which is the forward and the backward pass, has ended."""
+        """Begin a step again, as the forward and the backward pass, which Lightning runs within it, have ended."""
         self._timer.begin_step()
 
     def on_train_batch_end(
@@ -115,8 +116,8 @@ class TrialRecord(Callback):
         """Add the batch's losses, and stop a training whose losses are not finite."""
         self._timer.end_batch()
         self._losses.add(outputs, trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1)
-        if self._batches % CHECK_INTERVAL == 0 and not self._losses.are_finite():
-            self._stop(trainer)
+        if self._batches % CHECK_INTERVAL == 0:
+            self._stop_unless(self._losses.are_finite(), trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember the metrics, to tell those of the validation."""
@@ -131,12 +132,13 @@ class TrialRecord(Callback):
             self._untrained = metrics.get(self.metric)
             return
         if self.metric not in metrics:
-            raise MisconfigurationException(f"The validation logs no {self.metric!r}. {suggest(self.metric, metrics)}")
+            raise MisconfigurationException(
+                f"The validation logs no {self.metric!r} to choose a checkpoint by. {suggest(self.metric, metrics)}"
+            )
         losses = self._losses.take_means()
-        passed = {"epoch": trainer.current_epoch, "step": self._steps, "seconds": self._count_seconds()}
-        self._history.append({**passed, **losses, **metrics})
-        if not all(map(math.isfinite, [metrics[self.metric], *losses.values()])):
-            self._stop(trainer)
+        moment = {"epoch": trainer.current_epoch, "step": self._steps, "seconds": self._count_seconds()}
+        self._history.append({**moment, **losses, **metrics})
+        self._stop_unless(all(map(math.isfinite, [metrics[self.metric], *losses.values()])), trainer)
         if self._is_better(metrics[self.metric], self._best.get(self.metric)):
             self._best = metrics
 
@@ -169,8 +171,8 @@ class TrialRecord(Callback):
     def _end_step(self, module: LightningModule, optimizer: Optimizer, *_: Any) -> None:
         self._timer.end_step()
         self._steps += optimizer is self._watched[0]
-        if optimizer in self._unmeasured:
-            self._unmeasured.remove(optimizer)
+        if optimizer in self._due:
+            self._due.remove(optimizer)
             self._measure_beliefs(optimizer, module)
 
     def _measure_beliefs(self, optimizer: Optimizer, module: LightningModule) -> None:
@@ -195,10 +197,12 @@ class TrialRecord(Callback):
     def _count_seconds(self) -> float:
         return perf_counter() - self._began if self._began is not None else 0.0
 
-    def _stop(self, trainer: Any) -> None:
-        self._is_diverged = True
-        trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = 0  # which would let it go on
-        trainer.should_stop = True
+    def _stop_unless(self, is_finite: bool, trainer: Any) -> None:
+        """Stop the training, on all ranks alike, unless what was looked at is finite on each."""
+        if not trainer.strategy.reduce_boolean_decision(is_finite):
+            self._is_diverged = True
+            trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = 0  # either would let it go on
+            trainer.should_stop = True
 
     def _end(self, trainer: Any, status: Status) -> None:
         for handle in self._handles:

@@ -55,6 +55,17 @@ def next_stage(plan: Plan, stages: Stages, outcomes: Outcomes) -> tuple[str, lis
     return REPORT, _make_trials(plan, REPORT, {name: [point] for name, point in chosen.items() if point})
 
 
+def count_runs(plan: Plan, stages: Stages) -> int:
+    """Return the number of runs of a comparison as far as it is known: its grids may yet be widened."""
+    begun = sum(len(trials) for trials in stages.values()) if stages else count_tuning_runs(plan)
+    return begun if REPORT in stages else begun + len(plan.contenders) * len(plan.report_seeds)
+
+
+def count_tuning_runs(plan: Plan) -> int:
+    """Return the number of runs of the first tuning stage."""
+    return len(plan.contenders) * len(plan.relative_rates) * len(plan.weight_decays) * len(plan.tuning_seeds)
+
+
 def choose_point(plan: Plan, contender: Contender, stages: Stages, outcomes: Outcomes) -> Point | None:
     """Choose a contender's learning rate and weight decay: the best mean over the tuning seeds.
 

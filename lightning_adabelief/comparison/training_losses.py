@@ -41,5 +41,5 @@ class TrainingLosses:
     def take_means(self) -> dict[str, float]:
         """Return the mean of each loss since the last call, as ``train/<name>``; this waits."""
         means = {f"train/{name}": total.item() / self._counts[name] for name, total in self._sums.items()}
-        self.__init__()  # type: ignore[misc]
+        self._sums, self._counts = {}, {}
         return means

@@ -52,12 +52,13 @@ class Outcome:
         status: See :data:`Status`.
         metrics: Of the chosen checkpoint, by name: validation's, and in the stage ``"report"`` the test's.
         untrained: The metric that checkpoints are chosen by, before training; None if it could not be measured.
-        history: A row a validation: ``epoch``, ``step``, ``seconds`` of training so far, ``train/loss`` where the
-            module logs one, and the validation's metrics.
+        history: A row a validation: ``epoch``, ``step``, ``seconds`` of training so far, the mean ``train/loss`` since
+            the row before, or a GAN's ``train/critic_loss`` and so on, where ``training_step`` returns them, and the
+            validation's metrics.
         seconds: Time of the training, validations included, without imports and without the test.
         steps: Optimizer steps, of the first optimizer where there are several.
         optimizer_share: Time in the optimizers' steps as a fraction of the time in training steps.
-        peak_memory: In MiB: the process's, and on a GPU what torch allocated there.
+        peak_memory: In MiB: on a GPU what torch allocated there, otherwise the process's.
         beliefs: Means over the run of ``step_gain_over_adam`` and ``eps_share`` of the whole model, where the
             optimizer has them; several optimizers' are averaged.
         fingerprints: Digests of the initial ``weights`` and of the first ``batch``, equal for equal seeds.

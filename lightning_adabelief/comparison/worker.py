@@ -10,7 +10,8 @@ from contextlib import suppress
 from subprocess import Popen
 from typing import Any
 
-from lightning_adabelief.comparison.queue import BEAT_SECONDS, Progress, Queue, Ticket, TicketLost
+from lightning_adabelief.comparison.progress import Progress
+from lightning_adabelief.comparison.queue import BEAT_SECONDS, Queue, Ticket, TicketLost
 from lightning_adabelief.comparison.storage import outage_errors
 from lightning_adabelief.comparison.trial import Outcome, Trial
 
@@ -53,8 +54,8 @@ def work(
 ) -> Progress:
     """Run trials until the comparison is done.
 
-    Trials that crashed under an earlier worker are tried again; a stage with crashed trials is not gone beyond, since
-    the next one would rest on an unequal number of trials.
+    Trials that crashed before this call are tried again. After a stage in which one crashed, no other begins: it would
+    rest on fewer trials of one optimizer than of another.
 
     Args:
         queue: Shared with other workers.
@@ -67,8 +68,8 @@ def work(
         The state of the comparison at its end.
 
     Raises:
-        TrialsCrashed: If the first trials crashed, or some of a stage.
-        BaseException: What a signal's handler raises; the trials that run are killed and given back.
+        TrialsCrashed: If the first trials all crashed, or some of a stage.
+        KeyboardInterrupt: Or what else a signal's handler raises; the trials that run are killed and given back.
     """
     for stage in list(queue.read().stages)[-1:]:
         queue.retry_crashed(stage)

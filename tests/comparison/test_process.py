@@ -151,3 +151,15 @@ def test_what_a_trial_starts_does_not_take_its_parent_for_its_own(monkeypatch):
     monkeypatch.setattr(process.sys, "platform", "darwin")
     process.die_with_parent()
     assert PARENT not in os.environ
+
+
+def test_what_a_trial_has_started_ends_with_it(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    start = "import subprocess; print(subprocess.Popen(['sleep', '100']).pid)"
+    monkeypatch.setattr(process, "make_command", lambda folder: [sys.executable, "-c", start])
+    run_trial(folder)
+    pid = int((folder / process.OUTPUT).read_text())
+    deadline = time.monotonic() + 20
+    while is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(pid)
