@@ -14,10 +14,10 @@ from lightning_adabelief.comparison.report.numbers import (
     show_mean,
     show_p,
     show_seconds,
+    show_seeds_needed,
     show_share,
 )
 from lightning_adabelief.comparison.report.results import Results, Run, mean_over
-from lightning_adabelief.comparison.report.verdict import describe_seeds_needed
 from lightning_adabelief.comparison.statistics import LEVEL, POWER, Comparison
 from lightning_adabelief.comparison.trial import Trial
 
@@ -151,7 +151,7 @@ def _describe_comparison(comparison: Comparison | None, value: str) -> tuple[str
         value,
         show_difference(comparison),
         show_p(comparison.adjusted_p),
-        describe_seeds_needed(comparison),
+        show_seeds_needed(comparison),
     )
 
 
