@@ -14,11 +14,12 @@ from lightning_adabelief.comparison.report.numbers import (
     show_mean,
     show_p,
     show_seconds,
+    show_seeds_needed,
     show_share,
 )
 from lightning_adabelief.comparison.report.results import Results, Run, mean_over
-from lightning_adabelief.comparison.report.verdict import describe_seeds_needed
-from lightning_adabelief.comparison.statistics import LEVEL, POWER
+from lightning_adabelief.comparison.statistics import LEVEL, POWER, Comparison
+from lightning_adabelief.comparison.trial import Trial
 
 Key = TypeVar("Key")
 
@@ -28,30 +29,7 @@ Pictures = Mapping[str, str]
 
 def make_result(results: Results, pictures: Pictures) -> Section:
     """Make the section of the table."""
-    values = results.find_values(results.metric)
     has_decays = len(results.plan.weight_decays) > 1
-    rows = []
-    for name in results.names:
-        runs = results.list_runs(name, in_report=True)
-        chosen = results.find_chosen(name)
-        comparison = results.comparisons.get(name)
-        memory = [run.outcome.peak_memory for run in runs if run.outcome.status != "crashed"]
-        rows.append(
-            (
-                name,
-                "baseline" if comparison is None else comparison.verdict if comparison.seeds else NOTHING,
-                show_mean(list(values[name].values())),
-                NOTHING if comparison is None else show_difference(comparison),
-                NOTHING if comparison is None else show_p(comparison.adjusted_p),
-                NOTHING if comparison is None else describe_seeds_needed(comparison),
-                show(chosen.lr if chosen else None),
-                *([show(chosen.weight_decay if chosen else None)] if has_decays else []),
-                show_seconds(mean_over(runs, lambda outcome: outcome.seconds)),
-                show_share(mean_over(runs, lambda outcome: outcome.optimizer_share)),
-                f"{max(memory):,.0f} MiB" if memory else NOTHING,
-                _count_failures(results, name),
-            )
-        )
     header = (
         "optimizer",
         "verdict",
@@ -66,16 +44,28 @@ def make_result(results: Results, pictures: Pictures) -> Section:
         "peak memory",
         "failed runs",
     )
+    values = results.find_values(results.metric)
+    rows = [
+        (
+            name,
+            *_describe_comparison(results.comparisons.get(name), show_mean(list(values[name].values()))),
+            *_describe_choice(results.find_chosen(name), has_decays),
+            *_describe_cost(results.list_runs(name, in_report=True)),
+            _count_failures(results, name),
+        )
+        for name in results.names
+    ]
     better = "Smaller" if results.plan.mode == "min" else "Larger"
     caption = (
         f"Each optimizer's difference from {results.first} in {results.metric}: a small dot for each seed, the mean as "
         "a large mark, and its 95 % interval. An interval that crosses the line at 0 leaves open which of the two is "
         "better."
     )
+    note = f"{better} is better. {_explain_statistics(results)}"
     return Section(
         "Result",
         pictures=_pick(pictures, differences=caption),
-        tables=(Table(header, tuple(rows), f"{better} is better. {_explain_statistics(results)}", words=2),),
+        tables=(Table(header, tuple(rows), note, words=2),),
     )
 
 
@@ -91,14 +81,8 @@ def make_other_metrics(results: Results) -> Section | None:
         for name in results.names:
             comparison = compared[metric].get(name)
             difference = NOTHING if comparison is None else show_difference(comparison)
-            rows.append(
-                (
-                    metric if name == results.first else "",
-                    name,
-                    show_mean(list(values[metric][name].values())),
-                    difference,
-                )
-            )
+            value = show_mean(list(values[metric][name].values()))
+            rows.append((metric if name == results.first else "", name, value, difference))
     header = ("metric", "optimizer", "mean ± standard deviation", f"difference from {results.first} (95 % interval)")
     note = "Of the same checkpoints. No verdict is made on them: of many differences, some look large by chance."
     kind = "validation" if results.plan.test_metric is None else "test"
@@ -158,6 +142,36 @@ def make_failures(results: Results) -> Section:
     return Section("Failures", paragraphs=(text,), tables=(Table(header, tuple(rows), words=2),), details=details)
 
 
+def _describe_comparison(comparison: Comparison | None, value: str) -> tuple[str, ...]:
+    """Return verdict, value, difference, p and seeds to tell; the first contender is compared with nothing."""
+    if comparison is None:
+        return ("baseline", value, NOTHING, NOTHING, NOTHING)
+    return (
+        comparison.verdict if comparison.seeds else NOTHING,
+        value,
+        show_difference(comparison),
+        show_p(comparison.adjusted_p),
+        show_seeds_needed(comparison),
+    )
+
+
+def _describe_choice(chosen: Trial | None, has_decays: bool) -> tuple[str, ...]:
+    """Return the chosen learning rate, and where there was a choice the weight decay."""
+    if chosen is None:
+        return (NOTHING, NOTHING) if has_decays else (NOTHING,)
+    return (show(chosen.lr), show(chosen.weight_decay)) if has_decays else (show(chosen.lr),)
+
+
+def _describe_cost(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Return the mean time, the optimizer's mean share of a step, and the largest peak memory."""
+    memory = [run.outcome.peak_memory for run in runs if run.outcome.status != "crashed"]
+    return (
+        show_seconds(mean_over(runs, lambda outcome: outcome.seconds)),
+        show_share(mean_over(runs, lambda outcome: outcome.optimizer_share)),
+        f"{max(memory):,.0f} MiB" if memory else NOTHING,
+    )
+
+
 def _make_failure_row(place: tuple[str, str, float], failed: Sequence[Run], tried: int) -> tuple[str, ...]:
     statuses = Counter(run.outcome.status for run in failed)
     decays = sorted({run.trial.weight_decay for run in failed})
@@ -199,8 +213,8 @@ def _explain_statistics(results: Results) -> str:
     others = len(results.names) - 1
     adjusted = (
         f" Of {others} comparisons one is easily below that by chance, so p is adjusted (Holm): with no difference "
-        f"anywhere, the chance of any verdict is {100 * LEVEL:.0f} %. A verdict can thus be more careful than an "
-        "interval."
+        f"anywhere, the chance of any verdict is at most {100 * LEVEL:.0f} %. A verdict can thus be more careful "
+        "than an interval."
         if others > 1
         else ""
     )
