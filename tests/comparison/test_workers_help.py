@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def begin(folder, *options):
 def wait_for_trials(folder):
     """Wait until a trial has begun, so that there is something to help with."""
     while not list(folder.glob("trials/*/output.txt")):
-        pass
+        time.sleep(0.1)
 
 
 def read_trials(folder):
