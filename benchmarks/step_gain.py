@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 
 from lightning_adabelief.comparison.plan import Plan
 
-TASKS = ("digits-cnn", "digits-sngan", "pydocs-lstm", "scenes-fasterrcnn")
+TASKS = ("digits-cnn", "digits-wgan", "pydocs-lstm", "scenes-fasterrcnn")
 ADABELIEF = "adabelief"
 ADAMS = ("adam", "adamw")
 GAIN = "belief/step_gain_over_adam"
