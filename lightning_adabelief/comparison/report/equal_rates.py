@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from lightning_adabelief.comparison.contenders import ADABELIEF, KNOWN, Contender
 from lightning_adabelief.comparison.report.document import Section, Table
-from lightning_adabelief.comparison.report.numbers import NOTHING, show, sign
-from lightning_adabelief.comparison.report.results import Results, mean_over
+from lightning_adabelief.comparison.report.numbers import show, sign
+from lightning_adabelief.comparison.report.results import Results
 from lightning_adabelief.comparison.trial import Trial
 
 MATCHED = "adabelief-matched"
@@ -43,26 +43,6 @@ def make_equal_rates(results: Results) -> Section | None:
     return Section("At equal learning rates", paragraphs=tuple(_explain(results, tried, shared)), tables=(table,))
 
 
-def make_beliefs(results: Results) -> Section | None:
-    """Make the section of what the optimizers' own states say of their steps; None if no run has such figures."""
-    rows = []
-    for name in results.names:
-        runs = [run for run in results.list_runs(name, in_report=True) if run.outcome.beliefs]
-        if runs:
-            figures = [
-                show(mean_over(runs, lambda outcome, key=key: outcome.beliefs.get(key, math.nan)))  # type: ignore[misc]
-                for key in ("step_gain_over_adam", "eps_share")
-            ]
-            rows.append((name, *figures))
-    note = (
-        "Means over the report's runs. step_gain_over_adam: how many times as far as Adam's a step goes at the "
-        "same learning rate; from an Adam's state, at least. eps_share: the share of s_t that is eps; near 1, "
-        "AdaBelief is SGD with momentum."
-    )
-    table = Table(("optimizer", "step_gain_over_adam", "eps_share"), tuple(rows), note)
-    return Section("Beliefs", tables=(table,)) if rows else None
-
-
 def _find(results: Results, is_it: Callable[[Contender], bool]) -> Contender | None:
     return next((contender for contender in results.plan.contenders if is_it(contender)), None)
 
@@ -78,17 +58,16 @@ def _collect(results: Results, name: str, find_rate: Callable[[Trial], float]) -
 
 
 def _make_row(rate: float, keys: list[tuple[float, float, int]], tried: dict[str, Tried]) -> tuple[str, ...]:
+    """Return a rate with each contender's mean, and the differences from Adam, the second one."""
     means = {name: _average([runs[key] for key in keys]) for name, runs in tried.items()}
     adam = list(means)[1]
-    differences = [None if mean is None or means[adam] is None else mean - means[adam] for mean in means.values()]  # type: ignore[operator]
-    shown = [sign(show(d)) for name, d in zip(means, differences, strict=True) if name != adam]
-    return (show(rate), *(show(mean) if mean is not None else NOTHING for mean in means.values()), *shown)
+    differences = [sign(show(mean - means[adam])) for name, mean in means.items() if name != adam]
+    return (show(rate), *map(show, means.values()), *differences)
 
 
-def _average(values: list[float | None]) -> float | None:
-    """Return the mean; None if any is missing."""
-    found = [value for value in values if value is not None]
-    return sum(found) / len(found) if found and len(found) == len(values) else None
+def _average(values: list[float | None]) -> float:
+    """Return the mean; NaN if any is missing."""
+    return sum(math.nan if value is None else value for value in values) / len(values)
 
 
 def _explain(results: Results, tried: dict[str, Tried], shared: list[tuple[float, float, int]]) -> list[str]:

@@ -1,12 +1,11 @@
-"""The sections that show the result: table, other metrics, curves, learning rates, failures."""
+"""The sections that show the result: table, other metrics, curves, learning rates, beliefs."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+import math
+from collections.abc import Mapping, Sequence
 
-from lightning_adabelief.comparison.report.document import Details, Picture, Section, Table
+from lightning_adabelief.comparison.report.document import Picture, Section, Table
 from lightning_adabelief.comparison.report.numbers import (
     NOTHING,
     show,
@@ -21,10 +20,10 @@ from lightning_adabelief.comparison.report.results import Results, Run, mean_ove
 from lightning_adabelief.comparison.statistics import LEVEL, POWER, Comparison
 from lightning_adabelief.comparison.trial import Trial
 
-Key = TypeVar("Key")
-
 Pictures = Mapping[str, str]
 """From a figure's name to its SVG."""
+
+BELIEFS = ("step_gain_over_adam", "eps_share")
 
 
 def make_result(results: Results, pictures: Pictures) -> Section:
@@ -122,24 +121,19 @@ def make_rates(results: Results, pictures: Pictures) -> Section | None:
     return Section("Learning rates", paragraphs=(text,), pictures=shown)
 
 
-def make_failures(results: Results) -> Section:
-    """Make the section on runs that failed: how many at which rate, and what those that crashed printed last."""
-    failed = sorted(
-        (run for run in results.runs if run.has_failed), key=lambda r: results.names.index(r.trial.contender)
+def make_beliefs(results: Results) -> Section | None:
+    """Make the section of what the optimizers' own states say of their steps; None if no run has such figures."""
+    rows = []
+    for name in results.names:
+        runs = [run for run in results.list_runs(name, in_report=True) if run.outcome.beliefs]
+        if runs:
+            rows.append((name, *(show(_average_belief(runs, key)) for key in BELIEFS)))
+    note = (
+        "Means over the report's runs. step_gain_over_adam: how many times as far as Adam's a step goes at the "
+        "same learning rate; from an Adam's state, at least. eps_share: the share of s_t that is eps; near 1, "
+        "AdaBelief is SGD with momentum."
     )
-    if not failed:
-        return Section("Failures", paragraphs=(f"None of the {len(results.runs)} runs failed.",))
-    text = (
-        f"{len(failed)} of {len(results.runs)} runs failed. Diverged: a loss or metric was not finite. Collapsed: the "
-        "best checkpoint is no better than the untrained model. Both are results, and count. Crashed: an error, which "
-        "does not."
-    )
-    tried = Counter(map(_locate, results.runs))
-    rows = [_make_failure_row(place, there, tried[place]) for place, there in _group(failed, _locate).items()]
-    header = ("optimizer", "stage", "learning rate", "weight decay", "failed", "seeds")
-    crashed = _group([run for run in failed if run.outcome.status == "crashed"], lambda run: run.outcome.error.strip())
-    details = tuple(Details(_name_crashes(runs), error or "It printed nothing.") for error, runs in crashed.items())
-    return Section("Failures", paragraphs=(text,), tables=(Table(header, tuple(rows), words=2),), details=details)
+    return Section("Beliefs", tables=(Table(("optimizer", *BELIEFS), tuple(rows), note),)) if rows else None
 
 
 def _describe_comparison(comparison: Comparison | None, value: str) -> tuple[str, ...]:
@@ -172,40 +166,13 @@ def _describe_cost(runs: Sequence[Run]) -> tuple[str, ...]:
     )
 
 
-def _make_failure_row(place: tuple[str, str, float], failed: Sequence[Run], tried: int) -> tuple[str, ...]:
-    statuses = Counter(run.outcome.status for run in failed)
-    decays = sorted({run.trial.weight_decay for run in failed})
-    seeds = sorted({run.trial.seed for run in failed})
-    return (
-        place[0],
-        place[1],
-        show(place[2]),
-        ", ".join(map(show, decays)),
-        f"{', '.join(f'{count} {status}' for status, count in statuses.items())} of {tried}",
-        ", ".join(map(str, seeds)),
-    )
-
-
-def _name_crashes(runs: Sequence[Run]) -> str:
-    others = {0: "", 1: " and another one"}.get(len(runs) - 1, f" and {len(runs) - 1} others")
-    return f"What {runs[0].trial.name}{others} printed last"
-
-
-def _locate(run: Run) -> tuple[str, str, float]:
-    return run.trial.contender, run.trial.stage, run.trial.lr
-
-
-def _group(runs: Iterable[Run], find_key: Callable[[Run], Key]) -> dict[Key, list[Run]]:
-    """Group runs by a key, in the order of their first ones."""
-    groups: dict[Key, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(find_key(run), []).append(run)
-    return groups
-
-
 def _count_failures(results: Results, name: str) -> str:
     runs = [run for run in results.runs if run.trial.contender == name]
     return f"{sum(run.has_failed for run in runs)} of {len(runs)}"
+
+
+def _average_belief(runs: Sequence[Run], name: str) -> float:
+    return mean_over(runs, lambda outcome: outcome.beliefs.get(name, math.nan))
 
 
 def _explain_statistics(results: Results) -> str:

@@ -2,10 +2,10 @@
 
 import pytest
 
-from lightning_adabelief.comparison.report.equal_rates import make_beliefs, make_equal_rates
+from lightning_adabelief.comparison.report.equal_rates import make_equal_rates
 from lightning_adabelief.comparison.report.results import Results
 from lightning_adabelief.comparison.trial import Outcome, Trial
-from tests.comparison.synthetic import make_cases, make_plan
+from tests.comparison.synthetic import make_plan
 
 
 def make_results(losses, rates=(0.1, 1.0, 10.0), **changes):
@@ -77,10 +77,3 @@ def test_there_is_no_section_without_a_rate_that_both_tried():
         for t in results.stages["tuning"]
     ]
     assert make_equal_rates(Results(results.plan, {"tuning": apart}, results.outcomes)) is None
-
-
-def test_beliefs_are_shown_of_the_optimizers_that_have_them():
-    drawn = make_cases()["win"]
-    (table,) = make_beliefs(Results(drawn.plan, drawn.stages, drawn.outcomes)).tables
-    assert table.rows == (("adabelief", "1.2", "3e-7"),)
-    assert make_beliefs(make_results({"adabelief": [1.0] * 3, "adam": [2.0] * 3})) is None
