@@ -8,6 +8,14 @@ from lightning_adabelief.comparison.trial import Outcome, Trial
 from tests.comparison.synthetic import make_plan
 
 
+def make_outcome(loss):
+    return (
+        Outcome("diverged", {"val/loss": 2.0}, untrained=2.3)
+        if loss is None
+        else Outcome("finished", {"val/loss": loss})
+    )
+
+
 def make_results(losses, rates=(0.1, 1.0, 10.0), **changes):
     """Return the results of a tuning whose losses are given by contender and rate; None is a run that diverged."""
     plan = make_plan(list(losses), relative_rates=rates, **changes)
@@ -17,7 +25,7 @@ def make_results(losses, rates=(0.1, 1.0, 10.0), **changes):
         for rate, loss in zip(rates, values, strict=True):
             trial = Trial(f"{name}-{rate}", "tuning", name, rate, usual[name] * rate, 0.01, 1000)
             trials.append(trial)
-            outcomes[trial.name] = Outcome("diverged") if loss is None else Outcome("finished", {"val/loss": loss})
+            outcomes[trial.name] = make_outcome(loss)
     return Results(plan, {"tuning": trials}, outcomes)
 
 
