@@ -130,7 +130,7 @@ def summarize(name: str, result: Result) -> list[str]:
     first = f"{next(iter(result.values))}, {result.metric} {describe_values(next(iter(result.values.values())))}"
     verdicts = ("better", "cannot be told apart", "worse")
     found = [[key for key, against in result.comparisons.items() if against.verdict == verdict] for verdict in verdicts]
-    return [name, first, *(", ".join(names) or "-" for names in found)]
+    return [name, first, *("; ".join(names) or "-" for names in found)]
 
 
 def make_rows(name: str, result: Result) -> list[list[str]]:
