@@ -22,6 +22,9 @@ WIDTH, HEIGHT = 5.4, 4.0
 LOG_RATIO = 10.0
 """The ratio of the worst shown value to the best one from which an axis is logarithmic."""
 
+LARGE_LOG_RATIO = 1e3
+"""The ratio from which a logarithmic axis has no room for numbers between the powers of ten."""
+
 LARGEST_LOG_RATIO = 1e4
 """The ratio to which a logarithmic axis reaches where the untrained model's value is not known."""
 
@@ -85,13 +88,23 @@ def limit_y(ax: Axes, values: Sequence[np.ndarray], results: Results) -> None:
     else:
         best, worst = max(bests), min(*bests, np.quantile(everything, 1 - SHOWN_QUANTILE, method="higher"))
     if is_min and best > 0 and worst / best > LOG_RATIO:
-        ax.set_yscale("log")
         farthest = np.median(untrained) if untrained else best * LARGEST_LOG_RATIO
         worst = max(worst, min(everything.max(), farthest))
+        _use_plain_log_scale(ax, worst / best)
         ax.set_ylim(best * (best / worst) ** 0.06, worst * (worst / best) ** 0.1)
     else:
         margin = 0.08 * abs(worst - best) or 0.05 * abs(best) or 1.0
         ax.set_ylim(min(best, worst) - margin, max(best, worst) + margin)
+
+
+def _use_plain_log_scale(ax: Axes, ratio: float) -> None:
+    """Make the y-axis logarithmic, with numbers as a reader writes them: 0.02 and not 2 x 10^-2."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if ratio < LARGE_LOG_RATIO else (1,)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_locator(NullLocator())
 
 
 def keep_within(ax: Axes, value: float, results: Results) -> float:
