@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import sysconfig
 import traceback
 from pathlib import Path
@@ -75,6 +76,20 @@ def explain_early_error(error: Exception) -> str:
         f"{type(error).__name__} before anything was trained: {text}. "
         "Compare the config with 'adabelief show digits-cnn'; --debug shows where it was raised"
     )
+
+
+def find_workers_error(error: Exception) -> Exception | None:
+    """Return the error that this package has raised in a process that loads data; None if ``error`` is another.
+
+    torch raises it anew in the main process, with the traceback of the worker as its text.
+    """
+    lines = str(error).strip().splitlines()
+    if not lines or not re.match(r"Caught \w+ in DataLoader worker process", lines[0]):
+        return None
+    raised_in = [line.strip() for line in lines if line.strip().startswith('File "')]
+    if not raised_in or not raised_in[-1].startswith(f'File "{Path(__file__).parents[1]}'):
+        return None
+    return type(error)(lines[-1].removeprefix(f"{type(error).__name__}: "))
 
 
 def is_from_users_code(error: BaseException) -> bool:

@@ -22,6 +22,7 @@ from lightning_adabelief.cli.errors import (
     EarlyError,
     explain_early_error,
     explain_os_error,
+    find_workers_error,
     is_from_users_code,
     is_mendable,
 )
@@ -97,6 +98,9 @@ def _run(cli: type[AdaBeliefCLI], settings: Settings) -> None:
 def _explain_error(error: Exception, settings: Settings) -> Exception | None:
     """Return an error in words of ours; None for one that says all, or that is the user's own."""
     text = str(error)
+    of_worker = find_workers_error(error)
+    if of_worker is not None:
+        return of_worker
     if isinstance(error, argparse.ArgumentError):
         return UsageError(f"{explain(text)}\n'adabelief {settings.command} --help' lists the options")
     if isinstance(error, ValueError) and "Given value" in text:  # the parser's report on what a class raised

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any, ClassVar
 
@@ -62,8 +63,11 @@ class ImageDataModule(LightningDataModule):
         self._normalize = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(self.mean, self.std)])
 
     def train_dataloader(self) -> DataLoader:
-        """Return shuffled batches of the training set."""
-        return self._make_loader(self.train_set, shuffle=True)
+        """Return shuffled batches of the training set, without the last one if it is a single image.
+
+        Batch normalization can't be trained on a single image. In each epoch it is another that is left out.
+        """
+        return self._make_loader(self.train_set, shuffle=True, drop_last=self._ends_in_single_image())
 
     def val_dataloader(self) -> DataLoader:
         """Return batches of the validation set."""
@@ -82,6 +86,11 @@ class ImageDataModule(LightningDataModule):
         """Normalize images that are uint8, on the device; leave others unchanged."""
         images, labels = batch
         return (self._normalize(images) if images.dtype == torch.uint8 else images), labels
+
+    def _ends_in_single_image(self) -> bool:
+        ranks = 1 if self.trainer is None else self.trainer.world_size
+        images = math.ceil(len(self.train_set) / ranks)  # type: ignore[arg-type]
+        return images > self.batch_size and images % self.batch_size == 1
 
     def _make_loader(self, dataset: Dataset, shuffle: bool = False, **options: Any) -> DataLoader:
         return DataLoader(

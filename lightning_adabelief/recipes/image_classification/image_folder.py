@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import default_loader
+from rich.console import Console
 from torchvision.transforms import v2
 
+from lightning_adabelief.recipes.image_classification.class_folders import FoundImages, LabelledImages, find_images
+from lightning_adabelief.recipes.image_classification.data_table import make_data_table
 from lightning_adabelief.recipes.image_classification.image_data import ImageDataModule
+from lightning_adabelief.suggest import suggest
 
 
 class ImageFolderDataModule(ImageDataModule):
@@ -18,6 +19,11 @@ class ImageFolderDataModule(ImageDataModule):
     Without a ``test`` folder, the images of ``val`` are tested on too. Training images are cropped at
     random and flipped, the others resized and cropped at the centre. Images stay uint8 in the worker
     processes and are normalized on the device.
+
+    The first ``setup`` prints how many images each class has, and which files are left out: hidden ones, those of
+    other kinds than torchvision's ``IMG_EXTENSIONS``, those beside the class folders, and class folders without
+    an image. How files are read is described at
+    :func:`~lightning_adabelief.recipes.image_classification.image_file.read_rgb`.
 
     Args:
         root: The folder that holds ``train`` and ``val``.
@@ -42,50 +48,65 @@ class ImageFolderDataModule(ImageDataModule):
             raise ValueError(f"Invalid size: {size}. Give 1 or more")
         self.root = root
         self.size = size
+        self._has_printed = False
 
     def setup(self, stage: str) -> None:
-        """List the files.
+        """List the files, and print how many there are, and what is left out.
 
         Raises:
-            FileNotFoundError: If there is no folder ``train`` or ``val``, or it has no classes, or one without images.
-            ValueError: If their classes differ.
+            FileNotFoundError: If there is no folder ``train`` or ``val``, or it has no images.
+            ValueError: If there are images of one class only to train on, or of a class that is not trained on.
         """
+        parts = {"train": self._find_images("train"), "val": self._find_images("val")}
+        if (Path(self.root) / "test").is_dir():
+            parts["test"] = self._find_images("test")
+        self._print_table(parts)
+        self.class_names = sorted(set(parts["train"].classes))
+        self.num_classes = len(self.class_names)
+        self._check_classes(parts)
         augmented = v2.Compose([v2.RandomResizedCrop(self.size), v2.RandomHorizontalFlip(), v2.PILToTensor()])
         centred = v2.Compose([v2.Resize(round(self.size / 0.875)), v2.CenterCrop(self.size), v2.PILToTensor()])
-        self.train_set = train_set = self._list_images("train", augmented)
-        self.val_set = self._list_images("val", centred, train_set.classes)
-        has_test = (Path(self.root) / "test").is_dir()
-        self.test_set = self._list_images("test", centred, train_set.classes) if has_test else self.val_set
-        self.class_names = train_set.classes
-        self.num_classes = len(train_set.classes)
+        self.train_set = self._make_set(parts["train"], augmented)
+        self.val_set = self._make_set(parts["val"], centred)
+        self.test_set = self._make_set(parts["test"], centred) if "test" in parts else self.val_set
 
     def missing(self, folder: Path) -> str:
         """Return the error message for a folder that does not exist."""
         return f"There is no folder {folder}. Make it, and in it one folder per class that holds the class's images"
 
-    def _list_images(self, part: str, transform: v2.Transform, classes: list[str] | None = None) -> ImageFolder:
+    def _find_images(self, part: str) -> FoundImages:
         folder = Path(self.root) / part
         if not folder.is_dir():
             raise FileNotFoundError(self.missing(folder))
-        try:
-            images = ImageFolder(str(folder), transform=transform, loader=_load_image)
-        except FileNotFoundError as error:  # of torchvision, which does not name the folder
+        found = find_images(folder)
+        if not found.files:
+            others = ", ".join(f"{len(paths)} {reason}" for reason, paths in found.left_out.items()) or "nothing"
             raise FileNotFoundError(
-                f"{folder} must hold one folder per class, and each some images. {error}"
-            ) from error
-        if classes is not None and images.classes != classes:
-            differing = sorted(set(images.classes) ^ set(classes))
-            raise ValueError(
-                f"{folder} has {len(images.classes)} classes and {folder.with_name('train')} has {len(classes)}; "
-                f"{', '.join(differing[:3])} {'is' if len(differing) == 1 else 'are'} in one of "
-                "them only. Give both the same folders"
+                f"{folder} has no images: there are {others}. Put the images of each class into a folder of its own "
+                "there, as .jpg, .png, .tif or another kind of torchvision's IMG_EXTENSIONS"
             )
-        return images
+        return found
 
+    def _check_classes(self, parts: dict[str, FoundImages]) -> None:
+        assert self.class_names is not None
+        if len(self.class_names) == 1:
+            raise ValueError(
+                f"{Path(self.root) / 'train'} has images of one class only, {self.class_names[0]}. Give a folder for "
+                "each of two classes or more"
+            )
+        for part, found in parts.items():
+            for name in sorted(set(found.classes) - set(self.class_names)):
+                raise ValueError(
+                    f"{Path(self.root) / part} has images of the class {name!r}, and {Path(self.root) / 'train'} has "
+                    f"none of it. {suggest(name, self.class_names)}"
+                )
 
-def _load_image(path: str) -> Any:
-    """Load an image; one that is damaged is named."""
-    try:
-        return default_loader(path)
-    except OSError as error:
-        raise ValueError(f"{path} is not an image that can be read. Mend it, or take it out of the folder") from error
+    def _print_table(self, parts: dict[str, FoundImages]) -> None:
+        if not self._has_printed and (self.trainer is None or self.trainer.is_global_zero):
+            Console().print(make_data_table(self.root, parts))
+        self._has_printed = True
+
+    def _make_set(self, found: FoundImages, transform: v2.Transform) -> LabelledImages:
+        assert self.class_names is not None
+        labels = {name: label for label, name in enumerate(self.class_names)}
+        return LabelledImages(found.files, [labels[name] for name in found.classes], self.class_names, transform)

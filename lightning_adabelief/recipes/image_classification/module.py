@@ -119,7 +119,7 @@ class ImageClassifier(LightningModule):
 
         Raises:
             ValueError: If the data, the network and ``num_classes`` have different numbers, or training
-                begins and none of them has one.
+                begins and none of them has one, or there is one class only.
         """
         if self._is_complete:
             return
@@ -131,6 +131,11 @@ class ImageClassifier(LightningModule):
         if fitting and data is not None:  # a test has a checkpoint, which holds both numbers
             classes = classes or find_classes(data)
             channels = channels or (None if self._has_layers else find_channels(data))
+        if classes is not None and classes < 2:
+            raise ValueError(
+                f"There is {classes} class, and a classifier tells classes apart. Give images of two or more: "
+                "for yes or no, of both"
+            )
         if classes is not None and (channels is not None or self._has_layers):
             self._make_parts(classes, channels)
         elif fitting:

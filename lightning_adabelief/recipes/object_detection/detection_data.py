@@ -56,6 +56,10 @@ class DetectionDataModule(ImageDataModule):
         """Number of classes, without the background; None if they are not known."""
         return None if self.class_names is None else len(self.class_names)
 
+    def train_dataloader(self) -> DataLoader:
+        """Return shuffled batches of the training set; detectors can be trained on a single image."""
+        return self._make_loader(self.train_set, shuffle=True)
+
     def predict_dataloader(self) -> DataLoader:
         """Return batches of the images to predict."""
         return self._make_loader(self.predict_set)

@@ -230,3 +230,11 @@ def test_more_than_100_classes_have_no_confusion_matrix():
     module = ImageClassifier(SmallCNN(1, 101))
     module.configure_model()
     assert module.confusion is None
+
+
+def test_one_class_alone_is_refused_before_training(tmp_path):
+    class Zeros(DigitsDataModule):
+        num_classes = 1
+
+    with pytest.raises(ValueError, match="There is 1 class, .* Give images of two or more: for yes or no"):
+        fit(ImageClassifier(SmallCNN()), tmp_path, Zeros())
