@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.datasets import VOCDetection
-from torchvision.datasets.folder import default_loader, is_image_file
+from torchvision.datasets.folder import is_image_file
 from torchvision.transforms import v2
 
 from lightning_adabelief.recipes.checks import check_probability
+from lightning_adabelief.recipes.image_classification.image_file import read_rgb
 from lightning_adabelief.recipes.object_detection.annotations import MIN_SIDE, Annotation, read_coco, read_voc
 from lightning_adabelief.recipes.object_detection.detection_data import DetectionDataModule, Target
 from lightning_adabelief.suggest import suggest
@@ -42,7 +43,8 @@ class AnnotatedImagesDataModule(DetectionDataModule):
     Without images to test on, those to validate on are. Classes are VOC's names in alphabetical order, and
     COCO's categories in the order of their ids. Objects that are ``difficult`` (VOC) or ``iscrowd`` (COCO)
     are not trained on; finding them is neither right nor wrong. Boxes are clipped to their image, and those
-    less than a pixel wide or high left out.
+    less than a pixel wide or high left out. Photos are turned upright as their EXIF data say, unless the size
+    that is given with their boxes is that of the photo as it is stored.
 
     Args:
         root: Folder or JSON file.
@@ -251,10 +253,10 @@ class AnnotatedImages(Dataset):
         """Load an image (3, H, W), uint8 RGB, and its objects.
 
         Raises:
-            OSError: If the file is no image; the message names it.
+            ValueError: If the file can't be read as an image; the message names it.
         """
         annotation = self.annotations[index]
-        image = tv_tensors.Image(v2.functional.pil_to_tensor(_load_image(annotation.image)))
+        image = tv_tensors.Image(v2.functional.pil_to_tensor(read_rgb(annotation.image, annotation.size)))
         size = (image.shape[-2], image.shape[-1])
         corners = torch.tensor(annotation.boxes, dtype=torch.float32).reshape(-1, 4)
         boxes = v2.functional.clamp_bounding_boxes(tv_tensors.BoundingBoxes(corners, format="XYXY", canvas_size=size))
@@ -269,13 +271,6 @@ class AnnotatedImages(Dataset):
             "iscrowd": crowd,
             "file": str(annotation.image),
         }
-
-
-def _load_image(path: Path) -> Any:
-    try:
-        return default_loader(str(path))
-    except OSError as error:
-        raise OSError(f"{path} can't be read as an image: {error}") from error
 
 
 def _list_images(folder: Path) -> list[Annotation]:

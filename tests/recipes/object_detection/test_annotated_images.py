@@ -4,6 +4,7 @@ from urllib.error import URLError
 
 import pytest
 import torch
+from PIL import Image
 
 from lightning_adabelief.recipes.object_detection import AnnotatedImagesDataModule
 from tests.recipes.box_files import VOC_CLASSES, write_coco, write_image, write_pascal_voc, write_voc, write_voc_xml
@@ -206,8 +207,18 @@ def test_missing_files_are_named(tmp_path):
 def test_a_broken_image_is_named(content, tmp_path):
     root = write_voc(tmp_path, IMAGES, {"train": ["a"], "val": ["b"]})
     (root / "JPEGImages/a.jpg").write_bytes(content)
-    with pytest.raises(OSError, match=r"a\.jpg can't be read as an image"):
+    with pytest.raises(ValueError, match=r"a\.jpg can't be read as an image"):
         read(root).train_set[0]
+
+
+@pytest.mark.parametrize(("size", "is_turned"), [((40, 60), True), (None, True), ((60, 40), False)])
+def test_a_turned_photo_is_as_the_size_given_with_its_boxes_says(size, is_turned, tmp_path):
+    root = write_voc(tmp_path, IMAGES, {"train": ["a"], "val": ["b"]})
+    write_voc_xml(root / "Annotations/a.xml", [("boot", (1, 1, 9, 9))], size=size)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright
+    Image.new("RGB", (60, 40)).save(root / "JPEGImages/a.jpg", exif=exif)
+    assert read(root).train_set[0][0].shape == ((3, 60, 40) if is_turned else (3, 40, 60))
 
 
 def test_offline_the_error_says_which_files_go_where(tmp_path, monkeypatch):
