@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from matplotlib.figure import Figure
+from PIL import ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import interpolate
+from torchvision.transforms.functional import pad, pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid
 
 from lightning_adabelief.callbacks.belief_monitor.outputs.heat_map import render
@@ -23,6 +25,12 @@ INTERPOLATION_STRIPS, IMAGES_PER_STRIP = 4, 9
 
 MIN_IMAGE_SIZE = 64
 """Pixels per side below which images are enlarged, so that they can be seen."""
+
+PAD_VALUE = 0.25
+"""The grey between images, in [0, 1]."""
+
+TITLE_HEIGHT = 36
+"""Pixels of the bar above a grid that has a title."""
 
 BATCH_SIZE = 500
 """Images generated at a time."""
@@ -62,7 +70,7 @@ def draw_grid(images: Tensor, columns: int | None = None) -> Tensor:
     """
     enlarged = interpolate(images, scale_factor=max(1, MIN_IMAGE_SIZE // images.shape[-1]))
     padding = max(2, enlarged.shape[-1] // 8)
-    grid = make_grid(enlarged, nrow=columns or ceil(sqrt(len(images))), padding=padding, pad_value=0.25)
+    grid = make_grid(enlarged, nrow=columns or ceil(sqrt(len(images))), padding=padding, pad_value=PAD_VALUE)
     return (grid * 255).round().byte().cpu()
 
 
@@ -103,6 +111,23 @@ def draw_interpolation(gan: GAN, seed: int, label: int | None = None) -> Tensor:
     return draw_grid(generate_images(gan, noise.flatten(0, 1), labels), IMAGES_PER_STRIP)
 
 
+def draw_beside_real(gan: GAN, seed: int, real: Tensor) -> Tensor:
+    """Draw real images in a grid, and as many generated ones in another to its left, each under its name.
+
+    Args:
+        gan: The GAN.
+        seed: Seed of the noise.
+        real: Real images (N, C, H, W) in [0, 1].
+
+    Returns:
+        A picture (3, height, width), uint8.
+    """
+    noise = gan.draw_noise(len(real), torch.Generator().manual_seed(seed))
+    generated = generate_images(gan, noise, choose_labels(gan, len(real)))
+    grids = {"generated": draw_grid(generated), "real": draw_grid(real)}
+    return torch.cat([_add_title(grid, title) for title, grid in grids.items()], dim=2)
+
+
 def draw_losses(losses: list[tuple[int, float, float]]) -> Tensor:
     """Draw the losses over the batches.
 
@@ -122,3 +147,11 @@ def draw_losses(losses: list[tuple[int, float, float]]) -> Tensor:
     axes.set(xlabel="batches", ylabel="loss")
     axes.spines[["top", "right"]].set_visible(False)
     return torch.from_numpy(render(figure)).permute(2, 0, 1)
+
+
+def _add_title(grid: Tensor, title: str) -> Tensor:
+    """Add a bar with a title above a grid, in the colour of its padding."""
+    picture = to_pil_image(pad(grid, [0, TITLE_HEIGHT, 0, 0], fill=round(255 * PAD_VALUE)))
+    font = ImageFont.load_default(TITLE_HEIGHT * 2 // 3)
+    ImageDraw.Draw(picture).text((TITLE_HEIGHT // 3, TITLE_HEIGHT // 6), title, fill="white", font=font)
+    return pil_to_tensor(picture)

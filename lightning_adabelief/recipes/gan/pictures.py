@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from lightning_adabelief.recipes.gan.drawing import draw_interpolation, draw_losses, draw_samples
+from lightning_adabelief.recipes.gan.drawing import draw_beside_real, draw_interpolation, draw_losses, draw_samples
 from lightning_adabelief.recipes.pictures import RunPictures
+
+MAX_REAL = 64
+"""The number of real images that are drawn beside generated ones."""
 
 
 class Pictures(RunPictures):
     """After each validation, draw samples from fixed noise, interpolations between noises, and loss curves.
 
-    They go to TensorBoard, W&B and MLflow as ``samples``, ``interpolation`` and ``losses``, and as PNG into
-    the folder ``pictures`` beside the logs. There ``<name>.png`` is the latest of each, and every grid of
-    samples is kept as ``samples-<epoch>.png``. A run that begins anew in the folder of another leaves the
-    other's pictures, and has ``pictures-2``.
+    They go to TensorBoard, W&B and MLflow as ``samples``, ``beside_real`` (samples beside as many validation
+    images), ``interpolation`` and ``losses``, and as PNG into the folder ``pictures`` beside the logs. There
+    ``<name>.png`` is the latest of each, and every grid of samples is kept as ``samples-<epoch>.png``. A run
+    that begins anew in the folder of another leaves the other's pictures, and has ``pictures-2``.
 
     Args:
         seed: Seed of the noise.
@@ -27,6 +31,7 @@ class Pictures(RunPictures):
         self.seed = seed
         self._latest: dict[str, Tensor] = {}
         self._losses: list[tuple[int, float, float]] = []
+        self._real: list[Tensor] = []
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Record the losses every ``log_every_n_steps`` batches."""
@@ -36,12 +41,25 @@ class Pictures(RunPictures):
             critic, generator = (float(self._latest[name]) for name in ("critic_loss", "generator_loss"))
             self._losses.append((step, critic, generator))
 
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """Begin to collect real images."""
+        self._real = []
+
+    def on_validation_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Keep the first real images, to be drawn beside generated ones."""
+        missing = MAX_REAL - sum(map(len, self._real))
+        if missing > 0 and trainer.is_global_zero:
+            self._real.append(batch[0][:missing].float())
+
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Draw the pictures, and log and save them."""
         if trainer.sanity_checking or trainer.fast_dev_run or not trainer.loggers or not trainer.is_global_zero:
             return
         pictures = {
             "samples": draw_samples(pl_module, self.seed),
+            "beside_real": draw_beside_real(pl_module, self.seed, torch.cat(self._real)),
             "interpolation": draw_interpolation(pl_module, self.seed),
             "losses": draw_losses(self._losses),
         }
