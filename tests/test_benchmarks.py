@@ -71,6 +71,8 @@ def make_it_quick(name, module, monkeypatch):
         return ["--steps=200"]
     if name == "reliability_steps":
         return ["--cases=5"]
+    if name == "compare_null":
+        return ["--simulations=20"]
     if name == "comparisons":
         difference = Comparison("adamw", (0, 1), (0.25, 0.5), 0.375, (-1.2, 2.0), 0.2, 0.2, seeds_needed=7.0)
         values = {"adabelief": {0: 1.0, 1: 2.0}, "adamw": {0: 1.25, 1: 2.5}}
