@@ -102,11 +102,11 @@ def read_metric(plan: Plan, outcome: Outcome) -> float:
 
 def is_at_edge(plan: Plan, contender: Contender, stages: Stages, outcomes: Outcomes) -> int:
     """Return -1 if the chosen learning rate is the smallest that was tried, 1 if the largest, and otherwise 0."""
-    rates = {point.relative_lr for point in list_tuning_means(plan, contender, stages, outcomes)}
+    rates = _list_rates(contender, stages)
     point = choose_point(plan, contender, stages, outcomes)
     if point is None or len(rates) < 2:
         return 0
-    return -1 if point.relative_lr == min(rates) else 1 if point.relative_lr == max(rates) else 0
+    return -1 if point.relative_lr == rates[0] else 1 if point.relative_lr == rates[-1] else 0
 
 
 def _widen(plan: Plan, contender: Contender, stages: Stages, outcomes: Outcomes) -> list[Point]:
@@ -114,10 +114,16 @@ def _widen(plan: Plan, contender: Contender, stages: Stages, outcomes: Outcomes)
     edge = is_at_edge(plan, contender, stages, outcomes)
     if edge == 0:
         return []
-    rates = sorted({point.relative_lr for point in list_tuning_means(plan, contender, stages, outcomes)})
+    rates = _list_rates(contender, stages)
     outermost, inner = (rates[-1], rates[-2]) if edge > 0 else (rates[0], rates[1])
     added = [_round(outermost * (outermost / inner) ** k) for k in range(1, ADDED_RATES + 1)]
     return [Point(rate, decay) for rate in added for decay in plan.weight_decays]
+
+
+def _list_rates(contender: Contender, stages: Stages) -> list[float]:
+    """List the relative learning rates that a contender was tried at, also where the runs crashed."""
+    tuned = [trial for stage, trials in stages.items() if stage != REPORT for trial in trials]
+    return sorted({trial.relative_lr for trial in tuned if trial.contender == contender.name})
 
 
 def _make_trials(plan: Plan, stage: str, points: Mapping[str, Sequence[Point]]) -> list[Trial]:

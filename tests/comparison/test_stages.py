@@ -108,6 +108,15 @@ def test_a_rate_at_which_runs_diverge_is_not_chosen():
     assert {t.relative_lr for t in stages[REPORT]} == {1.0}
 
 
+def test_a_rate_that_crashed_is_not_tried_again():
+    def measure(trial):
+        return Outcome("crashed") if trial.stage == "tuning-2" else distance_to(100.0)(trial)
+
+    stages, _ = run(make(), measure)
+    names = [trial.name for trials in stages.values() for trial in trials]
+    assert len(set(names)) == len(names)
+
+
 def test_a_crashed_run_counts_for_nothing():
     def measure(trial):
         return Outcome("crashed") if trial.relative_lr == 1.0 else distance_to(1.0)(trial)
