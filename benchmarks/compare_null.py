@@ -14,6 +14,7 @@ of its contenders drawn at random, values are drawn with replacement.
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,15 +55,16 @@ def make_recorded_draw(pools: list[list[float]]) -> Draw:
 
 
 def read_pools(folder: Path) -> list[list[float]]:
-    """Read the test losses, or where there are none the validation's, of each contender of the comparisons here."""
+    """Read the metric that the committed comparisons are on: for each of their contenders, its values."""
     pools: dict[tuple[str, str], list[float]] = {}
-    for path in sorted(folder.glob("compare-*.csv")):
+    for path in sorted(folder.glob("compare/*/results.csv")):
+        plan = json.loads(path.with_name("plan.json").read_text(encoding="utf-8"))
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                metric = next((name for name in ("test/loss", "val/loss", "val/frechet_digits") if row.get(name)), None)
-                if row["stage"] == "report" and row["status"] == "finished" and metric:
-                    pools.setdefault((path.name, row["contender"]), []).append(float(row[metric]))
-    return [pool for pool in pools.values() if len(pool) > 2]
+                if row["stage"] == "report" and row["status"] == "finished":
+                    value = float(row[plan["test_metric"] or plan["metric"]])
+                    pools.setdefault((path.parent.name, row["contender"]), []).append(value)
+    return list(pools.values())
 
 
 def count_calls(draw: Draw, contenders: int, seeds: int, simulations: int) -> list[bool]:

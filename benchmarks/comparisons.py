@@ -24,9 +24,6 @@ ADABELIEF = "lightning_adabelief.AdaBelief"
 ADAM = "benchmarks.accumulated_eps.AdamWithAccumulatedEps"
 SHORT_DIGITS = {"trainer.max_epochs": 15, "model.lr_scheduler.T_max": 15}
 
-LAST_WGAN = {"model.ema_decay": "null", "trainer.max_epochs": 40, "trainer.check_val_every_n_epoch": 40}
-"""The weights of the last epoch, and no average of them: the best checkpoint would hide a run that fell apart."""
-
 
 def name_eps(name: str, class_path: str, eps: float) -> dict[str, Any]:
     """Name an optimizer by its eps."""
@@ -47,12 +44,12 @@ COMPARISONS: dict[str, dict[str, Any]] = {
     "digits-wgan": {
         "config": "digits-wgan",
         "optimizers": ["adabelief", "adabelief-matched", "adam", "radam", "rmsprop", "sgd"],
-        "settings": LAST_WGAN,
-    },
-    "digits-wgan-no-norm": {
-        "config": "digits-wgan",
-        "optimizers": ["adabelief", "adabelief-matched", "adam", "rmsprop"],
-        "settings": {**LAST_WGAN, "model.critic.batch_norm": "false"},
+        # The weights of the last epoch, and no average of them: the best checkpoint would hide a run that fell apart.
+        "settings": {
+            "model.ema_decay": "null",
+            "trainer.max_epochs": 40,
+            "trainer.check_val_every_n_epoch": 40,
+        },
     },
     "pydocs-lstm": {
         "config": "pydocs-lstm",
@@ -102,39 +99,54 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("comparisons"), help="folder for the trials")
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
-    rows = []
+    summary, rows = [], []
     for name in arguments.names or COMPARISONS:
         out = arguments.out / name
         result = lightning_adabelief.compare(out=out, jobs=arguments.jobs, **COMPARISONS[name])
+        summary.append(summarize(name, result))
         rows += make_rows(name, result)
         if arguments.write:
             copy_report(out, RESULTS / "compare" / name)
+    links = [f"[{name}](compare/{name}/report.md)" for name in arguments.names or COMPARISONS]
     header = ["comparison", "optimizer", "metric", "value", "difference to the first", "verdict", "seeds to tell"]
     document = (
         "# Comparisons of optimizers\n\n"
         "Each optimizer at the learning rate that tuning chose for it; mean and standard deviation over the report's "
         "seeds, differences to the first optimizer paired by seed with Student's 95 % interval, verdict after Holm's "
         "adjustment. Seeds to tell: those that would tell a true difference of the observed size in 80 % of cases. "
-        "Each comparison's own report has everything else.\n\n"
+        f"Everything else is in each one's report: {', '.join(links)}.\n\n"
+        f"{markdown_table(['comparison', 'first', 'better', 'cannot be told apart', 'worse'], summary)}\n"
         f"{markdown_table(header, rows)}\n"
         f"{provenance('torch', 'pytorch-lightning', 'lightning-adabelief')}"
     )
     publish(document, "comparisons.md", arguments.write)
 
 
+def summarize(name: str, result: Result) -> list[str]:
+    """Return the row of a comparison: the first optimizer, and which others are better, as good, and worse."""
+    first = f"{next(iter(result.values))}, {result.metric} {describe_values(next(iter(result.values.values())))}"
+    verdicts = ("better", "cannot be told apart", "worse")
+    found = [[key for key, against in result.comparisons.items() if against.verdict == verdict] for verdict in verdicts]
+    return [name, first, *("; ".join(names) or "-" for names in found)]
+
+
 def make_rows(name: str, result: Result) -> list[list[str]]:
     """Return a row of the table for each optimizer of a comparison."""
     rows = []
     for optimizer, values in result.values.items():
-        spread = f" ± {statistics.stdev(values.values()):.4g}" if len(values) > 1 else ""
-        mean = f"{statistics.mean(values.values()):.4g}{spread}" if values else "-"
         against = result.comparisons.get(optimizer)
-        cells = ["-", "-", "-"] if against is None else describe(against)
-        rows.append([f"[{name}](compare/{name}/report.md)", optimizer, result.metric, mean, *cells])
+        cells = ["-", "-", "-"] if against is None else describe_difference(against)
+        rows.append([name, optimizer, result.metric, describe_values(values), *cells])
     return rows
 
 
-def describe(comparison: Any) -> list[str]:
+def describe_values(values: dict[int, float]) -> str:
+    """Return mean and standard deviation."""
+    spread = f" ± {statistics.stdev(values.values()):.2g}" if len(values) > 1 else ""
+    return f"{statistics.mean(values.values()):.3g}{spread}" if values else "-"
+
+
+def describe_difference(comparison: Any) -> list[str]:
     """Return the difference with its interval, the verdict, and the number of seeds that would tell."""
     interval = "" if comparison.interval is None else " ({:+.2g} to {:+.2g})".format(*comparison.interval)
     seeds = comparison.seeds_needed

@@ -86,12 +86,6 @@ def make_it_quick(name, module, monkeypatch):
         pairs = [module.Pair("digits-cnn", "adam", 1e-3, 1.0 + i / 10, 0.1 * (-1) ** i) for i in range(5)]
         monkeypatch.setattr(module, "pair_runs", lambda task, is_tuned: pairs)
         monkeypatch.setattr(module, "PICTURE", Path(os.devnull))
-    if name == "gan_stability":
-        scores = {"distance": 5.0, "untrained": 50.0, "floor": 0.1, "classes": 10.0, "seconds": 30.0}
-        monkeypatch.setattr(module, "run", lambda *_: scores)
-        return ["--seeds=2"]
-    if name == "compare_null":
-        return ["--simulations=20"]
     if name == "landscapes":
         return ["--seeds=2", "--steps=5"]
     return []

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_adabelief.cli.main import main
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 FENCED = list(re.finditer(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", README, re.DOTALL | re.MULTILINE))
@@ -111,3 +112,9 @@ def test_a_command_parses(command, tmp_path, monkeypatch, capsys):
         if words[0] == "landscapes":
             words += ["--steps=5", "--no-animation"]
         assert main(words) == 0
+
+
+def test_the_comparisons_are_quoted_as_they_were_measured():
+    measured = (ROOT / "benchmarks/results/comparisons.md").read_text(encoding="utf-8")
+    (quoted,) = re.findall(r"<!-- comparisons -->\n(.*?)<!-- end -->", README, re.DOTALL)
+    assert quoted in measured and quoted.count("\n") > 4

@@ -107,6 +107,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
     from lightning_adabelief.comparison.compare import read_plan, run_plan
     from lightning_adabelief.comparison.errors import PlanError
+    from lightning_adabelief.comparison.plan import find_unfinished_schedule
 
     try:
         plan = read_plan(
@@ -121,6 +122,9 @@ def _run(arguments: argparse.Namespace) -> None:
             mode=arguments.mode,
             vary=arguments.vary,
         )
+        warning = find_unfinished_schedule(plan.settings)
+        if warning:
+            Console(stderr=True).print(f"[yellow]warning:[/] {warning}", soft_wrap=True, highlight=False)
         if arguments.list:
             from lightning_adabelief.comparison.plan_table import make_plan_table
 

@@ -114,7 +114,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from lightning_adabelief.cli import compare, convert, copy, landscapes, list, show, validate_config
+    from lightning_adabelief.cli import compare, convert, copy, landscapes, list, sample, show, validate_config
 
     parser = _Parser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=list_versions(), help="print versions and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (list, show, copy, convert, validate_config, compare, landscapes):
+    for module in (list, show, copy, convert, validate_config, compare, sample, landscapes):
         module.add_parser(commands)
     for name, purpose in LIGHTNING_COMMANDS.items():
         commands.add_parser(name, help=f"{purpose}: --config NAME_OR_PATH and any option of the Lightning CLI")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from subprocess import Popen
@@ -14,10 +14,11 @@ from lightning_adabelief.comparison.display import Display
 from lightning_adabelief.comparison.errors import PlanError
 from lightning_adabelief.comparison.plan import Plan, find_differences, make_plan
 from lightning_adabelief.comparison.process import run_trial
+from lightning_adabelief.comparison.progress import Progress
 from lightning_adabelief.comparison.queue import Queue, list_comparisons
 from lightning_adabelief.comparison.report import make_table, write_report
 from lightning_adabelief.comparison.report.results import Results
-from lightning_adabelief.comparison.stages import next_stage
+from lightning_adabelief.comparison.stages import REPORT, next_stage
 from lightning_adabelief.comparison.statistics import Comparison
 from lightning_adabelief.comparison.storage import hide_password
 from lightning_adabelief.comparison.trial import Outcome, Trial
@@ -159,6 +160,7 @@ def run_plan(plan: Plan, out: str | Path, jobs: int = 1, storage: str | None = N
         _run_trials(queue, plan, out, jobs)
     finally:
         progress = queue.read()
+        plan = find_reported_metric(plan, progress)
         write_report(out, plan, progress.stages, progress.outcomes)
     results = Results(plan, progress.stages, progress.outcomes)
     table = make_table(plan, progress.stages, progress.outcomes)
@@ -213,6 +215,18 @@ def _run_trial(plan: Plan, out: Path, threads: int, trial: Trial, on_start: Call
     folder = out / TRIALS / trial.name
     write_config(plan, trial, folder)
     return run_trial(folder, threads, on_start)
+
+
+def find_reported_metric(plan: Plan, progress: Progress) -> Plan:
+    """Return the plan without its test metric, if the module's test turns out to log no metric of that name."""
+    reported = [
+        progress.outcomes[trial.name] for trial in progress.stages.get(REPORT, ()) if trial.name in progress.outcomes
+    ]
+    finished = [outcome for outcome in reported if outcome.status == "finished"]
+    if plan.test_metric is None or not finished or any(plan.test_metric in outcome.metrics for outcome in finished):
+        return plan
+    sentence = f"The module's test logs no {plan.test_metric}, so the validation's {plan.metric} is compared."
+    return replace(plan, test_metric=None, unequal=(*plan.unequal, sentence))
 
 
 def _keep_plan(plan: Plan, path: Path) -> None:

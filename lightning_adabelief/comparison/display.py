@@ -44,7 +44,7 @@ class Display:
         self._jobs = jobs
         self._console = console or Console()
         self._progress = Progress()
-        self._live = Live(self, console=self._console, refresh_per_second=2) if self._console.is_terminal else None
+        self._live = Live(self, console=self._console, refresh_per_second=1) if self._console.is_terminal else None
         self._printed: set[str] | None = None
 
     def __enter__(self) -> Display:

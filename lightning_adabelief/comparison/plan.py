@@ -18,6 +18,9 @@ from lightning_adabelief.comparison.places import Place, choose_place, find_plac
 RELATIVE_RATES = (0.1, 0.32, 1.0, 3.2, 10.0)
 """The grid of learning rates, as multiples of each optimizer's usual one, where none is given."""
 
+FAR_FROM_USUAL = 20.0
+"""A multiple, or its inverse, that a grid of learning rates does not lie beyond: it would be one of absolute rates."""
+
 FIRST_TUNING_SEED = 1000
 """The first of the seeds that learning rates are chosen on; the report's begin at 0."""
 
@@ -117,6 +120,12 @@ def make_plan(
     contenders = make_contenders(optimizers, configured)
     decays = _check_grid("weight decay", weight_decays or (configured.weight_decay,), least=0.0)
     rates = _check_grid("learning rate", relative_rates or RELATIVE_RATES)
+    if not (rates[0] <= FAR_FROM_USUAL and rates[-1] >= 1 / FAR_FROM_USUAL):
+        raise PlanError(
+            f"The learning rates of the grid, {', '.join(f'{rate:g}' for rate in rates)}, are multiples of each "
+            f"optimizer's usual one ({contenders[0].usual_lr:g} for {contenders[0].name}), and none is near 1. Give "
+            "multiples, such as 0.3,1,3"
+        )
     for name, count in {"seeds": seeds, "tuning seeds": tuning_seeds}.items():
         if not (isinstance(count, int) and 1 <= count <= FIRST_TUNING_SEED):
             raise PlanError(f"The number of {name} is {count!r}. Give a whole number from 1 to {FIRST_TUNING_SEED}")
@@ -156,6 +165,20 @@ def _list_choices(plan: Plan) -> dict[str, Any]:
     del values["unequal"]
     options = {contender["name"]: contender for contender in values.pop("contenders")}
     return {"optimizers": list(options), **values, **options}
+
+
+def find_unfinished_schedule(settings: Mapping[str, Any]) -> str | None:
+    """Return a sentence where a cosine's length in epochs is not the run's, as after ``--set trainer.max_epochs``."""
+    arguments = (settings.get("model") or {}).get("init_args") or {}
+    scheduler = settings.get("lr_scheduler") or arguments.get("lr_scheduler") or {}
+    t_max = (scheduler.get("init_args") or {}).get("T_max") if isinstance(scheduler, Mapping) else None
+    epochs = (settings.get("trainer") or {}).get("max_epochs")
+    if t_max in (None, epochs) or epochs is None or arguments.get("lr_scheduler_interval") == "step":
+        return None
+    return (
+        f"The schedule's T_max is {t_max} and the run has {epochs} epochs: the learning rate does not end where it "
+        "would. Set both, as in --set trainer.max_epochs=10 model.lr_scheduler.T_max=10"
+    )
 
 
 def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 Verdict = Literal["better", "worse", "cannot be told apart"]
 
@@ -108,8 +108,8 @@ def seeds_to_tell(effect: float, level: float) -> float:
     """
 
     def is_enough(seeds: int) -> bool:
-        threshold = stats.t.isf(level / 2, seeds - 1)
-        return bool(stats.nct.sf(threshold, seeds - 1, abs(effect) * seeds**0.5) >= POWER)
+        threshold = special.stdtrit(seeds - 1, 1 - level / 2)
+        return bool(special.nctdtr(seeds - 1, abs(effect) * seeds**0.5, threshold) <= 1 - POWER)
 
     counts = range(2, MOST_SEEDS + 1)
     position = bisect_left(counts, True, key=is_enough)

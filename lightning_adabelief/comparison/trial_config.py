@@ -93,10 +93,9 @@ def _make_logger(logger: Any, folder: Path) -> Any:
     is_moved = isinstance(node, dict) and str(node.get("class_path", "")).rpartition(".")[2] in MOVED_LOGGERS
     class_path = node["class_path"] if is_moved else "CSVLogger"
     arguments = (node.get("init_args") or {}) if is_moved else {}
-    return {
-        "class_path": class_path,
-        "init_args": {**arguments, "save_dir": str(folder), "name": "", "version": "logs"},
-    }
+    # Without a version, a run that is repeated by hand has a folder of its own.
+    place = {"save_dir": str(folder), "name": "", "version": None}
+    return {"class_path": class_path, "init_args": {**arguments, **place}}
 
 
 def _make_callbacks(plan: Plan, settings: dict[str, Any], optimizer: str, folder: Path) -> list[Any]:

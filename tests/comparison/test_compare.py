@@ -9,7 +9,10 @@ import pytest
 import yaml
 
 from lightning_adabelief.cli.main import main
-from lightning_adabelief.comparison.trial import Outcome
+from lightning_adabelief.comparison.compare import find_reported_metric, read_plan
+from lightning_adabelief.comparison.progress import Progress
+from lightning_adabelief.comparison.stages import REPORT
+from lightning_adabelief.comparison.trial import Outcome, Trial
 
 ROOT = Path(__file__).parents[2]
 CONFIG = {
@@ -82,7 +85,7 @@ def test_the_report_is_written(compared):
         assert "adabelief" in text and "test_loss" in text and "users" in text
 
 
-def test_a_trial_is_repeated_by_hand_with_the_command_of_the_report(compared, tmp_path, monkeypatch):
+def test_a_trial_is_repeated_by_hand_with_the_command_of_the_report(compared, monkeypatch):
     _, out = compared
     row = read_results(out)[-1]
     words = row["command"].split()
@@ -90,8 +93,6 @@ def test_a_trial_is_repeated_by_hand_with_the_command_of_the_report(compared, tm
     monkeypatch.chdir(ROOT)
     folder = Path(words[3]).parent
     before = Outcome.from_json((folder / "outcome.json").read_text())
-    for path in folder.glob("logs"):
-        path.rename(tmp_path / "logs")
     assert main(words[1:]) == 0
     assert Outcome.from_json((folder / "outcome.json").read_text()).metrics == before.metrics
 
@@ -169,3 +170,15 @@ def test_python_gives_the_table(compared, monkeypatch):
     result = lightning_adabelief.compare(config, ["adamw", "adabelief"], out=out, seeds=1, lr=[1.0], jobs=2)
     assert result.table.row_count == 2 and result.report == out / "report.html"
     assert json.loads((out / "plan.json").read_text())["config"] == config and sys.path
+
+
+@pytest.mark.parametrize(
+    ("logged", "expected"), [("test/loss", "test/loss"), ("test/error", None)], ids=["logged", "not logged"]
+)
+def test_the_validations_metric_is_compared_where_the_test_logs_no_such(logged, expected):
+    plan = read_plan("digits-cnn", ["adamw", "sgd"], seeds=1)
+    trial = Trial("one", REPORT, "adamw", 1.0, 1e-3, 0.0, 0)
+    outcome = Outcome("finished", {"val/loss": 0.5, logged: 0.5})
+    found = find_reported_metric(plan, Progress({REPORT: [trial]}, {"one": outcome}))
+    assert found.test_metric == expected
+    assert len(found.unequal) == len(plan.unequal) + (expected is None)

@@ -3,7 +3,7 @@
 import pytest
 
 from lightning_adabelief.comparison.errors import PlanError
-from lightning_adabelief.comparison.plan import Plan, find_differences, make_plan
+from lightning_adabelief.comparison.plan import Plan, find_differences, find_unfinished_schedule, make_plan
 from lightning_adabelief.settings import read_settings
 
 
@@ -83,6 +83,8 @@ def test_a_contender_that_is_added_is_named():
         ({"tuning_seeds": 2000}, "number of tuning seeds is 2000"),
         ({"relative_rates": [0.1, 0]}, "learning rate of the grid is 0"),
         ({"relative_rates": ["a"]}, "learning rate of the grid is 'a'"),
+        ({"relative_rates": [1e-4, 1e-3]}, r"0.0001, 0.001, are multiples .* \(0.003 for adabelief\)"),
+        ({"relative_rates": [100]}, "none is near 1"),
         ({"weight_decays": [-1.0]}, "weight decay of the grid is -1.0"),
         ({"weight_decays": [float("nan")]}, "weight decay of the grid is nan"),
         ({"mode": "best"}, "The mode is 'best'"),
@@ -92,3 +94,18 @@ def test_a_contender_that_is_added_is_named():
 def test_an_option_that_is_not_possible_is_refused(options, message):
     with pytest.raises(PlanError, match=message):
         make(**options)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "is_unfinished"),
+    [
+        ("digits-cnn", [], False),
+        ("digits-cnn", ["--trainer.max_epochs=2"], True),
+        ("digits-cnn", ["--trainer.max_epochs=2", "--model.lr_scheduler.T_max=2"], False),
+        ("scenes-fasterrcnn", ["--trainer.max_epochs=1"], False),  # its T_max is in steps
+        ("digits-sngan", ["--trainer.max_epochs=1"], False),  # it has no schedule
+    ],
+)
+def test_a_cosine_that_is_longer_than_the_run_is_noticed(name, words, is_unfinished):
+    settings = read_settings(["fit", "--config", name, *words]).tree
+    assert (find_unfinished_schedule(settings) is not None) == is_unfinished

@@ -109,6 +109,7 @@ def test_an_outcome_that_was_written_before_a_kill_counts(storage, monkeypatch):
     monkeypatch.setattr(queue_module.WorkerProcess, "is_dead", lambda worker: True)
     queue.recover("tuning")
     assert queue.read().outcomes == {TRIALS[0].name: DONE}
+    queue.retry_crashed("tuning")
     assert len(take_names(queue)) == 2
 
 

@@ -226,18 +226,19 @@ def test_a_worker_gives_up_where_the_first_trials_all_crash(tmp_path):
 def test_a_trial_that_another_worker_was_given_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "BEAT_SECONDS", 0)
     queue = open_queue(tmp_path)
-    started = []
+    started, processes = [], []
 
     def run(trial, on_start):
         started.append(trial.name)
-        return sleep(60 if len(started) == 1 else 0, on_start)
+        return sleep(20 if len(started) == 1 else 0, lambda process: (processes.append(process), on_start(process)))
 
     def take_away(progress):
-        if len(progress.running) == 1 and len(started) == 1:
+        if len(progress.running) == 1 and len(processes) == 1:
             study = queue._open_study("tuning")
             study.tell(0, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
 
     progress = work(queue, one_stage, run, 1, take_away)
+    assert processes[0].returncode == -signal.SIGKILL
     assert started == [TRIALS[0].name, *(trial.name for trial in TRIALS[1:]), TRIALS[0].name]
     assert {outcome.status for outcome in progress.outcomes.values()} == {"finished"}
 

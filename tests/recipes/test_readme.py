@@ -47,6 +47,10 @@ def test_each_other_command_runs_for_an_epoch(command, paper_data, capsys):
     if words[0] == "predict":  # with the checkpoint of a run
         short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.limit_test_batches=1"]
         assert main(["fit", *words[1:3], *short]) == 0
+    if words[0] == "sample":  # from the folder that the recipe's run leaves
+        recipe = Path(words[words.index("--ckpt_path") + 1]).parts[1]
+        short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.check_val_every_n_epoch=1"]
+        assert main(["fit", "--config", recipe, *short]) == 0
     if words[0] == "fit":
         short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.log_every_n_steps=1"]
         words += [
@@ -61,7 +65,7 @@ def test_each_other_command_runs_for_an_epoch(command, paper_data, capsys):
             words += SMALL_IMAGES
     assert main(words) == 0
     out = capsys.readouterr().out
-    found = {"copy": [], "fit": ["test/", "checkpoints/"], "predict": ["Predictions:"]}
+    found = {"copy": [], "fit": ["test/", "checkpoints/"], "predict": ["Predictions:"], "sample": ["Wrote"]}
     assert all(part in out for part in found[words[0]])
 
 

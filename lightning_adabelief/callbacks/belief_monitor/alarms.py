@@ -8,6 +8,7 @@ from math import inf, isfinite
 from statistics import median
 
 from lightning_adabelief.beliefs.statistic import LAYER_STATISTICS
+from lightning_adabelief.callbacks.belief_monitor.clipping import Clipping
 from lightning_adabelief.callbacks.belief_monitor.tracker import OptimizerTracker
 from lightning_adabelief.optim.adabelief import AdaBelief
 from lightning_adabelief.optim.scaling import WARN_BELOW_MEAN_FACTOR, mean_step_factor
@@ -36,13 +37,13 @@ class Alarms:
 
     Args:
         tracker: The optimizer.
-        clips_by_value: True if the Trainer clips gradients by value, a common cause of exploding steps.
+        clipping: The clipping of the training's gradients.
         statistics: The names of the statistics that are logged.
     """
 
-    def __init__(self, tracker: OptimizerTracker, clips_by_value: bool, statistics: Sequence[str]) -> None:
+    def __init__(self, tracker: OptimizerTracker, clipping: Clipping, statistics: Sequence[str]) -> None:
         self.tracker = tracker
-        self.clips_by_value = clips_by_value
+        self.clipping = clipping
         self._asked = [row.name for row in LAYER_STATISTICS if row.name in statistics]
         self._warned: set[tuple[str, str]] = set()
         self._history: dict[str, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=MEDIAN_LENGTH))
@@ -130,7 +131,8 @@ class Alarms:
         return [
             f"{self.tracker.name}: the gradient of {first[0]} was not finite at step {first[1]}, and the step was "
             "taken. From there the optimizer's state is not finite either: go back to an earlier checkpoint. "
-            "Trainer(detect_anomaly=True) finds the operation; a lower lr, warmup or gradient_clip_val may prevent it"
+            "Trainer(detect_anomaly=True) finds the operation; a lower lr, warmup or "
+            f"{self.clipping.advice} may prevent it"
         ]
 
     def _check_eps(self, step: int) -> str | None:
@@ -158,7 +160,7 @@ class Alarms:
             return None
         cause = (
             "gradients clipped by value stay at the threshold. Clip by norm: gradient_clip_algorithm='norm'"
-            if self.clips_by_value
+            if self.clipping.is_by_value
             else "the gradient hardly changes (clipped by value, or always the same batch?). Clip by norm, "
             "or bound the step by amsgrad=True or a larger eps"
         )
@@ -197,7 +199,8 @@ class Alarms:
         worst = max(layers, key=lambda name: times[name])
         return (
             f"{self._describe(layers, step)}: the update over the weight is {times[worst]:.0f} times its running "
-            f"median (in {worst}). If the loss jumps as well, lower lr or clip gradients by norm"
+            f"median (in {worst}). If the loss jumps as well, lower lr or clip gradients by norm: "
+            f"{self.clipping.advice}"
         )
 
     def _check_skipped(self, step: int) -> str | None:

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from lightning_adabelief.beliefs.reading import find_optimizers
 from lightning_adabelief.beliefs.statistic import STATISTICS, text_table
 from lightning_adabelief.callbacks.belief_monitor.alarms import Alarms
+from lightning_adabelief.callbacks.belief_monitor.clipping import find_clipping
 from lightning_adabelief.callbacks.belief_monitor.layer_choice import LayerChoice, as_names, is_whole_number
 from lightning_adabelief.callbacks.belief_monitor.measurement import Measurement, Values
 from lightning_adabelief.callbacks.belief_monitor.outputs.closing_table import ClosingTable
@@ -171,8 +172,8 @@ class BeliefMonitor(Callback):
         self._module_id = id(pl_module)
         self._trackers = track_optimizers(trainer.optimizers)
         self._check_setup(trainer, pl_module)
-        clips_by_value = bool(trainer.gradient_clip_val) and trainer.gradient_clip_algorithm == "value"
-        self._alarms = [Alarms(tracker, clips_by_value, self.statistics) for tracker in self._trackers]
+        self._clipping = find_clipping(trainer, pl_module)
+        self._alarms = [Alarms(tracker, self._clipping, self.statistics) for tracker in self._trackers]
         restored, self._restored = self._restored, {}
         self._prepare_outputs(trainer, restored.get("record", {}))
         self._pending = {}  # a fit that failed may have left some
@@ -196,7 +197,7 @@ class BeliefMonitor(Callback):
         for tracker in self._trackers:
             if tracker.optimizer in find_optimizers(optimizer):
                 tracker.attempted += 1
-                clips = bool(trainer.gradient_clip_val) and "unclipped_grad_norm" in self.statistics
+                clips = self._clipping.is_on and "unclipped_grad_norm" in self.statistics
                 if clips and self._is_due(tracker, trainer):
                     tracker.measure_unclipped()
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from lightning_adabelief.comparison.contenders import ADABELIEF, KNOWN, Contender
 from lightning_adabelief.comparison.report.document import Section, Table
-from lightning_adabelief.comparison.report.numbers import NOTHING, show, sign
-from lightning_adabelief.comparison.report.results import Results, mean_over
+from lightning_adabelief.comparison.report.numbers import show, sign
+from lightning_adabelief.comparison.report.results import Results
 from lightning_adabelief.comparison.trial import Trial
 
 MATCHED = "adabelief-matched"
@@ -38,28 +38,9 @@ def make_equal_rates(results: Results) -> Section | None:
     rows = [
         _make_row(rate, [key for key in shared if key[0] == rate], tried) for rate in sorted({k[0] for k in shared})
     ]
-    header = ["learning rate", *tried, *(f"{name} less {adam.name}" for name in tried if name != adam.name)]
+    header = ["learning rate", *tried, *(f"{name} - {adam.name}" for name in tried if name != adam.name)]
     table = Table(tuple(header), tuple(rows), f"{results.plan.metric} in tuning; - where a run failed.")
     return Section("At equal learning rates", paragraphs=tuple(_explain(results, tried, shared)), tables=(table,))
-
-
-def make_beliefs(results: Results) -> Section | None:
-    """Make the section of what the optimizers' own states say of their steps; None if no run has such figures."""
-    rows = []
-    for name in results.names:
-        runs = [run for run in results.list_runs(name, in_report=True) if run.outcome.beliefs]
-        if runs:
-            figures = [
-                show(mean_over(runs, lambda outcome, key=key: outcome.beliefs.get(key, math.nan)))  # type: ignore[misc]
-                for key in ("step_gain_over_adam", "eps_share")
-            ]
-            rows.append((name, *figures))
-    note = (
-        "Means over the report's runs. step_gain_over_adam: how many times as far as Adam's a step goes at the "
-        "same learning rate. eps_share: the share of s_t that is eps; near 1, AdaBelief is SGD with momentum."
-    )
-    table = Table(("optimizer", "step_gain_over_adam", "eps_share"), tuple(rows), note)
-    return Section("Beliefs", tables=(table,)) if rows else None
 
 
 def _find(results: Results, is_it: Callable[[Contender], bool]) -> Contender | None:
@@ -77,17 +58,16 @@ def _collect(results: Results, name: str, find_rate: Callable[[Trial], float]) -
 
 
 def _make_row(rate: float, keys: list[tuple[float, float, int]], tried: dict[str, Tried]) -> tuple[str, ...]:
+    """Return a rate with each contender's mean, and the differences from Adam, the second one."""
     means = {name: _average([runs[key] for key in keys]) for name, runs in tried.items()}
     adam = list(means)[1]
-    differences = [None if mean is None or means[adam] is None else mean - means[adam] for mean in means.values()]  # type: ignore[operator]
-    shown = [sign(show(d)) for name, d in zip(means, differences, strict=True) if name != adam]
-    return (show(rate), *(show(mean) if mean is not None else NOTHING for mean in means.values()), *shown)
+    differences = [sign(show(mean - means[adam])) for name, mean in means.items() if name != adam]
+    return (show(rate), *map(show, means.values()), *differences)
 
 
-def _average(values: list[float | None]) -> float | None:
-    """Return the mean; None if any is missing."""
-    found = [value for value in values if value is not None]
-    return sum(found) / len(found) if found and len(found) == len(values) else None
+def _average(values: list[float | None]) -> float:
+    """Return the mean; NaN if any is missing."""
+    return sum(math.nan if value is None else value for value in values) / len(values)
 
 
 def _explain(results: Results, tried: dict[str, Tried], shared: list[tuple[float, float, int]]) -> list[str]:
@@ -104,7 +84,10 @@ def _explain(results: Results, tried: dict[str, Tried], shared: list[tuple[float
     over = f"over the {'one rate' if rates == 1 else f'{rates} rates'} at which none failed"
     plain = _mean_difference(tried[belief], tried[adam], whole)
     if MATCHED not in tried:
-        return [*sentences, f"{belief}'s {results.plan.metric} less {adam}'s is {sign(show(plain))} on average {over}."]
+        return [
+            *sentences,
+            f"{belief}'s {results.plan.metric} minus {adam}'s is {sign(show(plain))} on average {over}.",
+        ]
     usual = {contender.name: contender.usual_lr for contender in results.plan.contenders}
     matched = _mean_difference(tried[MATCHED], tried[adam], whole)
     share = 1 - matched / plain if plain else math.nan
@@ -112,8 +95,8 @@ def _explain(results: Results, tried: dict[str, Tried], shared: list[tuple[float
     return [
         *sentences,
         f"{MATCHED} stands at {show(usual[MATCHED] / usual[belief])} times these rates, where on pure noise it moves "
-        f"as far as Adam. On average {over}, {belief}'s {results.plan.metric} less {adam}'s is {sign(show(plain))}, "
-        f"and {MATCHED}'s less {adam}'s {sign(show(matched))}. So the longer step explains "
+        f"as far as Adam. On average {over}, {belief}'s {results.plan.metric} minus {adam}'s is {sign(show(plain))}, "
+        f"and {MATCHED}'s minus {adam}'s {sign(show(matched))}. So the longer step explains "
         f"{sign(show(plain - matched))}{percent}. These are means over {_count_seeds(whole)}, not a test.",
     ]
 

@@ -32,7 +32,7 @@ def make_equality(results: Results) -> Section:
         )
     )
     if not unequal:
-        return Section("What was not equal", paragraphs=(f"Nothing that is known of. {equal}",))
+        return Section("What was not equal", paragraphs=(f"Nothing, as far as is known. {equal}",))
     return Section("What was not equal", paragraphs=(equal, "But:"), items=tuple(unequal))
 
 
@@ -58,7 +58,7 @@ def _list_widened(results: Results) -> list[str]:
         if added:
             rates = ", ".join(show(rate) for rate in sorted(added))
             sentences.append(
-                f"{name}'s best learning rate was at the edge of those tried, so that it was given more: {rates}."
+                f"{name}'s best learning rate was at the edge of those tried, so it was given more: {rates}."
             )
     return sentences
 
@@ -92,8 +92,8 @@ def _list_fingerprints(results: Results) -> list[str]:
         seeds = [seed for seed, found in _collect_fingerprints(results, key).items() if len(set(found)) > 1]
         if seeds:
             sentences.append(
-                f"The {words} differed between runs of the same seed ({_join(seeds)}): pairing by seed is then without "
-                "its use. Is everything random seeded by seed_everything?"
+                f"The {words} differed between runs of the same seed ({_join(seeds)}): pairing by seed gains nothing "
+                "then. Is everything random seeded by seed_everything?"
             )
     return sentences
 

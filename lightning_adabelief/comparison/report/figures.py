@@ -2,45 +2,32 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lightning_adabelief.comparison.report.axes import (
+    FAILURE,
+    add_legend,
+    keep_within,
+    limit_y,
+    make_axes,
+    style_line,
+    write_name,
+    write_svg,
+)
 from lightning_adabelief.comparison.report.numbers import show_difference
 from lightning_adabelief.comparison.report.results import Results, Run
 from lightning_adabelief.comparison.statistics import Comparison
-from lightning_adabelief.line_styles import Style, choose_styles
+from lightning_adabelief.line_styles import choose_styles
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-WIDTH, HEIGHT = 5.4, 4.0
-"""Inches of a figure. Each is as wide as a telephone's screen, so that its text can be read there."""
-
-LOG_RATIO = 10.0
-"""The ratio of the worst shown value to the best one from which an axis is logarithmic."""
-
-LARGEST_LOG_RATIO = 1e4
-"""The ratio to which a logarithmic axis reaches where the untrained model's value is not known."""
 
 FARTHEST = 8.0
 """Differences that reach this many times as far as the median one are written, not drawn."""
-
-SHOWN_QUANTILE = 0.8
-"""The quantile of badness to which a linear axis reaches: what lies beyond must not hide the rest."""
-
-FAILURE: dict[str, Any] = {
-    "marker": "x",
-    "color": "#B00020",
-    "markersize": 9,
-    "markeredgewidth": 2.2,
-    "linestyle": "",
-    "zorder": 6,
-}
 
 
 def draw_figures(results: Results) -> dict[str, str]:
@@ -51,25 +38,14 @@ def draw_figures(results: Results) -> dict[str, str]:
         "curves-over-time": draw_curves(results, "seconds"),
         "rates": draw_rates(results),
     }
-    return {name: _write_svg(figure) for name, figure in figures.items() if figure is not None}
-
-
-def _write_svg(figure: Figure) -> str:
-    """Return a figure as SVG, the same for the same figure, with its text as text."""
-    import matplotlib
-
-    text = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "adabelief compare"}):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    svg = text.getvalue()
-    return svg[svg.index("<svg") :]
+    return {name: write_svg(figure) for name, figure in figures.items() if figure is not None}
 
 
 def draw_differences(results: Results) -> Figure:
     """Draw each contender's differences from the first one by seed, their mean and its interval."""
     compared = [comparison for comparison in results.comparisons.values() if comparison.seeds]
     styles = choose_styles(results.names)
-    figure, ax = _make_axes(height=1.5 + 0.42 * len(compared))
+    figure, ax = make_axes(height=1.5 + 0.42 * len(compared))
     left, right = _limit_differences(compared)
     ax.set_xlim(left, right)
     for row, each in enumerate(compared):
@@ -85,14 +61,14 @@ def draw_differences(results: Results) -> Figure:
         ax.plot(each.mean, row, style.marker, color=style.color, markersize=8)
     ax.axvline(0, color="0.3", linewidth=1)
     ax.set_ylim(len(compared) - 0.4, -0.6)
-    ax.set_yticks(range(len(compared)), [_shorten(each.contender) for each in compared])
+    ax.set_yticks(range(len(compared)), [write_name(each.contender) for each in compared])
     ax.tick_params(axis="y", length=0)
     ax.locator_params(axis="x", nbins=5)
     better = "better" if results.plan.mode == "min" else "worse"
     for x, side, word in ((0.01, "left", better), (0.99, "right", "worse" if better == "better" else "better")):
         arrow = f"← {word}" if side == "left" else f"{word} →"
         ax.text(x, 1.02, arrow, transform=ax.transAxes, ha=side, va="bottom", fontsize=9, color="0.3")
-    ax.set_xlabel(f"{results.metric}, less that of {_shorten(results.first)}")
+    ax.set_xlabel(f"difference from {write_name(results.first)} in {results.metric}")
     return figure
 
 
@@ -111,17 +87,17 @@ def draw_curves(results: Results, over: str) -> Figure | None:
     if not curves:
         return None
     styles = choose_styles(results.names)
-    figure, ax = _make_axes()
+    figure, ax = make_axes()
     for name, curve in curves.items():
         x, style = curve[:, 0 if over == "step" else 1], styles[name]
-        ax.plot(x, curve[:, 2], label=_shorten(name), **_style_line(style, len(x)))
+        ax.plot(x, curve[:, 2], label=write_name(name), **style_line(style, len(x)))
         ax.fill_between(x, curve[:, 3], curve[:, 4], color=style.color, alpha=0.13, linewidth=0)
     for end, value, name in _list_ends_of_failures(results, over):
-        ax.plot(end, value, **{**FAILURE, "markeredgecolor": styles[name].color})
-    _limit(ax, [curve[:, 2] for curve in curves.values()], results)
+        ax.plot(end, value, color=styles[name].color, **FAILURE)
+    limit_y(ax, [curve[:, 2] for curve in curves.values()], results)
     ax.set_xlabel("optimizer steps" if over == "step" else "seconds of training")
     ax.set_ylabel(results.plan.metric)
-    _add_legend(figure, curves)
+    add_legend(figure, curves)
     return figure
 
 
@@ -138,19 +114,17 @@ def draw_rates(results: Results) -> Figure | None:
     if not rates:
         return None
     styles = choose_styles(results.names)
-    figure, ax = _make_axes()
+    figure, ax = make_axes()
     ax.set_xscale("log")
-    _limit(ax, [np.array([mean for _, mean, _ in rows]) for rows in rates.values()], results)
+    limit_y(ax, [np.array([mean for _, mean, _ in rows]) for rows in rates.values()], results)
     for name, rows in rates.items():
         style = styles[name]
         finite = [(lr, mean) for lr, mean, _ in rows if math.isfinite(mean)]
         x, y = (np.array(column) for column in zip(*finite, strict=True)) if finite else (np.empty(0), np.empty(0))
-        ax.plot(x, y, label=_shorten(name), **_style_line(style, 1))
+        ax.plot(x, y, label=write_name(name), **style_line(style, 1))
         for lr, mean, has_failed in rows:
             if has_failed:
-                ax.plot(
-                    lr, _keep_within(ax, mean, results), clip_on=False, **{**FAILURE, "markeredgecolor": style.color}
-                )
+                ax.plot(lr, keep_within(ax, mean, results), color=style.color, clip_on=False, **FAILURE)
         chosen = results.find_chosen(name)
         for lr, mean, _ in rows:
             if chosen is not None and math.isclose(lr, chosen.lr, rel_tol=1e-6) and math.isfinite(mean):
@@ -163,19 +137,8 @@ def draw_rates(results: Results) -> Figure | None:
                 ax.plot(lr, mean, "o", color=style.color, **ring)
     ax.set_xlabel("learning rate")
     ax.set_ylabel(results.plan.metric)
-    _add_legend(figure, rates)
+    add_legend(figure, rates)
     return figure
-
-
-def _make_axes(height: float = HEIGHT) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    ax = figure.subplots()
-    ax.grid(True, color="0.9", linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
-    return figure, ax
 
 
 def _limit_differences(compared: Sequence[Comparison]) -> tuple[float, float]:
@@ -242,66 +205,3 @@ def _average(results: Results, runs: Sequence[Run]) -> float:
 def _rank(value: float, mode: str) -> float:
     """Return what is smaller for a better value; a NaN is worst."""
     return math.inf if math.isnan(value) else value if mode == "min" else -value
-
-
-def _limit(ax: Axes, values: Sequence[np.ndarray], results: Results) -> None:
-    """Set the y-axis so that each contender's best value is seen, and what went badly does not flatten the rest.
-
-    Args:
-        ax: The axes.
-        values: Each contender's values.
-        results: The comparison.
-    """
-    is_min = results.plan.mode == "min"
-    finite = [found for contender in values if len(found := contender[np.isfinite(contender)])]
-    untrained = [run.outcome.untrained for run in results.runs if run.outcome.untrained is not None]
-    if not finite:
-        return
-    bests = [found.min() if is_min else found.max() for found in finite]
-    everything = np.concatenate(finite)
-    if is_min:
-        best, worst = min(bests), max(*bests, np.quantile(everything, SHOWN_QUANTILE, method="lower"))
-    else:
-        best, worst = max(bests), min(*bests, np.quantile(everything, 1 - SHOWN_QUANTILE, method="higher"))
-    if is_min and best > 0 and worst / best > LOG_RATIO:
-        ax.set_yscale("log")
-        farthest = np.median(untrained) if untrained else best * LARGEST_LOG_RATIO
-        worst = max(worst, min(everything.max(), farthest))
-        ax.set_ylim(best * (best / worst) ** 0.06, worst * (worst / best) ** 0.1)
-    else:
-        margin = 0.08 * abs(worst - best) or 0.05 * abs(best) or 1.0
-        ax.set_ylim(min(best, worst) - margin, max(best, worst) + margin)
-
-
-def _keep_within(ax: Axes, value: float, results: Results) -> float:
-    """Return a value that is shown: itself, or the end of the axis that it lies beyond; a NaN is at the worse end."""
-    low, high = ax.get_ylim()
-    if math.isnan(value):
-        return high if results.plan.mode == "min" else low
-    return min(max(value, low), high)
-
-
-def _style_line(style: Style, points: int) -> dict[str, Any]:
-    """Return a line's look; its markers are at most ten, so that they don't hide it."""
-    return {
-        "color": style.color,
-        "linestyle": style.linestyle,
-        "linewidth": 1.8,
-        "marker": style.marker,
-        "markersize": 5.5,
-        "markerfacecolor": "white",
-        "markevery": max(1, points // 10),
-        "zorder": 3,
-    }
-
-
-def _add_legend(figure: Figure, names: Iterable[str]) -> None:
-    """Add a legend below the axes, where it hides nothing."""
-    longest = max(len(_shorten(name)) for name in names)
-    columns = max(1, min(4, 56 // (longest + 10)))
-    figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=9, handlelength=3.6)
-
-
-def _shorten(name: str, longest: int = 24) -> str:
-    """Return a name that fits into a figure."""
-    return name if len(name) <= longest else f"{name[: longest - 10]}…{name[-9:]}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from lightning_adabelief.comparison.statistics import Comparison
+from lightning_adabelief.comparison.statistics import MOST_SEEDS, Comparison
 
 NOTHING = "-"
 """In the place of a number that there is not."""
@@ -57,6 +57,13 @@ def show_difference_shortly(comparison: Comparison) -> str:
     low, high = comparison.interval
     write = choose_digits(comparison)
     return f"{sign(write(comparison.mean))} ± {write((high - low) / 2)}"
+
+
+def show_seeds_needed(comparison: Comparison) -> str:
+    """Return the number of seeds that would tell a difference of the observed size."""
+    if comparison.seeds_needed is None:
+        return NOTHING
+    return f"{comparison.seeds_needed:.0f}" if math.isfinite(comparison.seeds_needed) else f"> {MOST_SEEDS:,}"
 
 
 def show_p(p: float | None) -> str:

@@ -75,9 +75,8 @@ class Results:
 
     @property
     def has_verdict(self) -> bool:
-        """True if there is a value of the first contender and of another one."""
-        values = self.find_values(self.metric)
-        return bool(values[self.first]) and any(seeds for name, seeds in values.items() if name != self.first)
+        """True if the first contender and another one have values of the same seed."""
+        return any(comparison.seeds for comparison in self.comparisons.values())
 
     def list_runs(self, contender: str, in_report: bool) -> list[Run]:
         """List a contender's runs of the report, or those of tuning."""

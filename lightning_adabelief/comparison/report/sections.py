@@ -1,12 +1,11 @@
-"""The sections that show the result: table, other metrics, curves, learning rates, failures."""
+"""The sections that show the result: table, other metrics, curves, learning rates, beliefs."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+import math
+from collections.abc import Mapping, Sequence
 
-from lightning_adabelief.comparison.report.document import Details, Picture, Section, Table
+from lightning_adabelief.comparison.report.document import Picture, Section, Table
 from lightning_adabelief.comparison.report.numbers import (
     NOTHING,
     show,
@@ -14,49 +13,27 @@ from lightning_adabelief.comparison.report.numbers import (
     show_mean,
     show_p,
     show_seconds,
+    show_seeds_needed,
     show_share,
 )
 from lightning_adabelief.comparison.report.results import Results, Run, mean_over
-from lightning_adabelief.comparison.report.verdict import describe_seeds_needed
-from lightning_adabelief.comparison.statistics import LEVEL, POWER
-
-Key = TypeVar("Key")
+from lightning_adabelief.comparison.statistics import LEVEL, POWER, Comparison
+from lightning_adabelief.comparison.trial import Trial
 
 Pictures = Mapping[str, str]
 """From a figure's name to its SVG."""
 
+BELIEFS = ("step_gain_over_adam", "eps_share")
+
 
 def make_result(results: Results, pictures: Pictures) -> Section:
     """Make the section of the table."""
-    values = results.find_values(results.metric)
     has_decays = len(results.plan.weight_decays) > 1
-    rows = []
-    for name in results.names:
-        runs = results.list_runs(name, in_report=True)
-        chosen = results.find_chosen(name)
-        comparison = results.comparisons.get(name)
-        memory = [run.outcome.peak_memory for run in runs if run.outcome.status != "crashed"]
-        rows.append(
-            (
-                name,
-                "baseline" if comparison is None else comparison.verdict if comparison.seeds else NOTHING,
-                show_mean(list(values[name].values())),
-                NOTHING if comparison is None else show_difference(comparison),
-                NOTHING if comparison is None else show_p(comparison.adjusted_p),
-                NOTHING if comparison is None else describe_seeds_needed(comparison),
-                show(chosen.lr if chosen else None),
-                *([show(chosen.weight_decay if chosen else None)] if has_decays else []),
-                show_seconds(mean_over(runs, lambda outcome: outcome.seconds)),
-                show_share(mean_over(runs, lambda outcome: outcome.optimizer_share)),
-                f"{max(memory):,.0f} MiB" if memory else NOTHING,
-                _count_failures(results, name),
-            )
-        )
     header = (
         "optimizer",
         "verdict",
         results.metric,
-        f"less {results.first}'s (95 % interval)",
+        f"difference from {results.first} (95 % interval)",
         "p (Holm)" if len(results.names) > 2 else "p",
         "seeds to tell",
         "learning rate",
@@ -66,15 +43,28 @@ def make_result(results: Results, pictures: Pictures) -> Section:
         "peak memory",
         "failed runs",
     )
+    values = results.find_values(results.metric)
+    rows = [
+        (
+            name,
+            *_describe_comparison(results.comparisons.get(name), show_mean(list(values[name].values()))),
+            *_describe_choice(results.find_chosen(name), has_decays),
+            *_describe_cost(results.list_runs(name, in_report=True)),
+            _count_failures(results, name),
+        )
+        for name in results.names
+    ]
     better = "Smaller" if results.plan.mode == "min" else "Larger"
     caption = (
-        f"Each optimizer's {results.metric} less {results.first}'s: a small dot for each seed, the mean as a large "
-        "mark, and its 95 % interval. An interval that crosses the line at 0 leaves open which of the two is better."
+        f"Each optimizer's difference from {results.first} in {results.metric}: a small dot for each seed, the mean as "
+        "a large mark, and its 95 % interval. An interval that crosses the line at 0 leaves open which of the two is "
+        "better."
     )
+    note = f"{better} is better. {_explain_statistics(results)}"
     return Section(
         "Result",
         pictures=_pick(pictures, differences=caption),
-        tables=(Table(header, tuple(rows), f"{better} is better. {_explain_statistics(results)}", words=2),),
+        tables=(Table(header, tuple(rows), note, words=2),),
     )
 
 
@@ -90,15 +80,9 @@ def make_other_metrics(results: Results) -> Section | None:
         for name in results.names:
             comparison = compared[metric].get(name)
             difference = NOTHING if comparison is None else show_difference(comparison)
-            rows.append(
-                (
-                    metric if name == results.first else "",
-                    name,
-                    show_mean(list(values[metric][name].values())),
-                    difference,
-                )
-            )
-    header = ("metric", "optimizer", "mean ± standard deviation", f"less {results.first}'s (95 % interval)")
+            value = show_mean(list(values[metric][name].values()))
+            rows.append((metric if name == results.first else "", name, value, difference))
+    header = ("metric", "optimizer", "mean ± standard deviation", f"difference from {results.first} (95 % interval)")
     note = "Of the same checkpoints. No verdict is made on them: of many differences, some look large by chance."
     kind = "validation" if results.plan.test_metric is None else "test"
     return Section(f"Other metrics of the {kind}", tables=(Table(header, tuple(rows), note, words=2),))
@@ -137,55 +121,49 @@ def make_rates(results: Results, pictures: Pictures) -> Section | None:
     return Section("Learning rates", paragraphs=(text,), pictures=shown)
 
 
-def make_failures(results: Results) -> Section:
-    """Make the section on runs that failed: how many at which rate, and what those that crashed printed last."""
-    failed = sorted(
-        (run for run in results.runs if run.has_failed), key=lambda r: results.names.index(r.trial.contender)
+def make_beliefs(results: Results) -> Section | None:
+    """Make the section of what the optimizers' own states say of their steps; None if no run has such figures."""
+    rows = []
+    for name in results.names:
+        runs = [run for run in results.list_runs(name, in_report=True) if run.outcome.beliefs]
+        if runs:
+            rows.append((name, *(show(_average_belief(runs, key)) for key in BELIEFS)))
+    note = (
+        "Means over the report's runs. step_gain_over_adam: how many times as far as Adam's a step goes at the "
+        "same learning rate; from an Adam's state, at least. eps_share: the share of s_t that is eps; near 1, "
+        "AdaBelief is SGD with momentum."
     )
-    if not failed:
-        return Section("Failures", paragraphs=(f"None of the {len(results.runs)} runs failed.",))
-    text = (
-        f"{len(failed)} of {len(results.runs)} runs failed. Diverged: a loss or metric was not finite. Collapsed: the "
-        "best checkpoint is no better than the untrained model. Both are results, and count. Crashed: an error, which "
-        "does not."
-    )
-    tried = Counter(map(_locate, results.runs))
-    rows = [_make_failure_row(place, there, tried[place]) for place, there in _group(failed, _locate).items()]
-    header = ("optimizer", "stage", "learning rate", "weight decay", "failed", "seeds")
-    crashed = _group([run for run in failed if run.outcome.status == "crashed"], lambda run: run.outcome.error.strip())
-    details = tuple(Details(_name_crashes(runs), error or "It printed nothing.") for error, runs in crashed.items())
-    return Section("Failures", paragraphs=(text,), tables=(Table(header, tuple(rows), words=2),), details=details)
+    return Section("Beliefs", tables=(Table(("optimizer", *BELIEFS), tuple(rows), note),)) if rows else None
 
 
-def _make_failure_row(place: tuple[str, str, float], failed: Sequence[Run], tried: int) -> tuple[str, ...]:
-    statuses = Counter(run.outcome.status for run in failed)
-    decays = sorted({run.trial.weight_decay for run in failed})
-    seeds = sorted({run.trial.seed for run in failed})
+def _describe_comparison(comparison: Comparison | None, value: str) -> tuple[str, ...]:
+    """Return verdict, value, difference, p and seeds to tell; the first contender is compared with nothing."""
+    if comparison is None:
+        return ("baseline", value, NOTHING, NOTHING, NOTHING)
     return (
-        place[0],
-        place[1],
-        show(place[2]),
-        ", ".join(map(show, decays)),
-        f"{', '.join(f'{count} {status}' for status, count in statuses.items())} of {tried}",
-        ", ".join(map(str, seeds)),
+        comparison.verdict if comparison.seeds else NOTHING,
+        value,
+        show_difference(comparison),
+        show_p(comparison.adjusted_p),
+        show_seeds_needed(comparison),
     )
 
 
-def _name_crashes(runs: Sequence[Run]) -> str:
-    others = {0: "", 1: " and another one"}.get(len(runs) - 1, f" and {len(runs) - 1} others")
-    return f"What {runs[0].trial.name}{others} printed last"
+def _describe_choice(chosen: Trial | None, has_decays: bool) -> tuple[str, ...]:
+    """Return the chosen learning rate, and where there was a choice the weight decay."""
+    if chosen is None:
+        return (NOTHING, NOTHING) if has_decays else (NOTHING,)
+    return (show(chosen.lr), show(chosen.weight_decay)) if has_decays else (show(chosen.lr),)
 
 
-def _locate(run: Run) -> tuple[str, str, float]:
-    return run.trial.contender, run.trial.stage, run.trial.lr
-
-
-def _group(runs: Iterable[Run], find_key: Callable[[Run], Key]) -> dict[Key, list[Run]]:
-    """Group runs by a key, in the order of their first ones."""
-    groups: dict[Key, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(find_key(run), []).append(run)
-    return groups
+def _describe_cost(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Return the mean time, the optimizer's mean share of a step, and the largest peak memory."""
+    memory = [run.outcome.peak_memory for run in runs if run.outcome.status != "crashed"]
+    return (
+        show_seconds(mean_over(runs, lambda outcome: outcome.seconds)),
+        show_share(mean_over(runs, lambda outcome: outcome.optimizer_share)),
+        f"{max(memory):,.0f} MiB" if memory else NOTHING,
+    )
 
 
 def _count_failures(results: Results, name: str) -> str:
@@ -193,21 +171,27 @@ def _count_failures(results: Results, name: str) -> str:
     return f"{sum(run.has_failed for run in runs)} of {len(runs)}"
 
 
+def _average_belief(runs: Sequence[Run], name: str) -> float:
+    return mean_over(runs, lambda outcome: outcome.beliefs.get(name, math.nan))
+
+
 def _explain_statistics(results: Results) -> str:
     """Explain how the differences were judged, for a reader who has met an average."""
     others = len(results.names) - 1
     adjusted = (
-        f" As there are {others} comparisons, p is adjusted (Holm), so that with no difference anywhere the chance of "
-        f"calling any is {100 * LEVEL:.0f} %; a verdict goes by this p, and can be more careful than the interval."
+        f" Of {others} comparisons one is easily below that by chance, so p is adjusted (Holm): with no difference "
+        f"anywhere, the chance of any verdict is at most {100 * LEVEL:.0f} %. A verdict can thus be more careful "
+        "than an interval."
         if others > 1
         else ""
     )
     return (
-        "Differences are taken seed by seed, as the runs of a seed have the same initial weights and data. The "
-        "interval (Student's) holds the true difference in 95 of 100 such comparisons. p is the chance of a difference "
-        f"this large if there were none (paired t-test); below {LEVEL:g} it is called better or worse.{adjusted} Seeds "
-        f"to tell: how many it would take for a {100 * POWER:.0f} % chance to tell a true difference as large as the "
-        "one observed. Failed runs are counted over all stages; time, share and memory are those of the report."
+        "The runs of a seed begin with the same weights and see the same data, so differences are taken seed by seed. "
+        "The interval (Student's) holds the true difference in 95 of 100 such comparisons. p is the chance of a "
+        "difference this large where there is none (paired t-test); below "
+        f"{LEVEL:g}, the verdict is better or worse.{adjusted} Seeds to tell: how many it would take for a "
+        f"{100 * POWER:.0f} % chance to tell a true difference as large as the one observed. Failed runs are counted "
+        "over all stages; time, share and memory are those of the report."
     )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from lightning_adabelief.comparison.report.numbers import choose_digits, show, show_difference, show_mean
+from lightning_adabelief.comparison.report.numbers import choose_digits, show_difference, show_mean
 from lightning_adabelief.comparison.report.results import Results
 from lightning_adabelief.comparison.stages import REPORT
-from lightning_adabelief.comparison.statistics import MOST_SEEDS, Comparison
+from lightning_adabelief.comparison.statistics import Comparison
 
 MOST_SIZES = 2
 """The number of contenders that cannot be told apart up to which the answer has the size of each difference."""
@@ -35,12 +35,11 @@ def write_verdict(results: Results) -> list[str]:
         return [f"There is no answer yet: no runs of the report with {results.first} and another can be compared."]
     values = list(results.find_values(results.metric)[results.first].values())
     better = "smaller" if results.plan.mode == "min" else "larger"
-    over = (
-        f"{show_mean(values)} (mean ± standard deviation of {len(values)} seeds"
-        if len(values) > 1
-        else (f"{show(values[0])} (one seed")
+    over = f"mean ± standard deviation of {len(values)} seeds" if len(values) > 1 else "one seed"
+    reached = (
+        f"On {name_task(results)}, {results.first} reached a {results.metric} of {show_mean(values)} ({over}; {better} "
+        "is better)."
     )
-    reached = f"On {name_task(results)}, {results.first} reached a {results.metric} of {over}; {better} is better)."
     compared = [comparison for comparison in results.comparisons.values() if comparison.seeds]
     answer = _answer_for_one(results, compared[0]) if len(results.names) == 2 else _answer_for_all(results, compared)
     return [reached, answer]
@@ -64,8 +63,8 @@ def _answer_for_one(results: Results, comparison: Comparison) -> str:
     if comparison.interval[0] == comparison.interval[1]:
         return f"It makes no difference: {start} is the same for each of {seeds}."
     return (
-        f"That cannot be told with {seeds}: {start} is {size}, and any true difference from "
-        f"{_describe_interval(comparison, '{}')} would fit (95 % interval)."
+        f"That cannot be told with {seeds}: {start} is {size}, and the true difference may be "
+        f"anything from {_describe_interval(comparison, '{}')} (95 % interval)."
     )
 
 
@@ -74,19 +73,20 @@ def _answer_for_all(results: Results, compared: list[Comparison]) -> str:
     clauses = []
     for verdict in ("better", "worse"):
         found = [comparison for comparison in compared if comparison.verdict == verdict]
-        sizes = [f"{each.contender} is {verdict} by {_describe_size(results, each)}" for each in found]
-        clauses += sizes
-    told = len(clauses)
+        clauses += [f"{each.contender} is {verdict} by {_describe_size(results, each)}" for each in found]
+    is_any_told = bool(clauses)
     open_ones = [comparison for comparison in compared if comparison.verdict == "cannot be told apart"]
     if open_ones:
         seeds = _count(min(len(comparison.seeds) for comparison in open_ones), "seed")
         is_short = len(open_ones) <= MOST_SIZES  # of more, the figure and the table below tell the sizes
         named = _join([f"{each.contender}{_describe_signed(each) if is_short else ''}" for each in open_ones])
         clauses.append(f"{named} cannot be told apart from {results.first} with {seeds}")
-    is_any_better = any(comparison.verdict == "better" for comparison in compared)
-    start = (
-        "Yes" if is_any_better else "No" if not open_ones else "None is known to be" if told else "That is not known"
-    )
+    if any(comparison.verdict == "better" for comparison in compared):
+        start = "Yes"
+    elif not open_ones:
+        start = "No"
+    else:
+        start = "None is known to be" if is_any_told else "That is not known"
     return f"{start}: {'; '.join(clauses)}."
 
 
@@ -140,12 +140,12 @@ def _list_missing(results: Results) -> list[str]:
     if results.is_complete:
         return []
     counts = [
-        f"{len(trials) - results.left[stage]} of {len(trials)} runs of the stage “{stage}” have ended"
+        f"{len(trials) - results.left[stage]} of {len(trials)} runs of the stage “{stage}”"
         for stage, trials in results.stages.items()
     ]
-    if REPORT not in results.stages:
-        counts.append("the report's runs follow when the learning rates are chosen")
-    return [f"This comparison is not finished: {', '.join(counts)}. Here is what there is so far."]
+    then = "" if REPORT in results.stages else "; the report's runs follow when the learning rates are chosen"
+    ended = _join(counts) if counts else "no runs"
+    return [f"This comparison is not finished: {ended} have ended{then}. Here is what there is so far."]
 
 
 def _list_stand_ins(results: Results) -> list[str]:
@@ -157,7 +157,7 @@ def _list_stand_ins(results: Results) -> list[str]:
         if seeds:
             sentences.append(
                 f"{name}'s {_name_seeds(seeds)} ended without a finite {results.metric}: the "
-                f"untrained model's {results.plan.metric} stands for it."
+                f"untrained model's {results.plan.metric} stands in for it."
             )
     return sentences
 
@@ -186,10 +186,3 @@ def _count(number: int, noun: str) -> str:
 
 def _join(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def describe_seeds_needed(comparison: Comparison) -> str:
-    """Return the number of seeds that would tell a difference of the observed size."""
-    if comparison.seeds_needed is None:
-        return "-"
-    return f"{comparison.seeds_needed:.0f}" if math.isfinite(comparison.seeds_needed) else f"> {MOST_SEEDS:,}"

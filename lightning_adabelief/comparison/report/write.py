@@ -9,13 +9,14 @@ import jinja2
 from lightning_adabelief.comparison.plan import Plan
 from lightning_adabelief.comparison.report.csv_files import write_history, write_results
 from lightning_adabelief.comparison.report.document import Document, Section
-from lightning_adabelief.comparison.report.equal_rates import make_beliefs, make_equal_rates
+from lightning_adabelief.comparison.report.equal_rates import make_equal_rates
 from lightning_adabelief.comparison.report.equality import make_equality
+from lightning_adabelief.comparison.report.failures import make_failures
 from lightning_adabelief.comparison.report.figures import draw_figures
 from lightning_adabelief.comparison.report.results import Results
 from lightning_adabelief.comparison.report.sections import (
+    make_beliefs,
     make_curves,
-    make_failures,
     make_other_metrics,
     make_rates,
     make_result,

@@ -51,10 +51,12 @@ class GAN(LightningModule):
         ema_decay: Decay per generator step, in [0, 1), of an exponential moving average of the generator's
             weights, by which images are scored, drawn and predicted; None for the weights themselves.
         seed: Seed of the noise.
+        gradient_clip_val: The largest norm of each network's gradient: a longer one is scaled down to it. None for no
+            clipping. It stands in for the Trainer's option, which Lightning refuses under manual optimization.
 
     Raises:
-        ValueError: If ``num_classes`` differs between the networks, ``n_critic`` is less than 1, or
-            ``ema_decay`` is not in [0, 1).
+        ValueError: If ``num_classes`` differs between the networks, ``n_critic`` is less than 1,
+            ``ema_decay`` is not in [0, 1), or ``gradient_clip_val`` is not positive.
 
     Example:
         >>> from lightning_adabelief.recipes.gan import DCGANCritic, DCGANGenerator, GAN
@@ -72,6 +74,7 @@ class GAN(LightningModule):
         n_critic: int = 5,
         ema_decay: float | None = None,
         seed: int = 0,
+        gradient_clip_val: float | None = None,
     ) -> None:
         super().__init__()
         if generator.num_classes != critic.num_classes:
@@ -83,6 +86,10 @@ class GAN(LightningModule):
         check_counts(n_critic=n_critic)
         if ema_decay is not None and not 0 <= ema_decay < 1:
             raise ValueError(f"Invalid ema_decay: {ema_decay}. Give a decay in [0, 1), such as 0.999, or None")
+        if gradient_clip_val is not None and not gradient_clip_val > 0:
+            raise ValueError(
+                f"Invalid gradient_clip_val: {gradient_clip_val}. Give a norm above 0, such as 1.0, or None"
+            )
         self.automatic_optimization = False
         self.generator = generator
         self.critic = critic
@@ -91,6 +98,7 @@ class GAN(LightningModule):
         self.generator_optimizer = generator_optimizer
         self.critic_optimizer = critic_optimizer
         self.n_critic = n_critic
+        self.gradient_clip_val = gradient_clip_val
         self.ema: AveragedModel | None = None
         if ema_decay is not None:
             average = get_ema_multi_avg_fn(ema_decay)
@@ -129,6 +137,11 @@ class GAN(LightningModule):
         for name, loss in losses.items():
             self.log(f"train/{name}", loss, prog_bar=True)
         return losses
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip the gradient of the network that steps, by its norm."""
+        if self.gradient_clip_val is not None:
+            self.clip_gradients(optimizer, self.gradient_clip_val, gradient_clip_algorithm="norm")
 
     def on_fit_start(self) -> None:
         """Give each process noise of its own."""

@@ -1,38 +1,26 @@
-"""Pictures of a GAN's training: samples, interpolations and loss curves."""
+"""Pictures of a GAN's training, drawn after each validation."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
-from torch.nn.functional import interpolate
-from torchvision.transforms.functional import to_pil_image
-from torchvision.utils import make_grid
 
-from lightning_adabelief.callbacks.belief_monitor.outputs.loggers import folder_of
-from lightning_adabelief.files import replace_file
-from lightning_adabelief.lightning_tree import Callback, TensorBoardLogger
+from lightning_adabelief.recipes.gan.drawing import draw_beside_real, draw_interpolation, draw_losses, draw_samples
+from lightning_adabelief.recipes.pictures import RunPictures
 
-if TYPE_CHECKING:
-    from lightning_adabelief.recipes.gan.module import GAN
-
-SAMPLE_ROWS = 8
-"""Rows of the grid of samples; its columns too, where there are no classes."""
-
-INTERPOLATION_STRIPS, IMAGES_PER_STRIP = 4, 9
-
-MIN_IMAGE_SIZE = 64
-"""Pixels per side below which images are enlarged, so that they can be seen."""
+MAX_REAL = 64
+"""The number of real images that are drawn beside generated ones."""
 
 
-class Pictures(Callback):
+class Pictures(RunPictures):
     """After each validation, draw samples from fixed noise, interpolations between noises, and loss curves.
 
-    They go to TensorBoard as ``samples``, ``interpolation`` and ``losses``, and as PNG into the folder
-    ``pictures`` beside the logs. There ``<name>.png`` is the latest of each, and every grid of samples is
-    kept as ``samples-<epoch>.png``.
+    They go to TensorBoard, W&B and MLflow as ``samples``, ``beside_real`` (samples beside as many validation
+    images), ``interpolation`` and ``losses``, and as PNG into the folder ``pictures`` beside the logs. There
+    ``<name>.png`` is the latest of each, and every grid of samples is kept as ``samples-<epoch>.png``. A run
+    that begins anew in the folder of another leaves the other's pictures, and has ``pictures-2``.
 
     Args:
         seed: Seed of the noise.
@@ -43,6 +31,7 @@ class Pictures(Callback):
         self.seed = seed
         self._latest: dict[str, Tensor] = {}
         self._losses: list[tuple[int, float, float]] = []
+        self._real: list[Tensor] = []
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Record the losses every ``log_every_n_steps`` batches."""
@@ -52,30 +41,32 @@ class Pictures(Callback):
             critic, generator = (float(self._latest[name]) for name in ("critic_loss", "generator_loss"))
             self._losses.append((step, critic, generator))
 
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """Begin to collect real images."""
+        self._real = []
+
+    def on_validation_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Keep the first real images, to be drawn beside generated ones."""
+        missing = MAX_REAL - sum(map(len, self._real))
+        if missing > 0 and trainer.is_global_zero:
+            self._real.append(batch[0][:missing].float())
+
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Draw the pictures, and log and save them."""
         if trainer.sanity_checking or trainer.fast_dev_run or not trainer.loggers or not trainer.is_global_zero:
             return
-        samples, strips = draw_samples(pl_module, self.seed), draw_interpolation(pl_module, self.seed)
-        losses = draw_losses(self._losses)
-        step = _count_batches(trainer)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("samples", samples, step)
-                logger.experiment.add_image("interpolation", strips, step)
-                logger.experiment.add_figure("losses", losses, step, close=False)  # it is saved below
-        logs = folder_of(trainer.loggers)  # not trainer.log_dir, for which every rank must ask
-        if logs:
-            folder = logs / "pictures"
-            for name, picture in (
-                (f"samples-{trainer.current_epoch + 1:04}", samples),
-                ("samples", samples),
-                ("interpolation", strips),
-            ):
-                with replace_file(folder / f"{name}.png") as part:
-                    to_pil_image(picture).save(part, format="png", optimize=True)
-            with replace_file(folder / "losses.png") as part:
-                losses.savefig(part, format="png", dpi=120)
+        pictures = {
+            "samples": draw_samples(pl_module, self.seed),
+            "beside_real": draw_beside_real(pl_module, self.seed, torch.cat(self._real)),
+            "interpolation": draw_interpolation(pl_module, self.seed),
+            "losses": draw_losses(self._losses),
+        }
+        for name, picture in pictures.items():
+            self.log_picture(trainer, name, picture, _count_batches(trainer))
+            self.save_picture(name, picture)
+        self.save_picture(f"samples-{trainer.current_epoch + 1:04}", pictures["samples"])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the losses so far, so that a resumed run continues their curves."""
@@ -84,72 +75,6 @@ class Pictures(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the losses of the run that is resumed."""
         self._losses = [tuple(row) for row in state_dict["losses"]]
-
-
-def draw_samples(gan: GAN, seed: int) -> Tensor:
-    """Draw 8 rows of images; if the GAN is conditional, one column per class.
-
-    Args:
-        gan: The GAN.
-        seed: Seed of the noise.
-
-    Returns:
-        A picture (3, height, width), uint8.
-    """
-    columns = gan.generator.num_classes or SAMPLE_ROWS
-    size = SAMPLE_ROWS * columns
-    noise = gan.draw_noise(size, torch.Generator().manual_seed(seed))
-    return _draw_grid(gan, noise, gan.labels_in_turn(size), columns)
-
-
-def draw_interpolation(gan: GAN, seed: int) -> Tensor:
-    """Draw 4 strips of 9 images from one noise to another; if the GAN is conditional, each of a class of its own.
-
-    Args:
-        gan: The GAN.
-        seed: Seed of the noise.
-
-    Returns:
-        A picture (3, height, width), uint8.
-    """
-    source = torch.Generator().manual_seed(seed)
-    starts, ends = gan.draw_noise(2 * INTERPOLATION_STRIPS, source).unflatten(0, (2, INTERPOLATION_STRIPS, 1))
-    # Along a quarter circle the noise keeps its variance; along a line it would shrink towards the middle.
-    angles = torch.linspace(0, torch.pi / 2, IMAGES_PER_STRIP, device=ends.device, dtype=ends.dtype).view(1, -1, 1)
-    noise = starts * angles.cos() + ends * angles.sin()
-    labels = gan.labels_in_turn(INTERPOLATION_STRIPS)
-    labels = None if labels is None else labels.repeat_interleave(IMAGES_PER_STRIP)
-    return _draw_grid(gan, noise.flatten(0, 1), labels, IMAGES_PER_STRIP)
-
-
-def draw_losses(losses: list[tuple[int, float, float]]) -> Figure:
-    """Draw the losses over the batches.
-
-    Args:
-        losses: A row per point: the number of the batch, the critic's loss and the generator's loss.
-
-    Returns:
-        The figure; without curves if there are no losses.
-    """
-    figure = Figure(figsize=(7, 3), layout="constrained")
-    axes = figure.subplots()
-    if losses:
-        batches, critic, generator = zip(*losses, strict=True)
-        axes.plot(batches, critic, label="critic", color="tab:blue")
-        axes.plot(batches, generator, label="generator", color="tab:orange")
-        axes.legend(frameon=False)
-    axes.set(xlabel="batches", ylabel="loss")
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-@torch.no_grad()
-def _draw_grid(gan: GAN, noise: Tensor, labels: Tensor | None, columns: int) -> Tensor:
-    """Draw a grid of generated images, enlarged and with padding between them."""
-    images = (gan(noise, labels).float() / 2 + 0.5).clamp(0, 1)
-    enlarged = interpolate(images, scale_factor=max(1, MIN_IMAGE_SIZE // images.shape[-1]))
-    padding = max(2, enlarged.shape[-1] // 8)
-    return (make_grid(enlarged, nrow=columns, padding=padding, pad_value=0.25) * 255).round().byte().cpu()
 
 
 def _count_batches(trainer: Any) -> int:

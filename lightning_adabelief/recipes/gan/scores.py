@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -218,11 +219,12 @@ class InceptionScores(Scores):
     """FID, KID and the Inception score, on the Inception network that they are defined by.
 
     Args:
-        weights: Path of ``pt_inception-2015-12-05-6726825d.pth``; None to download it (91 MB).
+        weights: Path of ``weights-inception-2015-12-05-6726825d.pth``; None to download it (91 MB).
         num_samples: Number of generated images to score.
 
     Raises:
-        ValueError: If torch-fidelity is not installed, or ``num_samples`` is less than 2.
+        ValueError: If torch-fidelity is not installed, there is no file ``weights``, or ``num_samples`` is less
+            than 2. Later, when the network is needed: if it can't be downloaded.
     """
 
     names = ("fid", "kid", "inception_score")
@@ -239,17 +241,17 @@ class InceptionScores(Scores):
             raise ValueError(
                 "FID needs the package torch-fidelity: pip install torch-fidelity. Without it, use ClassifierScores"
             ) from error
+        if weights is not None and not Path(weights).is_file():
+            raise ValueError(
+                f"There is no file {weights}, given as Inception's weights. Give one, or None to download it"
+            )
         self.weights = weights
         self._network: Any = None
 
     def prepare(self, batches: Iterable[Batch], device: torch.device, quickly: bool = False) -> None:
         """Load the network, the first time it is called."""
         if self._network is None:
-            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-            self._network = FeatureExtractorInceptionV3(
-                "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=self.weights
-            ).eval()
+            self._network = self._load_network().eval()
         self._network.to(device)
 
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -258,6 +260,22 @@ class InceptionScores(Scores):
         parts = [self._network(part) for part in pixels.split(self.BATCH_SIZE)]
         features, logits = (torch.cat(outputs) for outputs in zip(*parts, strict=True))
         return features, logits
+
+    def _load_network(self) -> nn.Module:
+        from torch_fidelity import feature_extractor_inceptionv3 as inception
+
+        try:
+            return inception.FeatureExtractorInceptionV3(
+                "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=self.weights
+            )
+        except OSError as error:
+            if self.weights is not None:
+                raise
+            raise ValueError(
+                f"Inception's weights, which FID needs, could not be downloaded: {error}. Fetch "
+                f"{inception.URL_INCEPTION_V3} elsewhere, and give the file as weights of InceptionScores, or put it "
+                f"into {torch.hub.get_dir()}/checkpoints"
+            ) from error
 
 
 class _ExtractedFeatures(nn.Module):

@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
 
-from lightning_adabelief.callbacks.belief_monitor.outputs.loggers import folder_of, log_image, takes_images
+from lightning_adabelief.callbacks.belief_monitor.outputs.loggers import folder_of
 from lightning_adabelief.files import replace_file
-from lightning_adabelief.lightning_tree import Callback
 from lightning_adabelief.recipes.checks import check_counts, check_probability
 from lightning_adabelief.recipes.object_detection.drawing import draw_detections, draw_grid
+from lightning_adabelief.recipes.pictures import RunPictures, save_picture
 
 COLUMNS = ("file", "label", "score", "left", "top", "right", "bottom")
 """Columns of ``detections.csv``."""
 
 
-class Pictures(Callback):
+class Pictures(RunPictures):
     """Draw detected boxes: after each validation and test on its first images, and on every image that is predicted.
 
     The pictures of a validation or test are a grid: as ``val/detections`` or ``test/detections`` in
@@ -89,7 +88,7 @@ class Pictures(Callback):
         for image, detections in zip(batch[0], outputs, strict=True):
             # Two images in different folders may have the same name: their number tells them apart.
             path = folder / f"{self._predicted:05}-{Path(detections['file']).stem}.png"
-            _save(draw_detections(image, detections, names, min_score=self.min_score), path)
+            save_picture(draw_detections(image, detections, names, min_score=self.min_score), path)
             self._predicted += 1
             boxes, labels, scores = (detections[name].tolist() for name in ("boxes", "labels", "scores"))
             for box, label, score in zip(boxes, labels, scores, strict=True):
@@ -115,14 +114,10 @@ class Pictures(Callback):
         if not pictures or trainer.fast_dev_run:
             return
         grid = draw_grid(pictures)
-        for logger in trainer.loggers:
-            if takes_images(logger):
-                log_image(logger, f"{stage}/detections", grid.permute(1, 2, 0).numpy(), trainer.global_step)
-        logs = folder_of(trainer.loggers)
-        if logs:
-            _save(grid, logs / "pictures" / f"{stage}.png")
-            if stage == "val":
-                _save(grid, logs / "pictures" / f"val-{trainer.current_epoch + 1:04}.png")
+        self.log_picture(trainer, f"{stage}/detections", grid, trainer.global_step)
+        self.save_picture(stage, grid)
+        if stage == "val":
+            self.save_picture(f"val-{trainer.current_epoch + 1:04}", grid)
 
 
 def _find_free_folder(root: Path) -> Path:
@@ -132,8 +127,3 @@ def _find_free_folder(root: Path) -> Path:
 
 def _name_rank(trainer: Any) -> str:
     return f"-{trainer.global_rank}" if trainer.world_size > 1 else ""
-
-
-def _save(picture: Tensor, path: Path) -> None:
-    with replace_file(path) as part:
-        to_pil_image(picture).save(part, format="png")

@@ -77,6 +77,7 @@ def test_a_spike_is_named_with_how_many_times_the_median_it_is(fit):
 
     texts = [text for text in warned(fit, Spike()) if "running median" in text]
     assert len(texts) == 1 and "step 20" in texts[0] and "lower lr" in texts[0]
+    assert texts[0].endswith("clip gradients by norm: Trainer(gradient_clip_val=...)")
     times = float(texts[0].split(" times ")[0].split()[-1])
     assert 100 < times < 10000
 
@@ -162,3 +163,33 @@ def test_steps_of_sgd_on_inputs_that_are_not_scaled_are_warned_of_once(fit):
 )
 def test_each_remedy_for_steps_of_sgd_ends_the_warning(fit, options):
     assert warnings_of_sgd(fit, **options) == []
+
+
+class Manual(Net):
+    """Steps its optimizer itself; the gradient of its last batch is not finite."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(super().training_step(batch, batch_idx) * (torch.nan if batch_idx == 3 else 1))
+        optimizer.step()
+
+
+class ManualWithOption(Manual):
+    gradient_clip_val = None
+
+
+@pytest.mark.parametrize(
+    ("module", "advice"),
+    [
+        (Manual, "self.clip_gradients(...) in training_step"),
+        (ManualWithOption, "ManualWithOption(gradient_clip_val=...)"),
+    ],
+)
+def test_clipping_is_advised_that_manual_optimization_allows(fit, module, advice):
+    (text,) = [text for text in warned(fit, module(), batches=4) if "not finite at" in text]
+    assert text.endswith(f"a lower lr, warmup or {advice} may prevent it")

@@ -20,11 +20,11 @@ def write(case, folder):
     results = Results(drawn.plan, drawn.stages, drawn.outcomes)
     write_results(results, folder)
     write_history(results, folder)
-    return drawn, results
+    return results
 
 
 def test_results_have_a_row_for_each_run_that_ended(tmp_path):
-    drawn, results = write("failures", tmp_path)
+    results = write("failures", tmp_path)
     rows = read(tmp_path / "results.csv")
     assert len(rows) == len(results.runs)
     for row, run in zip(rows, results.runs, strict=True):
@@ -54,7 +54,7 @@ def test_the_command_names_the_trials_config_wherever_the_folder_is(tmp_path):
 
 
 def test_history_has_a_row_for_each_validation(tmp_path):
-    drawn, results = write("win", tmp_path)
+    results = write("win", tmp_path)
     rows = read(tmp_path / "history.csv")
     assert len(rows) == VALIDATIONS * len(results.runs)
     first = results.runs[0]

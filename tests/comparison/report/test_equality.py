@@ -22,7 +22,7 @@ def list_items(plan, behaviours, change=lambda trial, outcome: outcome):
 
 def test_equal_runs_are_said_to_be_equal():
     items, text = list_items(make_plan(TWO), [Behaviour()] * 2)
-    assert items == () and text.startswith("Nothing that is known of.") and "as digests of both show" in text
+    assert items == () and text.startswith("Nothing, as far as is known.") and "as digests of both show" in text
 
 
 def test_what_the_plan_says_comes_first():
@@ -32,20 +32,18 @@ def test_what_the_plan_says_comes_first():
 
 def test_a_widened_grid_and_a_rate_that_is_still_at_its_edge_are_said():
     items, _ = list_items(make_plan(TWO), [Behaviour(), Behaviour(best=1e6)])
-    assert items == (
-        "adamw's best learning rate was at the edge of those tried, so that it was given more: 0.03125, 0.09766, "
-        "0.3052, 0.9537.",
-        "adamw's chosen learning rate, 0.9537, is the largest one tried: one further out might have been better.",
-    ) or items[1].startswith("adamw's chosen learning rate, 0.9")
-    items, _ = list_items(make_plan(TWO), [Behaviour(), Behaviour(best=20)])
-    assert len(items) == 1 and "was given more" in items[0]
+    widened, at_edge = items
+    assert widened.startswith("adamw's best learning rate was at the edge of those tried, so it was given more: ")
+    largest = widened.rstrip(".").rpartition(" ")[2]
+    assert at_edge == (
+        f"adamw's chosen learning rate, {largest}, is the largest one tried: one further out might have been better."
+    )
+    (item,), _ = list_items(make_plan(TWO), [Behaviour(), Behaviour(best=20)])
+    assert "was given more" in item
 
 
 @pytest.mark.parametrize(("decays", "is_said"), [((0.0, 0.1), False), ((0.01, 0.1), True), ((0.1,), False)])
 def test_a_weight_decay_at_the_edge_is_said_unless_it_is_none_at_all(decays, is_said):
-    def prefer_the_smallest(trial, outcome):
-        return outcome
-
     plan = make_plan(TWO, weight_decays=decays)
     drawn = simulate(plan, [Behaviour()] * 2)
     report = [dataclasses.replace(trial, weight_decay=decays[0]) for trial in drawn.stages[REPORT]]

@@ -11,6 +11,7 @@ from lightning_adabelief.comparison.report.numbers import (
     show_mean,
     show_p,
     show_seconds,
+    show_seeds_needed,
     show_share,
     sign,
 )
@@ -77,3 +78,9 @@ def test_p_time_and_shares_have_few_digits():
     assert [show_p(p) for p in (0.0001, 0.0123, 0.456, 1.0, None)] == ["< 0.001", "0.012", "0.46", "1.00", "-"]
     assert [show_seconds(s) for s in (1.24, 33.3, 260, 9000, math.nan)] == ["1.2 s", "33 s", "4.3 min", "2.5 h", "-"]
     assert [show_share(share) for share in (0.063, math.nan)] == ["6 %", "-"]
+
+
+def test_seeds_that_would_tell_are_a_number_or_very_many():
+    needed = [None, 63.0, math.inf]
+    shown = [show_seeds_needed(Comparison("adamw", (0, 1), (1.0, 2.0), 1.5, seeds_needed=seeds)) for seeds in needed]
+    assert shown == ["-", "63", "> 1,000"]

@@ -6,7 +6,6 @@ import pytest
 
 from lightning_adabelief.comparison.report.results import Results
 from lightning_adabelief.comparison.report.verdict import (
-    describe_seeds_needed,
     write_question,
     write_verdict,
     write_warnings,
@@ -47,8 +46,8 @@ SIMILAR = [0.11, 0.11, 0.12, 0.12, 0.095]
         ({"adamw": WORSE}, "No: adamw's test/loss is 0.1000 higher, or 91 % (95 % interval: 0.0912 to 0.1088 higher)."),
         (
             {"adamw": SIMILAR},
-            "That cannot be told with 5 seeds: adamw's test/loss is 0.001 higher, or 0.91 %, and any true difference "
-            "from 0.012 lower to 0.014 higher would fit (95 % interval).",
+            "That cannot be told with 5 seeds: adamw's test/loss is 0.001 higher, or 0.91 %, and the true difference "
+            "may be anything from 0.012 lower to 0.014 higher (95 % interval).",
         ),
         ({"adamw": FIRST}, "It makes no difference: adamw's test/loss is the same for each of 5 seeds."),
         (
@@ -111,14 +110,14 @@ def test_the_question_names_the_task_without_its_folder():
             "failures",
             [
                 "radam's runs of seeds 0 and 3 ended without a finite test/loss: the untrained "
-                "model's val/loss stands for it.",
+                "model's val/loss stands in for it.",
                 "adam's run of seed 2 crashed, which is an error, and is left out.",
             ],
         ),
         (
             "begun",
             [
-                "This comparison is not finished: 4 of 25 runs of the stage “tuning” have ended, the report's runs "
+                "This comparison is not finished: 4 of 25 runs of the stage “tuning” have ended; the report's runs "
                 "follow when the learning rates are chosen. Here is what there is so far."
             ],
         ),
@@ -136,7 +135,8 @@ def test_there_is_no_answer_before_the_report(case):
     assert sentence.startswith("There is no answer yet")
 
 
-def test_seeds_that_would_tell_are_a_number_or_very_many():
-    results = make_results({"adabelief": FIRST, "adamw": BETTER, "adam": SIMILAR, "sgd": [0.1001, *FIRST[1:]]})
-    assert [describe_seeds_needed(results.comparisons[name]) for name in ("adamw", "adam")] == ["-", "> 1,000"]
-    assert describe_seeds_needed(results.comparisons["sgd"]) == f"{results.comparisons['sgd'].seeds_needed:.0f}"
+def test_contenders_that_have_no_seed_in_common_yet_give_no_answer():
+    results = make_results({"adabelief": [0.1, 0.2], "adamw": [0.1, 0.2]})
+    apart = {name: outcome for name, outcome in results.outcomes.items() if name in ("adabelief-0", "adamw-1")}
+    (sentence,) = write_verdict(Results(results.plan, results.stages, apart))
+    assert sentence.startswith("There is no answer yet")

@@ -8,7 +8,7 @@ import pytest
 from lightning_adabelief.comparison.report import write_report
 from tests.comparison.synthetic import LONG, make_cases
 
-CASES = make_cases()
+CASES = {name: case for name, case in make_cases().items() if name not in ("win", "tie", "eight")}
 FIGURES = {"differences.svg", "curves.svg", "curves-over-time.svg", "rates.svg"}
 SECTIONS = ["Result", "Other metrics of the test", "Curves", "Learning rates", "At equal learning rates", "Beliefs"]
 
@@ -106,7 +106,7 @@ def test_what_a_crashed_run_printed_is_shown_once(folders):
 
 
 def test_a_report_is_replaced_by_the_next_one(tmp_path):
-    begun, finished = CASES["begun"], CASES["loss"]
+    begun, finished = CASES["begun"], CASES["one-seed"]
     write_report(tmp_path, begun.plan, begun.stages, begun.outcomes)
     write_report(tmp_path, finished.plan, finished.stages, finished.outcomes)
     assert "not finished" not in (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -115,7 +115,7 @@ def test_a_report_is_replaced_by_the_next_one(tmp_path):
 
 
 def test_the_same_comparison_gives_the_same_report(tmp_path, folders):
-    case = CASES["loss"]
+    case = CASES["one-seed"]
     write_report(tmp_path, case.plan, case.stages, case.outcomes)
     for figure in FIGURES:
-        assert (tmp_path / figure).read_bytes() == (folders["loss"] / figure).read_bytes()
+        assert (tmp_path / figure).read_bytes() == (folders["one-seed"] / figure).read_bytes()

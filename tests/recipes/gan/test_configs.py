@@ -32,9 +32,9 @@ def test_digits_come_within_15_percent_of_the_untrained_generators_distance(reci
     assert float(share) < 0.15
 
 
-def test_the_readme_quotes_the_stability_that_was_measured():
+def test_the_readme_quotes_the_comparison_that_was_measured():
     folder = Path(__file__).parents[3]
-    measured = (folder / "benchmarks/results/gan_stability.md").read_text(encoding="utf-8").splitlines()
+    measured = (folder / "benchmarks/results/comparisons.md").read_text(encoding="utf-8").splitlines()
     readme = GANS[0].path.with_name("README.md").read_text(encoding="utf-8").splitlines()
-    quoted = [line for line in readme if line.startswith(("| AdaBelief", "| Adam", "| RMSprop"))]
-    assert len(quoted) == 6 and set(quoted) <= set(measured)
+    quoted = [line for line in readme if line.startswith("| digits-wgan | ")]
+    assert len(quoted) >= 6 and set(quoted) <= set(measured)

@@ -174,7 +174,17 @@ def test_beliefs_of_generator_and_critic_go_by_their_names(tmp_path):
     assert any(tag.startswith("belief/s_t/critic.layers") for tag in logger.metrics)
 
 
-@pytest.mark.parametrize(("option", "value"), [("n_critic", 0), ("ema_decay", 1.0)])
+def test_both_networks_gradients_are_clipped_by_norm_and_measured_before_and_after(tmp_path):
+    logger = LastMetrics()
+    options = {"logger": logger, "callbacks": [BeliefMonitor(every_n_steps=1)], "limit_val_batches": 0}
+    gan = make_gan(gradient_clip_val=1e-3, n_critic=1)
+    make_trainer(tmp_path, limit_train_batches=2, **options).fit(gan, DigitsDataModule())
+    for network in ("generator", "critic"):
+        assert logger.metrics[f"belief/grad_norm/{network}"] == pytest.approx(1e-3, rel=1e-2)
+        assert logger.metrics[f"belief/unclipped_grad_norm/{network}"] > 2e-3
+
+
+@pytest.mark.parametrize(("option", "value"), [("n_critic", 0), ("ema_decay", 1.0), ("gradient_clip_val", -1.0)])
 def test_an_option_that_makes_no_sense_is_an_error(option, value):
     with pytest.raises(ValueError, match=f"Invalid {option}: {value}"):
         make_gan(**{option: value})

@@ -84,6 +84,22 @@ def test_fid_without_torch_fidelity_is_an_error_that_names_it(monkeypatch):
         InceptionScores()
 
 
+def test_without_a_network_the_error_names_inceptions_file_and_where_to_put_it(tmp_path, monkeypatch):
+    inception = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    name = inception.URL_INCEPTION_V3.rpartition("/")[2]
+    monkeypatch.setattr(inception, "URL_INCEPTION_V3", f"http://127.0.0.1:9/{name}")  # where nobody listens
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(ValueError, match="could not be downloaded: .*refused") as caught:
+        InceptionScores().prepare([], torch.device("cpu"))
+    assert name in str(caught.value) and f"put it into {tmp_path}/hub/checkpoints" in str(caught.value)
+
+
+def test_inceptions_weights_that_are_not_there_are_refused_before_training():
+    pytest.importorskip("torch_fidelity")
+    with pytest.raises(ValueError, match=r"There is no file missing\.pth"):
+        InceptionScores(weights="missing.pth")
+
+
 def test_with_inceptions_weights_given_it_is_fid(tmp_path, monkeypatch):
     extractor = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3").FeatureExtractorInceptionV3
     with monkeypatch.context() as context:  # the weights are not to be had here: random ones take their place

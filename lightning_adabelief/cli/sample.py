@@ -1,0 +1,163 @@
+"""``adabelief sample --ckpt_path PATH --out DIR``: images of a trained GAN, one by one and in a grid."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+CONFIG_NAME = "config.yaml"
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "sample",
+        help="draw images with a trained GAN",
+        description="Draw images with a trained GAN, on the CPU. The same seed draws the same images.",
+        epilog="Written into DIR: sample-00000.png and so on, in the size of the data, and samples.png, all of them in "
+        "a grid. Where the GAN has classes, each file's name ends in its class.",
+    )
+    parser.add_argument("--ckpt_path", required=True, metavar="PATH", help="a GAN's checkpoint")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the pictures")
+    parser.add_argument("--n", type=int, default=64, help="number of images (default: 64)")
+    parser.add_argument(
+        "--class", type=int, dest="label", metavar="CLASS", help="number of the class, from 0 (default: all in turn)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
+    parser.add_argument(
+        "--interpolate", action="store_true", help="also draw interpolation.png: strips from one noise to another"
+    )
+    parser.add_argument(
+        "--config", help=f"the GAN's config, or a recipe's name (default: {CONFIG_NAME} of the checkpoint's run)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Check the arguments, draw and write.
+
+    Raises:
+        CheckpointError: If the checkpoint can't be read, or is of another network than the config's.
+        FileExistsError: If the folder holds samples already.
+        OSError: If the folder can't be written.
+        UsageError: If an argument is not possible, or the config is missing or not a GAN's.
+    """
+    from lightning_adabelief.cli.signals import handle_signals
+    from lightning_adabelief.config_file import UsageError
+
+    checkpoint, out = Path(arguments.ckpt_path), Path(arguments.out)
+    if not checkpoint.is_file():
+        raise UsageError(
+            f"There is no checkpoint {checkpoint}. Give a file that ModelCheckpoint wrote, such as best.ckpt"
+        )
+    if arguments.n < 1:
+        raise UsageError(f"--n is {arguments.n}. Give 1 or more")
+    if not 0 <= arguments.seed < 2**63:
+        raise UsageError(f"--seed is {arguments.seed}. Give a whole number from 0 to 2^63 - 1")
+    path = _find_config(checkpoint, arguments.config)
+    model = _read_model(path)
+    generator = model["init_args"]["generator"].get("init_args") or {}
+    if "num_classes" in generator:
+        _check_class(arguments.label, generator["num_classes"], path)
+    if any(out.glob("sample*.png")):
+        raise FileExistsError(f"{out} holds samples already, and is left as it is. Give --out another folder")
+    with handle_signals():
+        _draw(arguments, model, path)
+
+
+def _find_config(checkpoint: Path, given: str | None) -> Path:
+    """Return the config that is given, or the one that was saved with the checkpoint's run."""
+    from lightning_adabelief.config_file import UsageError
+    from lightning_adabelief.recipes.catalog import find_config
+
+    if given is not None:
+        return find_config(given)
+    for folder in checkpoint.absolute().parents[:2]:
+        if (folder / CONFIG_NAME).is_file():
+            return folder / CONFIG_NAME
+    raise UsageError(
+        f"{checkpoint} has no {CONFIG_NAME} beside it or in the folder above, which would tell its networks. "
+        "Give --config the one that it was trained with"
+    )
+
+
+def _read_model(path: Path) -> dict[str, Any]:
+    """Return a config's GAN, without scores: their network may not be at hand, and is not needed."""
+    from lightning_adabelief.config_file import UsageError, read_config
+
+    model = read_config(path).get("model")
+    if not isinstance(model, dict):
+        raise UsageError(
+            f"In {path}, model is {model!r}, not a GAN with its networks. Give a GAN's checkpoint and config"
+        )
+    options = model.get("init_args")
+    if not isinstance(options, dict) or not isinstance(options.get("generator"), dict):
+        named = model.get("class_path")
+        raise UsageError(f"In {path}, model is {named}, which has no generator. Give a GAN's checkpoint and config")
+    return {**model, "init_args": {**options, "scores": None}}
+
+
+def _check_class(label: int | None, classes: int | None, path: Path) -> None:
+    """Refuse a class that the generator does not have."""
+    from lightning_adabelief.config_file import UsageError
+
+    if label is None or (classes is not None and 0 <= label < classes):
+        return
+    if classes is None:
+        raise UsageError(
+            f"--class is {label}, and the GAN of {path} has no classes. Leave --class out, or train with num_classes "
+            "in generator and critic"
+        )
+    raise UsageError(f"--class is {label}, and the GAN of {path} has {classes} classes. Give 0 to {classes - 1}")
+
+
+def _draw(arguments: argparse.Namespace, model: dict[str, Any], path: Path) -> None:
+    """Draw the images, and write them."""
+    import torch
+
+    gan = _load_gan(arguments.ckpt_path, model, path)
+    _check_class(arguments.label, gan.generator.num_classes, path)
+
+    from lightning_adabelief.recipes.gan.drawing import choose_labels, draw_grid, draw_interpolation, generate_images
+    from lightning_adabelief.recipes.pictures import save_picture
+
+    out = Path(arguments.out)
+    noise = gan.draw_noise(arguments.n, torch.Generator().manual_seed(arguments.seed))
+    labels = choose_labels(gan, arguments.n, arguments.label)
+    images = generate_images(gan, noise, labels)
+    for number, image in enumerate((images * 255).round().byte()):
+        of_class = "" if labels is None else f"-class-{labels[number]}"
+        save_picture(image, out / f"sample-{number:05}{of_class}.png")
+    columns = gan.generator.num_classes if arguments.label is None else None
+    save_picture(draw_grid(images, columns), out / "samples.png")
+    written = "samples.png"
+    if arguments.interpolate:
+        save_picture(draw_interpolation(gan, arguments.seed, arguments.label), out / "interpolation.png")
+        written += ", interpolation.png"
+    print(f"Wrote {written} and {arguments.n} single images into {out}")
+
+
+def _load_gan(checkpoint: str, model: dict[str, Any], path: Path) -> Any:
+    """Build a config's GAN, and load a checkpoint's weights into it."""
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    from lightning_adabelief.checkpoint_file import CheckpointError, explain_other_network, read_checkpoint
+    from lightning_adabelief.cli.users_modules import import_users_modules
+    from lightning_adabelief.config_file import UsageError
+
+    import_users_modules(model)  # they decide which Lightning is used
+    from lightning_adabelief.recipes.gan import GAN
+
+    weights = read_checkpoint(checkpoint)["state_dict"]
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(GAN, "model")
+    try:
+        gan = parser.instantiate_classes(parser.parse_object({"model": model})).model
+    except ArgumentError as error:
+        raise UsageError(f"The model of {path} can't be built: {error}") from error
+    try:
+        gan.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{checkpoint} {explain_other_network(str(error))}") from error
+    return gan.eval()
