@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from torch import Tensor
+
+from lightning_adabelief.recipes.fonts import find_font
 
 MAX_CLASSES = 100
 """The most classes of which a figure can still be read."""
@@ -12,10 +15,16 @@ MAX_NAMED_CLASSES = 20
 """The most classes whose names and numbers fit into a figure."""
 
 
+def are_legible(names: list[str]) -> bool:
+    """Return True if the figure can have the names of the classes: there are few, and a font has their letters."""
+    return len(names) <= MAX_NAMED_CLASSES and find_font("".join(names)) is not None
+
+
 def draw_confusion_matrix(counts: Tensor, names: list[str] | None = None) -> Figure:
     """Draw the confusion matrix, each row divided by the number of images of its class.
 
-    Up to 20 classes are named, and cells of 0.01 or more have their value written in.
+    Up to 20 classes are named, by their numbers where no font has the letters of their names, and cells of 0.01
+    or more have their value written in.
 
     Args:
         counts: Numbers of images (num_classes, num_classes): row, the true class; column, the predicted one.
@@ -32,9 +41,10 @@ def draw_confusion_matrix(counts: Tensor, names: list[str] | None = None) -> Fig
     figure.colorbar(image, label="fraction of the true class", shrink=0.8)
     axes.set(xlabel="predicted class", ylabel="true class")
     if num_classes <= MAX_NAMED_CLASSES:
-        labels = names or [str(number) for number in range(num_classes)]
-        axes.set_xticks(range(num_classes), labels, rotation=45, ha="right")
-        axes.set_yticks(range(num_classes), labels)
+        labels = names if names and are_legible(names) else [str(number) for number in range(num_classes)]
+        font = FontProperties(fname=find_font("".join(labels)))
+        axes.set_xticks(range(num_classes), labels, rotation=45, ha="right", fontproperties=font)
+        axes.set_yticks(range(num_classes), labels, fontproperties=font)
         for true, predicted in zip(*(fractions >= 0.01).nonzero(), strict=True):
             fraction = fractions[true, predicted]
             colour = "white" if fraction > 0.5 else "black"  # legible on dark and on light blue

@@ -25,7 +25,11 @@ from lightning_adabelief.recipes.image_classification.channels_and_classes impor
     find_classes,
     get_input_channels,
 )
-from lightning_adabelief.recipes.image_classification.confusion_matrix import MAX_CLASSES, draw_confusion_matrix
+from lightning_adabelief.recipes.image_classification.confusion_matrix import (
+    MAX_CLASSES,
+    are_legible,
+    draw_confusion_matrix,
+)
 from lightning_adabelief.recipes.image_classification.metrics import make_metrics
 from lightning_adabelief.recipes.image_classification.mixing import make_mixing
 from lightning_adabelief.recipes.image_classification.networks import NetworkFromData
@@ -49,7 +53,8 @@ class ImageClassifier(LightningModule):
     train, val and test, and ``train/loss_step``. For val and test it also logs
     ``<stage>/calibration_error`` (expected, 15 bins), with more than 5 classes ``<stage>/accuracy_top5``,
     and with up to 100 classes, to TensorBoard, the figure ``<stage>/confusion_matrix``: after the first,
-    second, fourth, eighth, ... validation and after each test.
+    second, fourth, eighth, ... validation and after each test. Where the figure has the classes' numbers instead of
+    their names (more than 20, or letters that no installed font has), the text ``class_names`` lists them.
 
     Numbers of channels and classes that neither the network nor ``num_classes`` gives come from the data:
     from the DataModule's attributes ``in_channels`` and ``num_classes``, or else from its training set.
@@ -288,3 +293,6 @@ class ImageClassifier(LightningModule):
             if isinstance(logger, TensorBoardLogger):
                 figure = draw_confusion_matrix(counts, class_names)
                 logger.experiment.add_figure(f"{stage}/confusion_matrix", figure, self.global_step)
+                if class_names and not are_legible(class_names):
+                    numbered = (f"- {number}: {name}" for number, name in enumerate(class_names))
+                    logger.experiment.add_text("class_names", "\n".join(numbered), self.global_step)

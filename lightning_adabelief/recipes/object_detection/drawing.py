@@ -11,6 +11,8 @@ from torchvision.ops import box_iou
 from torchvision.transforms.functional import center_crop, pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid
 
+from lightning_adabelief.recipes.fonts import find_font
+
 PICTURE_SIZE = 384
 """Pixels of a picture's longer side: smaller images are enlarged, so that labels can be read."""
 
@@ -38,7 +40,8 @@ def draw_detections(
     Args:
         image: The image (3, H, W), in [0, 1].
         detections: ``boxes`` (N, 4), ``labels`` (N,) from 1, and ``scores`` (N,).
-        class_names: Names of the classes 1, 2, ...; None for their numbers.
+        class_names: Names of the classes 1, 2, ...; None for their numbers, which also stand for names with letters
+            that no installed font has.
         target: The objects' ``boxes`` (M, 4) and ``labels`` (M,); None where they are not known.
         min_score: The least score of a box that is drawn.
 
@@ -58,6 +61,9 @@ def draw_detections(
         missed = list(zip(objects[~found] * scale, classes[~found].tolist(), strict=True))
     colours = [RIGHT if right else WRONG for right in is_right.tolist()]
     draw = ImageDraw.Draw(picture)
+    font_file = find_font("".join(class_names or ()))
+    draw.font = ImageFont.truetype(font_file, FONT_SIZE) if font_file else ImageFont.load_default(FONT_SIZE)
+    class_names = class_names if font_file else None
     for box, _ in missed:
         _draw_box(draw, box, MISSED)
     for box, colour in zip(boxes * scale, colours, strict=True):
@@ -113,11 +119,10 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: Tensor, colour: str) -> None:
 def _draw_label(draw: ImageDraw.ImageDraw, box: Tensor, text: str, colour: str, is_below: bool = False) -> None:
     """Draw the text of a box above it, or below, as far as the picture goes: within, it would cover a small object."""
     left, top, _, bottom = box.tolist()
-    font = ImageFont.load_default(FONT_SIZE)
-    _, _, text_width, text_height = draw.textbbox((0, 0), text, font=font)
+    _, _, text_width, text_height = draw.textbbox((0, 0), text)
     width, height = text_width + 4, text_height + 4
     picture_width, picture_height = draw.im.size
     x = max(0, min(left, picture_width - width))
     y = max(0, min(bottom if is_below else top - height, picture_height - height))
     draw.rectangle((x, y, x + width, y + height), fill=colour)
-    draw.text((x + 2, y + 1), text, fill="black", font=font)
+    draw.text((x + 2, y + 1), text, fill="black")

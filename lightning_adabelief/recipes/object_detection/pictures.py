@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ class Pictures(RunPictures):
 
     ``predict`` leaves ``detections.csv`` (a row per box: file, label, score, left, top, right, bottom in
     pixels; all boxes that the network gives) and the folder ``predictions`` with a picture per image,
-    beside the logs. Of several processes each has a file and pictures of its own.
+    beside the logs; without a logger, in a folder of this run, ``predictions_0``, ``predictions_1``, ..., in the
+    Trainer's ``default_root_dir``. Of several processes each has a file and pictures of its own.
 
     Args:
         count: Number of images that are drawn after a validation or test.
@@ -47,6 +49,7 @@ class Pictures(RunPictures):
         self._pictures: list[Tensor] = []
         self._rows: list[tuple[Any, ...]] = []
         self._predicted = 0
+        self._folder = Path()
 
     def on_validation_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -71,15 +74,17 @@ class Pictures(RunPictures):
         self._publish(trainer, "test")
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
-        """Begin the table."""
+        """Begin the table, in a folder that no other run writes to."""
         self._rows, self._predicted = [], 0
+        logs = folder_of(trainer.loggers)
+        self._folder = logs or trainer.strategy.broadcast(_find_free_folder(Path(trainer.default_root_dir)))
 
     def on_predict_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Save a picture of each image, and add its boxes to the table."""
         names = pl_module.class_names
-        folder = _choose_folder(trainer) / f"predictions{_name_rank(trainer)}"
+        folder = self._folder / f"predictions{_name_rank(trainer)}"
         for image, detections in zip(batch[0], outputs, strict=True):
             # Two images in different folders may have the same name: their number tells them apart.
             path = folder / f"{self._predicted:05}-{Path(detections['file']).stem}.png"
@@ -92,7 +97,7 @@ class Pictures(RunPictures):
 
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
         """Save the table."""
-        path = _choose_folder(trainer) / f"detections{_name_rank(trainer)}.csv"
+        path = self._folder / f"detections{_name_rank(trainer)}.csv"
         with replace_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([COLUMNS, *self._rows])
         if trainer.is_global_zero:
@@ -115,8 +120,9 @@ class Pictures(RunPictures):
             self.save_picture(f"val-{trainer.current_epoch + 1:04}", grid)
 
 
-def _choose_folder(trainer: Any) -> Path:
-    return folder_of(trainer.loggers) or Path(trainer.default_root_dir)
+def _find_free_folder(root: Path) -> Path:
+    folders = (root / f"predictions_{number}" for number in itertools.count())
+    return next(folder for folder in folders if not folder.exists())
 
 
 def _name_rank(trainer: Any) -> str:

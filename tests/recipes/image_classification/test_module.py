@@ -226,6 +226,17 @@ def test_the_confusion_matrix_is_in_tensorboard_ever_more_seldom(tmp_path):
     assert len(events.Images("test/confusion_matrix")) == 1
 
 
+def test_names_that_no_font_can_write_are_listed_in_tensorboard(tmp_path):
+    class Named(DigitsDataModule):
+        class_names = [chr(0x13000 + number) for number in range(10)]
+
+    logger = pl.loggers.TensorBoardLogger(tmp_path)
+    module = ImageClassifier(SmallCNN(width=4))
+    fit(module, tmp_path, Named(), logger=logger, limit_train_batches=1, limit_val_batches=1)
+    (text,) = EventAccumulator(logger.log_dir).Reload().Tensors("class_names/text_summary")
+    assert "- 9: \U00013009" in text.tensor_proto.string_val[0].decode()
+
+
 def test_more_than_100_classes_have_no_confusion_matrix():
     module = ImageClassifier(SmallCNN(1, 101))
     module.configure_model()

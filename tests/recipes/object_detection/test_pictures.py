@@ -105,6 +105,16 @@ def test_predict_leaves_a_table_of_boxes_and_a_picture_of_each_image(tmp_path, c
     assert "detections.csv" in capsys.readouterr().out
 
 
+def test_without_a_logger_a_second_prediction_leaves_the_first_as_it_was(tmp_path):
+    for _ in range(2):
+        trainer = make_trainer(tmp_path, logger=False, callbacks=[Pictures()])
+        trainer.predict(make_detector(), make_scenes())
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*.csv")} == {
+        "predictions_0/detections.csv",
+        "predictions_1/detections.csv",
+    }
+
+
 @pytest.mark.parametrize("options", [{"count": 0}, {"min_score": 1.5}])
 def test_a_value_out_of_range_is_an_error(options):
     with pytest.raises(ValueError, match="Invalid"):
