@@ -9,9 +9,7 @@ all can be repeated in some hours on two cores. The trials lie in ``--out``, and
 
 from __future__ import annotations
 
-import math
 import shutil
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from common import RESULTS, make_parser, markdown_table, provenance, publish
 
 import lightning_adabelief
 from lightning_adabelief.comparison.compare import Result
+from lightning_adabelief.comparison.report.numbers import show_difference, show_mean, show_seeds_needed
 
 ADABELIEF = "lightning_adabelief.AdaBelief"
 ADAM = "benchmarks.accumulated_eps.AdamWithAccumulatedEps"
@@ -99,6 +98,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("comparisons"), help="folder for the trials")
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
+    if unknown := [name for name in arguments.names if name not in COMPARISONS]:
+        parser.error(f"there is no comparison {unknown[0]!r}; there are {', '.join(COMPARISONS)}")
     summary, rows = [], []
     for name in arguments.names or COMPARISONS:
         out = arguments.out / name
@@ -124,7 +125,8 @@ def main() -> None:
 
 def summarize(name: str, result: Result) -> list[str]:
     """Return the row of a comparison: the first optimizer, and which others are better, as good, and worse."""
-    first = f"{next(iter(result.values))}, {result.metric} {describe_values(next(iter(result.values.values())))}"
+    optimizer, values = next(iter(result.values.items()))
+    first = f"{optimizer}, {result.metric} {show_mean(list(values.values()))}"
     verdicts = ("better", "cannot be told apart", "worse")
     found = [[key for key, against in result.comparisons.items() if against.verdict == verdict] for verdict in verdicts]
     return [name, first, *("; ".join(names) or "-" for names in found)]
@@ -135,23 +137,9 @@ def make_rows(name: str, result: Result) -> list[list[str]]:
     rows = []
     for optimizer, values in result.values.items():
         against = result.comparisons.get(optimizer)
-        cells = ["-", "-", "-"] if against is None else describe_difference(against)
-        rows.append([name, optimizer, result.metric, describe_values(values), *cells])
+        cells = [show_difference(against), against.verdict, show_seeds_needed(against)] if against else ["-", "-", "-"]
+        rows.append([name, optimizer, result.metric, show_mean(list(values.values())), *cells])
     return rows
-
-
-def describe_values(values: dict[int, float]) -> str:
-    """Return mean and standard deviation."""
-    spread = f" ± {statistics.stdev(values.values()):.2g}" if len(values) > 1 else ""
-    return f"{statistics.mean(values.values()):.3g}{spread}" if values else "-"
-
-
-def describe_difference(comparison: Any) -> list[str]:
-    """Return the difference with its interval, the verdict, and the number of seeds that would tell."""
-    interval = "" if comparison.interval is None else " ({:+.2g} to {:+.2g})".format(*comparison.interval)
-    seeds = comparison.seeds_needed
-    needed = "-" if seeds is None else f"{seeds:.0f}" if math.isfinite(seeds) else "above 1,000"
-    return [f"{comparison.mean:+.2g}{interval}", comparison.verdict, needed]
 
 
 def copy_report(out: Path, folder: Path) -> None:
