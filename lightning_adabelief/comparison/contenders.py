@@ -139,7 +139,7 @@ def read_optimizer(class_path: str, init_args: Mapping[str, Any]) -> OptimizerNo
 
 
 def find_class(class_path: str) -> tuple[str, type[torch.optim.Optimizer]]:
-    """Find an optimizer's class, and its full path.
+    """Find an optimizer's class, and its full path; of a class with several paths, the one in :data:`KNOWN`.
 
     Raises:
         PlanError: If it can't be imported or is no optimizer.
@@ -156,7 +156,13 @@ def find_class(class_path: str) -> tuple[str, type[torch.optim.Optimizer]]:
         ) from error
     if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
         raise PlanError(f"The optimizer {class_path!r} is {cls!r}, and not a class derived from torch.optim.Optimizer")
-    return f"{module_name}.{name}", cls
+    known = [path for path in dict.fromkeys(known.class_path for known in KNOWN.values()) if _is_path_of(path, cls)]
+    return (known or [f"{module_name}.{name}"])[0], cls
+
+
+def _is_path_of(path: str, cls: type) -> bool:
+    module_name, _, name = path.rpartition(".")
+    return getattr(import_module(module_name), name) is cls
 
 
 def make_contenders(specs: Sequence[str | Mapping[str, Any]], configured: OptimizerNode) -> tuple[Contender, ...]:
@@ -200,7 +206,7 @@ def _make_contender(spec: str | Mapping[str, Any], configured: OptimizerNode) ->
     if path == "adabelief-matched":
         usual_lr *= noise_matching_factor(options["betas"][0], options["residual"])
     name = spec.get("name") or (path if path in KNOWN else path.rpartition(".")[2])
-    factor = _find_decay_factor(node.class_path, options) if "weight_decay" in node.options else None
+    factor = _find_decay_factor(node.class_path, options, configured) if "weight_decay" in node.options else None
     return Contender(str(name), node.class_path, options, float(f"{usual_lr:.4g}"), factor)
 
 
@@ -214,7 +220,7 @@ def _follow_config(node: OptimizerNode, configured: OptimizerNode) -> dict[str, 
         if not same_class:
             options["rectify"] = False  # so that it differs from Adam in belief alone
         options["warmup"] = 0  # all contenders have the same one, from a callback
-    if node.class_path.endswith(".SGD"):
+    if node.class_path == KNOWN["sgd"].class_path and (not same_class or node.given.get("nesterov")):
         options["momentum"] = configured.beta1
     for name in DECOUPLING_OPTIONS:
         if name in options and not node.class_path.endswith(".Adam"):  # Adam that decouples it would be AdamW
@@ -237,15 +243,26 @@ def _find_usual_lr(class_path: str, options: Mapping[str, Any]) -> float:
     return read_number(_list_options(cls).get("lr")) or 1e-3
 
 
-def _find_decay_factor(class_path: str, options: Mapping[str, Any]) -> float:
-    """Return what a weight decay is multiplied by, so that a step at the usual rate shrinks weights as much as Adam's.
+def _find_decay_factor(class_path: str, options: Mapping[str, Any], configured: OptimizerNode) -> float:
+    """Return what the weight decay of the config's optimizer is multiplied by for another one.
+
+    Two optimizers that add the decay to the gradient have the same loss with the same decay. Otherwise a step at the
+    usual rate shall shrink weights by as much.
+    """
+    if not (configured.is_decoupled or OptimizerNode(class_path, {}, dict(options)).is_decoupled):
+        return 1.0
+    shrinkage = _find_shrinkage(configured.class_path, configured.options) / _find_shrinkage(class_path, options)
+    return float(f"{shrinkage:.4g}")
+
+
+def _find_shrinkage(class_path: str, options: Mapping[str, Any]) -> float:
+    """Return by how much a step at the usual rate shrinks weights, for a weight decay of 1.
 
     A step of decoupled decay shrinks weights by lr * weight_decay, and one of SGD with momentum, in the long run, by
     lr * weight_decay / (1 - momentum).
     """
-    usual = _find_usual_lr(class_path, options)
-    through_momentum = 1 - float(options.get("momentum") or 0) if class_path.endswith(".SGD") else 1.0
-    return float(f"{KNOWN['adam'].usual_lr / usual * through_momentum:.4g}")
+    is_sgd = class_path == KNOWN["sgd"].class_path
+    return _find_usual_lr(class_path, options) / (1 - float((options.get("momentum") or 0) if is_sgd else 0))
 
 
 def _list_options(cls: type) -> dict[str, Any]:

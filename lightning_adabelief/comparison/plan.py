@@ -262,7 +262,7 @@ def _list_unequal(contenders: Sequence[Contender], decays: Sequence[float], conf
         if scaled:
             sentences.append(
                 "The weight decay is multiplied where the usual learning rate or momentum differs, so that at the "
-                f"usual rate a step shrinks weights as much as Adam's: {', '.join(scaled)}."
+                f"usual rate a step shrinks weights as much as with the config's own: {', '.join(scaled)}."
             )
     rectified = [c.name for c in contenders if c.init_args.get("rectify") or c.class_path.endswith(".RAdam")]
     if rectified and len(rectified) < len(contenders):

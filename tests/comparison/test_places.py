@@ -36,7 +36,7 @@ def test_a_module_that_makes_no_optimizer_gets_lightnings_own():
 
 def test_an_argument_that_the_config_leaves_out_is_found_with_its_default():
     ((place, node),) = find_places(config("RegressionWithOptimizer")).items()
-    assert (place, node.class_path) == (("model", "init_args", "optimizer"), "torch.optim.adamw.AdamW")
+    assert (place, node.class_path) == (("model", "init_args", "optimizer"), "torch.optim.AdamW")
 
 
 def test_an_optimizer_by_its_name_alone_is_found():
