@@ -169,7 +169,8 @@ def _list_choices(plan: Plan) -> dict[str, Any]:
 
 def find_unfinished_schedule(settings: Mapping[str, Any]) -> str | None:
     """Return a sentence where a cosine's length in epochs is not the run's, as after ``--set trainer.max_epochs``."""
-    arguments = (settings.get("model") or {}).get("init_args") or {}
+    model = settings.get("model")
+    arguments = (model.get("init_args") or {}) if isinstance(model, Mapping) else {}
     scheduler = settings.get("lr_scheduler") or arguments.get("lr_scheduler") or {}
     t_max = (scheduler.get("init_args") or {}).get("T_max") if isinstance(scheduler, Mapping) else None
     epochs = (settings.get("trainer") or {}).get("max_epochs")

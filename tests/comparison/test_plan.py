@@ -109,3 +109,7 @@ def test_an_option_that_is_not_possible_is_refused(options, message):
 def test_a_cosine_that_is_longer_than_the_run_is_noticed(name, words, is_unfinished):
     settings = read_settings(["fit", "--config", name, *words]).tree
     assert (find_unfinished_schedule(settings) is not None) == is_unfinished
+
+
+def test_a_model_without_arguments_has_no_cosine():
+    assert find_unfinished_schedule({"model": "my_module.MyModel", "trainer": {"max_epochs": 2}}) is None
