@@ -114,6 +114,11 @@ class Contender:
     weight_decay_factor: float | None = 1.0
 
     @property
+    def slug(self) -> str:
+        """The name as the name of a file has it."""
+        return "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in self.name)
+
+    @property
     def is_decoupled(self) -> bool:
         """True if the weight decay acts on the weight, as AdamW's, and not on the gradient."""
         return OptimizerNode(self.class_path, {}, self.init_args).is_decoupled
@@ -175,14 +180,19 @@ def make_contenders(specs: Sequence[str | Mapping[str, Any]], configured: Optimi
             follow.
 
     Raises:
-        PlanError: If there are fewer than two, one is not possible, or two have the same name.
+        PlanError: If there are fewer than two, one is not possible, or two have the same name, or the same folders.
     """
+    if isinstance(specs, str):
+        raise PlanError(f"The optimizers are {specs!r}. Give a list, such as {specs.split(',')}")
     contenders = tuple(_make_contender(spec, configured) for spec in specs)
     names = [contender.name for contender in contenders]
-    for name in names:
-        if names.count(name) > 1:
+    slugs = [contender.slug.casefold() for contender in contenders]  # as on disks that do not tell A from a
+    for name, slug in zip(names, slugs, strict=True):
+        if slugs.count(slug) > 1:
+            alike = "" if names.count(name) > 1 else ", or so that the folders of their runs would have the same name"
             raise PlanError(
-                f"There are {names.count(name)} optimizers named {name!r}. Give names: {{name: other, class_path: ...}}"
+                f"There are {slugs.count(slug)} optimizers named {name!r}{alike}. Give names: {{name: other, "
+                "class_path: ...}"
             )
     if len(contenders) < 2:
         raise PlanError(f"There is nothing to compare {', '.join(names) or 'with'}. Give at least two optimizers")

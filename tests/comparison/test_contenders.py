@@ -117,6 +117,7 @@ def test_names_tell_two_of_a_class_apart():
     [
         (["adabelief"], "at least two"),
         (["adamw", "adamw"], "2 optimizers named 'adamw'"),
+        (["adamw", {"name": "a b", "class_path": "sgd"}, {"name": "A_b", "class_path": "sgd"}], "2 .* 'a b', or so"),
         (["adamw", "adamm"], "Did you mean"),
         (["adamw", "torch.optim.Nothing"], "can't be imported"),
         (["adamw", "torch.nn.Linear"], "not a class derived from"),
@@ -129,3 +130,8 @@ def test_names_tell_two_of_a_class_apart():
 def test_what_is_not_possible_is_said(specs, message):
     with pytest.raises(PlanError, match=message):
         make(*specs)
+
+
+def test_optimizers_in_one_string_are_asked_for_as_a_list():
+    with pytest.raises(PlanError, match=r"\['adamw', 'sgd'\]"):
+        make_contenders("adamw,sgd", ADAMW)

@@ -113,3 +113,19 @@ def test_a_cosine_that_is_longer_than_the_run_is_noticed(name, words, is_unfinis
 
 def test_a_model_without_arguments_has_no_cosine():
     assert find_unfinished_schedule({"model": "my_module.MyModel", "trainer": {"max_epochs": 2}}) is None
+
+
+@pytest.mark.parametrize("grid", [[1.0, 1.00001], 1.0])
+def test_a_grid_is_a_list_of_rates_that_differ(grid):
+    with pytest.raises(PlanError, match="the grid"):
+        make(relative_rates=grid)
+
+
+def test_a_schedule_that_sets_the_rates_itself_is_refused():
+    settings = read_settings(["fit", "--config", "digits-cnn"]).tree
+    settings["model"]["init_args"]["lr_scheduler"] = {
+        "class_path": "torch.optim.lr_scheduler.OneCycleLR",
+        "init_args": {"max_lr": 0.01, "total_steps": 660},
+    }
+    with pytest.raises(PlanError, match="OneCycleLR sets learning rates of its own"):
+        make_plan("mine.yaml", settings, ["adamw", "sgd"])
