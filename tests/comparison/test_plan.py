@@ -2,6 +2,7 @@
 
 import pytest
 
+from lightning_adabelief.comparison.compare import read_plan
 from lightning_adabelief.comparison.errors import PlanError
 from lightning_adabelief.comparison.plan import Plan, find_differences, find_unfinished_schedule, make_plan
 from lightning_adabelief.settings import read_settings
@@ -129,3 +130,8 @@ def test_a_schedule_that_sets_the_rates_itself_is_refused():
     }
     with pytest.raises(PlanError, match="OneCycleLR sets learning rates of its own"):
         make_plan("mine.yaml", settings, ["adamw", "sgd"])
+
+
+def test_a_setting_from_python_may_be_none():
+    plan = read_plan("digits-cnn", ["adamw", "sgd"], {"trainer.max_time": None})
+    assert plan.settings["trainer"]["max_time"] is None
