@@ -133,7 +133,7 @@ def read_plan(config: str | Path, optimizers: Any, settings: Mapping[str, Any] |
         PlanError: If the comparison is not possible.
         UsageError: If the config can't be read.
     """
-    words = [f"--{key}={value}" for key, value in (settings or {}).items()]
+    words = [f"--{key}={'null' if value is None else value}" for key, value in (settings or {}).items()]
     tree = read_settings(["fit", "--config", str(config), *words]).tree
     return make_plan(str(config), tree, optimizers, **options)
 

@@ -114,6 +114,11 @@ class Contender:
     weight_decay_factor: float | None = 1.0
 
     @property
+    def slug(self) -> str:
+        """The name as the name of a file has it."""
+        return "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in self.name)
+
+    @property
     def is_decoupled(self) -> bool:
         """True if the weight decay acts on the weight, as AdamW's, and not on the gradient."""
         return OptimizerNode(self.class_path, {}, self.init_args).is_decoupled
@@ -139,7 +144,7 @@ def read_optimizer(class_path: str, init_args: Mapping[str, Any]) -> OptimizerNo
 
 
 def find_class(class_path: str) -> tuple[str, type[torch.optim.Optimizer]]:
-    """Find an optimizer's class, and its full path.
+    """Find an optimizer's class, and its full path; of a class with several paths, the one in :data:`KNOWN`.
 
     Raises:
         PlanError: If it can't be imported or is no optimizer.
@@ -156,7 +161,13 @@ def find_class(class_path: str) -> tuple[str, type[torch.optim.Optimizer]]:
         ) from error
     if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
         raise PlanError(f"The optimizer {class_path!r} is {cls!r}, and not a class derived from torch.optim.Optimizer")
-    return f"{module_name}.{name}", cls
+    known = [path for path in dict.fromkeys(known.class_path for known in KNOWN.values()) if _is_path_of(path, cls)]
+    return (known or [f"{module_name}.{name}"])[0], cls
+
+
+def _is_path_of(path: str, cls: type) -> bool:
+    module_name, _, name = path.rpartition(".")
+    return getattr(import_module(module_name), name) is cls
 
 
 def make_contenders(specs: Sequence[str | Mapping[str, Any]], configured: OptimizerNode) -> tuple[Contender, ...]:
@@ -169,14 +180,19 @@ def make_contenders(specs: Sequence[str | Mapping[str, Any]], configured: Optimi
             follow.
 
     Raises:
-        PlanError: If there are fewer than two, one is not possible, or two have the same name.
+        PlanError: If there are fewer than two, one is not possible, or two have the same name, or the same folders.
     """
+    if isinstance(specs, str):
+        raise PlanError(f"The optimizers are {specs!r}. Give a list, such as {specs.split(',')}")
     contenders = tuple(_make_contender(spec, configured) for spec in specs)
     names = [contender.name for contender in contenders]
-    for name in names:
-        if names.count(name) > 1:
+    slugs = [contender.slug.casefold() for contender in contenders]  # as on disks that do not tell A from a
+    for name, slug in zip(names, slugs, strict=True):
+        if slugs.count(slug) > 1:
+            alike = "" if names.count(name) > 1 else ", or so that the folders of their runs would have the same name"
             raise PlanError(
-                f"There are {names.count(name)} optimizers named {name!r}. Give names: {{name: other, class_path: ...}}"
+                f"There are {slugs.count(slug)} optimizers named {name!r}{alike}. Give names: {{name: other, "
+                "class_path: ...}"
             )
     if len(contenders) < 2:
         raise PlanError(f"There is nothing to compare {', '.join(names) or 'with'}. Give at least two optimizers")
@@ -200,7 +216,7 @@ def _make_contender(spec: str | Mapping[str, Any], configured: OptimizerNode) ->
     if path == "adabelief-matched":
         usual_lr *= noise_matching_factor(options["betas"][0], options["residual"])
     name = spec.get("name") or (path if path in KNOWN else path.rpartition(".")[2])
-    factor = _find_decay_factor(node.class_path, options) if "weight_decay" in node.options else None
+    factor = _find_decay_factor(node.class_path, options, configured) if "weight_decay" in node.options else None
     return Contender(str(name), node.class_path, options, float(f"{usual_lr:.4g}"), factor)
 
 
@@ -214,7 +230,7 @@ def _follow_config(node: OptimizerNode, configured: OptimizerNode) -> dict[str, 
         if not same_class:
             options["rectify"] = False  # so that it differs from Adam in belief alone
         options["warmup"] = 0  # all contenders have the same one, from a callback
-    if node.class_path.endswith(".SGD"):
+    if node.class_path == KNOWN["sgd"].class_path and (not same_class or node.given.get("nesterov")):
         options["momentum"] = configured.beta1
     for name in DECOUPLING_OPTIONS:
         if name in options and not node.class_path.endswith(".Adam"):  # Adam that decouples it would be AdamW
@@ -237,15 +253,26 @@ def _find_usual_lr(class_path: str, options: Mapping[str, Any]) -> float:
     return read_number(_list_options(cls).get("lr")) or 1e-3
 
 
-def _find_decay_factor(class_path: str, options: Mapping[str, Any]) -> float:
-    """Return what a weight decay is multiplied by, so that a step at the usual rate shrinks weights as much as Adam's.
+def _find_decay_factor(class_path: str, options: Mapping[str, Any], configured: OptimizerNode) -> float:
+    """Return what the weight decay of the config's optimizer is multiplied by for another one.
+
+    Two optimizers that add the decay to the gradient have the same loss with the same decay. Otherwise a step at the
+    usual rate shall shrink weights by as much.
+    """
+    if not (configured.is_decoupled or OptimizerNode(class_path, {}, dict(options)).is_decoupled):
+        return 1.0
+    shrinkage = _find_shrinkage(configured.class_path, configured.options) / _find_shrinkage(class_path, options)
+    return float(f"{shrinkage:.4g}")
+
+
+def _find_shrinkage(class_path: str, options: Mapping[str, Any]) -> float:
+    """Return by how much a step at the usual rate shrinks weights, for a weight decay of 1.
 
     A step of decoupled decay shrinks weights by lr * weight_decay, and one of SGD with momentum, in the long run, by
     lr * weight_decay / (1 - momentum).
     """
-    usual = _find_usual_lr(class_path, options)
-    through_momentum = 1 - float(options.get("momentum") or 0) if class_path.endswith(".SGD") else 1.0
-    return float(f"{KNOWN['adam'].usual_lr / usual * through_momentum:.4g}")
+    is_sgd = class_path == KNOWN["sgd"].class_path
+    return _find_usual_lr(class_path, options) / (1 - float((options.get("momentum") or 0) if is_sgd else 0))
 
 
 def _list_options(cls: type) -> dict[str, Any]:

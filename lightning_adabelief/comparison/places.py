@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 import typing
 from collections.abc import Iterator, Mapping
 from importlib import import_module
@@ -26,9 +27,8 @@ DEFAULT_OPTIMIZER = "torch.optim.Adam"
 def find_places(settings: Mapping[str, Any]) -> dict[Place, OptimizerNode]:
     """Find the optimizers of a config.
 
-    They are LightningCLI's own ``optimizer``, or those among the model's arguments. Where the config names none, it
-    is an argument of the model that takes an optimizer, with its default; or LightningCLI's own, if the model does
-    not make an optimizer by itself.
+    They are LightningCLI's own ``optimizer``, or those among the model's arguments, with their defaults where the
+    config does not name them; or LightningCLI's own, if the model does not make an optimizer by itself.
 
     Args:
         settings: The config.
@@ -44,13 +44,20 @@ def find_places(settings: Mapping[str, Any]) -> dict[Place, OptimizerNode]:
         return {("optimizer",): _read_node(settings["optimizer"])}
     path, arguments = _read_model(settings)
     cls = _import_class(path)
+    takers = _list_optimizer_arguments(cls)
+    arguments |= {name: {"class_path": arguments[name]} for name in takers if isinstance(arguments.get(name), str)}
     named: dict[Place, OptimizerNode] = {("model", "init_args", *place): node for place, node in _walk(arguments)}
     defaults: dict[Place, OptimizerNode] = {
         ("model", "init_args", name): node for name, node in _list_defaults(cls) if name not in arguments
     }
-    found = named or defaults
+    found = named | defaults
     if found:
         return found
+    if takers:
+        raise PlanError(
+            f"Neither the config nor {path} says which optimizer it trains with. Name one in the config, or by --set "
+            f"model.{takers[0]}=torch.optim.Adam"
+        )
     if _overrides(cls, "configure_optimizers"):
         raise PlanError(
             f"{path} makes its own optimizer, whatever the config says. Give its __init__ an argument optimizer: "
@@ -78,6 +85,8 @@ def choose_place(vary: str, settings: Mapping[str, Any]) -> tuple[dict[Place, Op
     found = find_places(settings)
     first = next(iter(found.values()))
     spelled_out = copy.deepcopy(dict(settings))
+    if isinstance(spelled_out["model"], str):
+        spelled_out["model"] = {"class_path": spelled_out["model"]}
     for name in _list_optimizer_arguments(_import_class(path)):
         if arguments.get(name) is None and ("model", "init_args", name) not in found:
             node = {"class_path": first.class_path, "init_args": dict(first.given)}
@@ -90,11 +99,14 @@ def choose_place(vary: str, settings: Mapping[str, Any]) -> tuple[dict[Place, Op
 
 
 def find_test_metric(settings: Mapping[str, Any], metric: str) -> str | None:
-    """Return the test's counterpart of a validation metric: ``test/loss`` of ``val/loss``; None where there is no test.
+    """Return the test's counterpart of a validation metric, as ``test/loss`` of ``val/loss`` or ``loss/val``.
 
     Args:
         settings: The config, which names model and data.
         metric: The validation metric.
+
+    Returns:
+        The name; None where there is no test, or ``val`` is no word of the metric's name.
     """
     module = _import_class(_read_model(settings)[0])
     data = settings.get("data")
@@ -102,18 +114,20 @@ def find_test_metric(settings: Mapping[str, Any], metric: str) -> str | None:
     owner = _import_class(path) if path else module
     if not (_overrides(module, "test_step") and _overrides(owner, "test_dataloader")):
         return None
-    for prefix in ("validation", "valid", "val"):
-        if metric.startswith(prefix):
-            return "test" + metric.removeprefix(prefix)
-    return None
+    name = re.sub(r"(?<![a-z])(validation|valid|val)(?![a-z])", "test", metric, count=1)
+    return name if name != metric else None
 
 
 def _read_model(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the model's class path and its arguments."""
     model = settings.get("model")
-    if isinstance(model, Mapping):
-        return str(model.get("class_path", "")), dict(model.get("init_args") or {})
-    return str(model or ""), {}
+    model = model if isinstance(model, Mapping) else {"class_path": model}
+    if not model.get("class_path"):
+        raise PlanError(
+            "The config does not name the model's class, which some script knows. Name it, and its arguments below: "
+            "model: {class_path: my_module.MyModel, init_args: {...}}; and so for data"
+        )
+    return str(model["class_path"]), dict(model.get("init_args") or {})
 
 
 def _overrides(cls: type, method: str) -> bool:
@@ -166,7 +180,7 @@ def _list_defaults(cls: type) -> Iterator[tuple[str, OptimizerNode]]:
         default = inspect.signature(cls).parameters[name].default
         given = dict(getattr(default, "keywords", {}))
         default = getattr(default, "func", default)
-        if isinstance(default, type):
+        if isinstance(default, type) and default is not inspect.Parameter.empty:
             yield name, read_optimizer(f"{default.__module__}.{default.__qualname__}", given)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -15,11 +16,17 @@ from lightning_adabelief.comparison.contenders import Contender, OptimizerNode, 
 from lightning_adabelief.comparison.errors import PlanError
 from lightning_adabelief.comparison.places import Place, choose_place, find_places, find_test_metric
 
+LEAST_RATIO = 1.001
+"""The ratio of two neighbours in a grid, at least: the names of their trials have four digits."""
+
 RELATIVE_RATES = (0.1, 0.32, 1.0, 3.2, 10.0)
 """The grid of learning rates, as multiples of each optimizer's usual one, where none is given."""
 
 FAR_FROM_USUAL = 20.0
 """A multiple, or its inverse, that a grid of learning rates does not lie beyond: it would be one of absolute rates."""
+
+OWN_RATES = ("OneCycleLR", "CyclicLR")
+"""Schedules that take their learning rates from their own arguments, whatever the optimizer's is."""
 
 FIRST_TUNING_SEED = 1000
 """The first of the seeds that learning rates are chosen on; the report's begin at 0."""
@@ -130,6 +137,7 @@ def make_plan(
         if not (isinstance(count, int) and 1 <= count <= FIRST_TUNING_SEED):
             raise PlanError(f"The number of {name} is {count!r}. Give a whole number from 1 to {FIRST_TUNING_SEED}")
     metric, mode = _choose_metric(settings, metric, mode)
+    _check_schedules(settings)
     return Plan(
         config=config,
         settings=copy.deepcopy(dict(settings)),
@@ -169,7 +177,8 @@ def _list_choices(plan: Plan) -> dict[str, Any]:
 
 def find_unfinished_schedule(settings: Mapping[str, Any]) -> str | None:
     """Return a sentence where a cosine's length in epochs is not the run's, as after ``--set trainer.max_epochs``."""
-    arguments = (settings.get("model") or {}).get("init_args") or {}
+    model = settings.get("model")
+    arguments = (model.get("init_args") or {}) if isinstance(model, Mapping) else {}
     scheduler = settings.get("lr_scheduler") or arguments.get("lr_scheduler") or {}
     t_max = (scheduler.get("init_args") or {}).get("T_max") if isinstance(scheduler, Mapping) else None
     epochs = (settings.get("trainer") or {}).get("max_epochs")
@@ -179,6 +188,19 @@ def find_unfinished_schedule(settings: Mapping[str, Any]) -> str | None:
         f"The schedule's T_max is {t_max} and the run has {epochs} epochs: the learning rate does not end where it "
         "would. Set both, as in --set trainer.max_epochs=10 model.lr_scheduler.T_max=10"
     )
+
+
+def _check_schedules(node: Any) -> None:
+    """Check that no schedule sets learning rates of its own: those that are compared would do nothing."""
+    if isinstance(node, Mapping):
+        name = str(node.get("class_path")).rpartition(".")[2]
+        if name in OWN_RATES:
+            raise PlanError(
+                f"The config's {name} sets learning rates of its own, whatever the optimizer's is: none can be chosen. "
+                "Put a schedule in its place that multiplies the optimizer's, such as CosineAnnealingLR"
+            )
+    for value in node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ():
+        _check_schedules(value)
 
 
 def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -193,12 +215,20 @@ def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
 
 def _check_grid(name: str, values: Sequence[float], least: float | None = None) -> tuple[float, ...]:
     """Return a grid sorted, each value once."""
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise PlanError(f"The {name}s of the grid are {values!r}. Give a list of numbers")
     for value in values:
         is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if not is_number or value < 0 or (least is None and value == 0):
             allowed = "above 0" if least is None else "of 0 or more"
             raise PlanError(f"A {name} of the grid is {value!r}. Give numbers {allowed}")
-    return tuple(sorted({float(value) for value in values}))
+    grid = tuple(sorted({float(value) for value in values}))
+    for smaller, larger in itertools.pairwise(grid):
+        if larger < LEAST_RATIO * smaller:
+            raise PlanError(
+                f"Two {name}s of the grid, {smaller!r} and {larger!r}, are nearly the same. Give one of them"
+            )
+    return grid
 
 
 def _choose_metric(
@@ -262,7 +292,7 @@ def _list_unequal(contenders: Sequence[Contender], decays: Sequence[float], conf
         if scaled:
             sentences.append(
                 "The weight decay is multiplied where the usual learning rate or momentum differs, so that at the "
-                f"usual rate a step shrinks weights as much as Adam's: {', '.join(scaled)}."
+                f"usual rate a step shrinks weights as much as with the config's own: {', '.join(scaled)}."
             )
     rectified = [c.name for c in contenders if c.init_args.get("rectify") or c.class_path.endswith(".RAdam")]
     if rectified and len(rectified) < len(contenders):

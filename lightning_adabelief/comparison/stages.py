@@ -140,9 +140,8 @@ def _make_trials(plan: Plan, stage: str, points: Mapping[str, Sequence[Point]]) 
 def _make_trial(plan: Plan, stage: str, contender: Contender, point: Point, seed: int) -> Trial:
     lr = _round(contender.usual_lr * point.relative_lr, digits=4)
     decay = f"-wd{point.weight_decay:g}" if len(plan.weight_decays) > 1 else ""
-    slug = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in contender.name)
     return Trial(
-        name=f"{slug}-lr{lr:g}{decay}-seed{seed}",
+        name=f"{contender.slug}-lr{lr:g}{decay}-seed{seed}",
         stage=stage,
         contender=contender.name,
         relative_lr=point.relative_lr,

@@ -65,10 +65,12 @@ def make_config(plan: Plan, trial: Trial, folder: Path) -> dict[str, Any]:
         "logger": _make_logger(trainer.get("logger"), folder),
         "default_root_dir": str(folder),
         "callbacks": _make_callbacks(plan, settings, contender.class_path, folder),
+        "enable_checkpointing": True,
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": -1,  # all of the validation, for the metric of the untrained model
-        **({} if trial.stage == REPORT else {"limit_test_batches": 0}),  # tuning does not look at the test
+        # Tuning does not look at the test, nor the report at one that no metric is compared by
+        **({} if trial.stage == REPORT and plan.test_metric else {"limit_test_batches": 0}),
     }
     settings.pop("ckpt_path", None)
     return settings

@@ -79,6 +79,30 @@ def test_a_step_of_sgd_shrinks_weights_as_much_as_one_of_adamw():
     assert shrinkage == pytest.approx(adamw.usual_lr * 0.01)
 
 
+def test_a_configs_own_sgd_keeps_its_momentum_and_weight_decay():
+    plain = make("sgd", "sgd-nesterov", configured=read_optimizer("SGD", {"lr": 0.1}))
+    assert plain["sgd"].init_args["momentum"] == 0
+    assert plain["sgd-nesterov"].init_args["momentum"] == 0.9  # which torch refuses without one
+    with_decay = read_optimizer("SGD", {"lr": 0.1, "momentum": 0.8, "weight_decay": 5e-4})
+    made = make("sgd", "adamw", "adabelief", configured=with_decay)
+    assert (made["sgd"].init_args["momentum"], made["sgd"].weight_decay_factor) == (0.8, 1)
+    assert made["adabelief"].weight_decay_factor == 1  # coupled too: the same loss
+    shrinkage = made["adamw"].usual_lr * made["adamw"].weight_decay_factor
+    assert shrinkage == pytest.approx(made["sgd"].usual_lr / (1 - 0.8))
+
+
+def test_coupled_decay_is_the_same_for_all_that_couple_it():
+    made = make("adam", "sgd", "rmsprop", configured=read_optimizer("Adam", {"weight_decay": 1e-4}))
+    assert [contender.weight_decay_factor for contender in made.values()] == [1, 1, 1]
+
+
+def test_a_class_by_another_path_is_the_same_class():
+    configured = read_optimizer("lightning_adabelief.optim.AdaBelief", {"eps": 1e-12, "warmup": 0.1})
+    assert configured.class_path == "lightning_adabelief.AdaBelief"
+    options = make("adabelief", "adamw", configured=configured)["adabelief"].init_args
+    assert (options["eps"], options["warmup"]) == (1e-12, 0)
+
+
 def test_an_optimizer_without_weight_decay_has_no_factor():
     assert make("adamw", "torch.optim.Rprop")["Rprop"].weight_decay_factor is None
 
@@ -93,6 +117,7 @@ def test_names_tell_two_of_a_class_apart():
     [
         (["adabelief"], "at least two"),
         (["adamw", "adamw"], "2 optimizers named 'adamw'"),
+        (["adamw", {"name": "a b", "class_path": "sgd"}, {"name": "A_b", "class_path": "sgd"}], "2 .* 'a b', or so"),
         (["adamw", "adamm"], "Did you mean"),
         (["adamw", "torch.optim.Nothing"], "can't be imported"),
         (["adamw", "torch.nn.Linear"], "not a class derived from"),
@@ -105,3 +130,8 @@ def test_names_tell_two_of_a_class_apart():
 def test_what_is_not_possible_is_said(specs, message):
     with pytest.raises(PlanError, match=message):
         make(*specs)
+
+
+def test_optimizers_in_one_string_are_asked_for_as_a_list():
+    with pytest.raises(PlanError, match=r"\['adamw', 'sgd'\]"):
+        make_contenders("adamw,sgd", ADAMW)

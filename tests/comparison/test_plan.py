@@ -2,6 +2,7 @@
 
 import pytest
 
+from lightning_adabelief.comparison.compare import read_plan
 from lightning_adabelief.comparison.errors import PlanError
 from lightning_adabelief.comparison.plan import Plan, find_differences, find_unfinished_schedule, make_plan
 from lightning_adabelief.settings import read_settings
@@ -109,3 +110,28 @@ def test_an_option_that_is_not_possible_is_refused(options, message):
 def test_a_cosine_that_is_longer_than_the_run_is_noticed(name, words, is_unfinished):
     settings = read_settings(["fit", "--config", name, *words]).tree
     assert (find_unfinished_schedule(settings) is not None) == is_unfinished
+
+
+def test_a_model_without_arguments_has_no_cosine():
+    assert find_unfinished_schedule({"model": "my_module.MyModel", "trainer": {"max_epochs": 2}}) is None
+
+
+@pytest.mark.parametrize("grid", [[1.0, 1.00001], 1.0])
+def test_a_grid_is_a_list_of_rates_that_differ(grid):
+    with pytest.raises(PlanError, match="the grid"):
+        make(relative_rates=grid)
+
+
+def test_a_schedule_that_sets_the_rates_itself_is_refused():
+    settings = read_settings(["fit", "--config", "digits-cnn"]).tree
+    settings["model"]["init_args"]["lr_scheduler"] = {
+        "class_path": "torch.optim.lr_scheduler.OneCycleLR",
+        "init_args": {"max_lr": 0.01, "total_steps": 660},
+    }
+    with pytest.raises(PlanError, match="OneCycleLR sets learning rates of its own"):
+        make_plan("mine.yaml", settings, ["adamw", "sgd"])
+
+
+def test_a_setting_from_python_may_be_none():
+    plan = read_plan("digits-cnn", ["adamw", "sgd"], {"trainer.max_time": None})
+    assert plan.settings["trainer"]["max_time"] is None

@@ -67,6 +67,17 @@ def test_tuning_does_not_look_at_the_test_and_the_report_does():
     assert "limit_test_batches" not in make_config(plan, report, FOLDER)["trainer"]
 
 
+def test_a_test_that_no_metric_is_compared_by_is_not_made():
+    plan, trial, _ = make(metric="accuracy", mode="max")
+    report = type(trial)(**{**vars(trial), "stage": "report"})
+    assert make_config(plan, report, FOLDER)["trainer"]["limit_test_batches"] == 0
+
+
+def test_checkpoints_are_kept_where_the_config_keeps_none():
+    _, _, config = make(words=["--trainer.enable_checkpointing=false"])
+    assert config["trainer"]["enable_checkpointing"] is True
+
+
 def test_decorations_give_way_to_a_record():
     plan, _, config = make(words=["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/loss"])
     callbacks = list_callbacks(config)

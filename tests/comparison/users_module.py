@@ -40,6 +40,22 @@ class RegressionWithOptimizer(TestedRegression):
         return self.optimizer(self.parameters())
 
 
+class RegressionWithTwoOptimizers(RegressionWithOptimizer):
+    def __init__(self, first: OptimizerCallable = torch.optim.AdamW, second: OptimizerCallable | None = None):
+        super().__init__(first)
+        self.second = second
+
+
+class RegressionWithAnyOptimizer(RegressionWithOptimizer):
+    def __init__(self, optimizer: OptimizerCallable):
+        super().__init__(optimizer)
+
+
+class RegressionWithAFunction(RegressionWithOptimizer):
+    def __init__(self, optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.01)):
+        super().__init__(optimizer)
+
+
 class StubbornRegression(TestedRegression):
     """Makes its own optimizer, whatever a config says."""
 

@@ -19,6 +19,7 @@ def make_equality(results: Results) -> Section:
         *results.plan.unequal,
         *_list_widened(results),
         *_list_edges(results),
+        *_list_lengths(results),
         *_list_fingerprints(results),
         *_list_machines(results),
     ]
@@ -83,6 +84,20 @@ def _list_edges(results: Results) -> list[str]:
             word = "largest" if chosen.weight_decay == max(decays) else "smallest"
             sentences.append(f"{name}'s chosen weight decay, {show(chosen.weight_decay)}, is the {word} one tried.")
     return sentences
+
+
+def _list_lengths(results: Results) -> list[str]:
+    """Say how long the report's runs were where not all had the same number of steps."""
+    lengths = {
+        name: sorted(run.outcome.steps for run in results.list_runs(name, in_report=True) if not run.has_failed)
+        for name in results.names
+    }
+    if len({steps for of_one in lengths.values() for steps in of_one}) < 2:
+        return []
+    ranges = [f"{name} {found[0]:,} to {found[-1]:,}" for name, found in lengths.items() if found]
+    return [
+        f"Not all runs of the report had the same number of steps, as where they are stopped early: {_join(ranges)}."
+    ]
 
 
 def _list_fingerprints(results: Results) -> list[str]:

@@ -46,8 +46,13 @@ def write_verdict(results: Results) -> list[str]:
 
 
 def write_warnings(results: Results) -> list[str]:
-    """Return sentences on what limits the answer: runs that are missing, stand-ins, pairs that are left out."""
-    return [*_list_missing(results), *_list_stand_ins(results), *_list_left_out(results)]
+    """Return sentences on what limits the answer: runs that are missing, stand-ins, rates without effect."""
+    return [
+        *_list_missing(results),
+        *_list_idle_rates(results),
+        *_list_stand_ins(results),
+        *_list_left_out(results),
+    ]
 
 
 def _answer_for_one(results: Results, comparison: Comparison) -> str:
@@ -146,6 +151,21 @@ def _list_missing(results: Results) -> list[str]:
     then = "" if REPORT in results.stages else "; the report's runs follow when the learning rates are chosen"
     ended = _join(counts) if counts else "no runs"
     return [f"This comparison is not finished: {ended} have ended{then}. Here is what there is so far."]
+
+
+def _list_idle_rates(results: Results) -> list[str]:
+    """Say whose runs of one seed are the same at each learning rate."""
+    sentences = []
+    for name in results.names:
+        runs = [run for run in results.list_runs(name, in_report=False) if run.outcome.history]
+        runs = [run for run in runs if run.trial.seed == runs[0].trial.seed]
+        courses = {str([{**row, "seconds": 0} for row in run.outcome.history]) for run in runs}
+        if len({run.trial.lr for run in runs}) > 1 and len(courses) == 1:
+            sentences.append(
+                f"{name}'s runs are the same at each learning rate, so that none was chosen: the module or its "
+                "schedule sets another one."
+            )
+    return sentences
 
 
 def _list_stand_ins(results: Results) -> list[str]:

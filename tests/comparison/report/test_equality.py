@@ -52,6 +52,16 @@ def test_a_weight_decay_at_the_edge_is_said_unless_it_is_none_at_all(decays, is_
     assert len(items) == (2 if is_said else 0) and all("is the smallest one tried" in item for item in items)
 
 
+def test_runs_of_the_report_that_were_stopped_early_are_said():
+    def stop_early(trial, outcome):
+        return (
+            dataclasses.replace(outcome, steps=500) if trial.name.startswith("adamw") and trial.seed == 2 else outcome
+        )
+
+    (item,), _ = list_items(make_plan(TWO), [Behaviour()] * 2, stop_early)
+    assert item.endswith("stopped early: adabelief 660 to 660, adamw 500 to 660.")
+
+
 @pytest.mark.parametrize(("key", "words"), [("weights", "initial weights"), ("batch", "first batch")])
 def test_runs_of_a_seed_that_did_not_begin_alike_are_said(key, words):
     def begin_otherwise(trial, outcome):

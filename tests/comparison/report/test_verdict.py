@@ -140,3 +140,15 @@ def test_contenders_that_have_no_seed_in_common_yet_give_no_answer():
     apart = {name: outcome for name, outcome in results.outcomes.items() if name in ("adabelief-0", "adamw-1")}
     (sentence,) = write_verdict(Results(results.plan, results.stages, apart))
     assert sentence.startswith("There is no answer yet")
+
+
+def test_learning_rates_that_changed_nothing_are_said():
+    case = CASES["tie"]
+    first = next(iter(case.outcomes.values()))
+    same = {name: first if name.startswith("adamw") else outcome for name, outcome in case.outcomes.items()}
+    warnings = write_warnings(Results(case.plan, case.stages, same))
+    assert [text for text in warnings if "each learning rate" in text] == [
+        "adamw's runs are the same at each learning rate, so that none was chosen: the module or its schedule sets "
+        "another one."
+    ]
+    assert not any("each learning rate" in text for text in write_warnings(Results(*vars(case).values())))
