@@ -105,7 +105,8 @@ def _write_checkpoints(folder: Path) -> None:
 def _write_data(folder: Path) -> None:
     for name in ("a_folder", "no_classes/train", "no_images/train/cat"):
         Path(folder, name).mkdir(parents=True)
-    pictures = ("no_pictures/train/cat", "no_pictures/val/cat", "other_classes/train/cat", "other_classes/val/dog")
+    trained = [f"{root}/train/{name}" for root in ("no_pictures", "other_classes") for name in ("cat", "cow")]
+    pictures = [*trained, "no_pictures/val/cat", "no_pictures/val/cow", "other_classes/val/dog"]
     for name in pictures:
         Path(folder, name).mkdir(parents=True)
         Path(folder, name, "a.png").write_text("not a picture")

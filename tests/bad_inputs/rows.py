@@ -137,11 +137,15 @@ BUILDING = [
 DATA = [
     Row(f"{FOLDER}=none", ("There is no folder none/train", "one folder per class"), 1),
     Row(f"{FOLDER}=a_file", ("There is no folder a_file/train",), 1),
-    Row(f"{FOLDER}=no_classes", ("no_classes/train must hold one folder per class",), 1),
-    Row(f"{FOLDER}=no_images", ("no_images/train must hold one folder per class, and each some images", "cat"), 1),
-    Row(f"{FOLDER}=other_classes", ("dog", "Give both the same folders"), 1),
-    Row(f"{FOLDER}=no_pictures --data.num_workers=0", ("cat/a.png is not an image that can be read. Mend it",), 1),
-    Row(f"{FOLDER}=no_pictures --data.num_workers=1", ("cat/a.png is not an image that can be read. Mend it",), 1),
+    Row(f"{FOLDER}=no_classes", ("no_classes/train has no images. It has nothing", "a folder of its own"), 1),
+    Row(
+        f"{FOLDER}=no_images",
+        ("no_images/train has no images. It has empty class folders (1)", "a folder of its own"),
+        1,
+    ),
+    Row(f"{FOLDER}=other_classes", ("dog", "cat", "cow"), 1),
+    Row(f"{FOLDER}=no_pictures --data.num_workers=0", ("a.png can't be read as an image", "Mend it"), 1),
+    Row(f"{FOLDER}=no_pictures --data.num_workers=1", ("a.png can't be read as an image", "Mend it"), 1),
     Row(f"{FOLDER}=no_pictures --data.size=0", ("Invalid size: 0. Give 1 or more",), 1),
 ]
 

@@ -12,10 +12,9 @@ PAUSE = 0.05
 
 
 class SlowSGD(torch.optim.SGD):
-    def step(self, closure=None):
-        loss = super().step(closure)
+    def _init_group(self, *arguments):  # a step calls it once for each param group
         time.sleep(PAUSE)
-        return loss
+        return super()._init_group(*arguments)
 
 
 class Slow(Regression):

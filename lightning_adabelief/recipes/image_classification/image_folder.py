@@ -80,9 +80,9 @@ class ImageFolderDataModule(ImageDataModule):
             raise FileNotFoundError(self.missing(folder))
         found = find_images(folder)
         if not found.files:
-            others = ", ".join(f"{len(paths)} {reason}" for reason, paths in found.left_out.items()) or "nothing"
+            others = ", ".join(f"{reason} ({len(paths)})" for reason, paths in found.left_out.items()) or "nothing"
             raise FileNotFoundError(
-                f"{folder} has no images: there are {others}. Put the images of each class into a folder of its own "
+                f"{folder} has no images. It has {others}. Put the images of each class into a folder of its own "
                 "there, as .jpg, .png, .tif or another kind of torchvision's IMG_EXTENSIONS"
             )
         return found

@@ -104,7 +104,7 @@ def test_one_class_alone_is_refused():
 def test_a_folder_without_images_says_what_it_has():
     Path("photos/train/cats").mkdir(parents=True)
     Path("photos/train/cats/1.gif").write_bytes(b"")
-    with pytest.raises(FileNotFoundError, match=r"photos/train has no images: there are 1 .gif files, 1 empty class"):
+    with pytest.raises(FileNotFoundError, match=r"photos/train has no images. It has .gif files \(1\), empty class"):
         set_up(ImageFolderDataModule("photos"))
 
 
