@@ -100,8 +100,8 @@ def _run(arguments: argparse.Namespace) -> None:
         raise UsageError("There is no config to compare on. Give a recipe's name or a file, such as digits-cnn")
     if arguments.out is None and not arguments.list:
         raise UsageError("There is no folder for the comparison. Give one: --out DIR")
-    overrides = _read_overrides(arguments.set)
-    _check_config(arguments.config, overrides)
+    words = _read_overrides(arguments.set)
+    _check_config(arguments.config, words)
 
     from rich.console import Console
 
@@ -113,7 +113,7 @@ def _run(arguments: argparse.Namespace) -> None:
         plan = read_plan(
             arguments.config,
             _read_list("--optimizers", arguments.optimizers),
-            overrides,
+            words,
             seeds=arguments.seeds,
             tuning_seeds=arguments.tuning_seeds,
             relative_rates=_read_grid("--lr", arguments.lr),
@@ -128,7 +128,7 @@ def _run(arguments: argparse.Namespace) -> None:
         if arguments.list:
             from lightning_adabelief.comparison.plan_table import make_plan_table
 
-            Console().print(make_plan_table(plan, _find_seconds(arguments.config)))
+            Console().print(make_plan_table(plan, None if words else _find_seconds(arguments.config)))
             return
         result = run_plan(plan, arguments.out, arguments.jobs, arguments.storage)
     except StoppedBySignal as stop:
@@ -141,28 +141,26 @@ def _run(arguments: argparse.Namespace) -> None:
     console.print(f"[dim]report[/] {result.report}", soft_wrap=True, highlight=False)
 
 
-def _check_config(config: str, overrides: dict[str, str]) -> None:
+def _check_config(config: str, words: list[str]) -> None:
     """Check the config in a moment, and import the user's modules, which decide which Lightning is used."""
     from lightning_adabelief.cli.check import check
     from lightning_adabelief.cli.users_modules import import_users_modules
     from lightning_adabelief.settings import read_settings
 
-    settings = read_settings(["fit", "--config", config, *(f"--{key}={text}" for key, text in overrides.items())])
+    settings = read_settings(["fit", "--config", config, *words])
     check(settings)
     import_users_modules(settings.tree)
 
 
-def _read_overrides(words: list[str]) -> dict[str, str]:
-    """Return ``key=value`` words as a mapping; a key may have the dashes that 'adabelief fit' wants."""
+def _read_overrides(pairs: list[str]) -> list[str]:
+    """Return ``key=value`` as the options of 'adabelief fit'; a key may have its dashes already."""
     from lightning_adabelief.config_file import UsageError
 
-    overrides = {}
-    for word in words:
-        key, equals, value = word.lstrip("-").partition("=")
+    for pair in pairs:
+        key, equals, _ = pair.lstrip("-").partition("=")
         if not (key and equals):
-            raise UsageError(f"--set {word!r} is not KEY=VALUE, such as trainer.max_epochs=5")
-        overrides[key] = value
-    return overrides
+            raise UsageError(f"--set {pair!r} is not KEY=VALUE, such as trainer.max_epochs=5")
+    return [f"--{pair.lstrip('-')}" for pair in pairs]
 
 
 def _read_list(option: str, text: str) -> list[Any]:
@@ -180,7 +178,7 @@ def _read_grid(option: str, text: str) -> list[Any] | None:
 
 
 def _find_seconds(config: str) -> float | None:
-    """Return the measured seconds of a recipe's run, as it comes; None of another config."""
+    """Return the measured seconds of a recipe's run as it comes; None of another config."""
     from lightning_adabelief.recipes.catalog import list_names, recipes
 
     if config not in list_names():

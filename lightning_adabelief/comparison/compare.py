@@ -108,11 +108,11 @@ def compare(
     plan = read_plan(
         config,
         optimizers,
+        [f"--{key}={'null' if value is None else value}" for key, value in (settings or {}).items()],
         seeds=seeds,
         tuning_seeds=tuning_seeds,
         relative_rates=lr,
         weight_decays=weight_decay,
-        settings=settings,
         metric=metric,
         mode=mode,
         vary=vary,
@@ -120,20 +120,19 @@ def compare(
     return run_plan(plan, out, jobs, storage)
 
 
-def read_plan(config: str | Path, optimizers: Any, settings: Mapping[str, Any] | None = None, **options: Any) -> Plan:
+def read_plan(config: str | Path, optimizers: Any, words: Sequence[str] = (), **options: Any) -> Plan:
     """Make the plan of a comparison from a config's name or path.
 
     Args:
         config: A recipe's name or a config's path.
         optimizers: As for :func:`compare`.
-        settings: As for :func:`compare`.
+        words: Options of ``adabelief fit`` for all trials: ``--trainer.max_epochs=5``.
         options: As for :func:`lightning_adabelief.comparison.plan.make_plan`.
 
     Raises:
         PlanError: If the comparison is not possible.
         UsageError: If the config can't be read.
     """
-    words = [f"--{key}={'null' if value is None else value}" for key, value in (settings or {}).items()]
     tree = read_settings(["fit", "--config", str(config), *words]).tree
     return make_plan(str(config), tree, optimizers, **options)
 
@@ -152,6 +151,7 @@ def run_plan(plan: Plan, out: str | Path, jobs: int = 1, storage: str | None = N
         TrialsCrashed: If trials ended by an error.
         OSError: If the folder can't be written.
     """
+    _check_jobs(jobs)
     out = Path(out)
     check_writable(out)
     _keep_plan(plan, out / PLAN)
@@ -180,6 +180,7 @@ def help_others(storage: str, out: str | Path | None = None, jobs: int = 1) -> N
         PlanError: If there is no comparison.
         TrialsCrashed: If trials ended by an error.
     """
+    _check_jobs(jobs)
     if "://" not in storage:
         folder = Path(storage)
         plan = _read_kept_plan(folder / PLAN)
@@ -196,7 +197,16 @@ def help_others(storage: str, out: str | Path | None = None, jobs: int = 1) -> N
 
 
 def _open_queue(plan: Plan, out: Path, storage: str | None = None) -> Queue:
-    """Open the queue of a comparison, a file in its folder if no database is given, and keep the plan there too."""
+    """Open the queue of a comparison, a file in its folder if no database is given, and keep the plan there too.
+
+    Raises:
+        PlanError: If the comparison was begun with a database, and none is given.
+    """
+    if storage is None and (out / TRIALS).exists() and not (out / QUEUE).exists():
+        raise PlanError(
+            f"The comparison in {out} keeps its queue in a database. Give its URL, by --storage to go on or by "
+            "--worker to help"
+        )
     queue = Queue(storage or str(out / QUEUE), plan.identifier)
     queue.write_plan(plan.to_json())
     return queue
@@ -204,8 +214,6 @@ def _open_queue(plan: Plan, out: Path, storage: str | None = None) -> Queue:
 
 def _run_trials(queue: Queue, plan: Plan, out: Path, jobs: int) -> None:
     """Run trials until the comparison is done, together with other workers if there are any."""
-    if not (isinstance(jobs, int) and jobs >= 1):
-        raise PlanError(f"The number of jobs is {jobs!r}. Give a whole number, 1 or more")
     run = partial(_run_trial, plan, out, _count_threads(jobs))
     with Display(plan, jobs) as display:
         work(queue, partial(next_stage, plan), run, jobs, display.update)
@@ -259,6 +267,11 @@ def _read_kept_plan(path: Path) -> Plan:
         raise PlanError(f"{path.parent} holds no comparison. Begin one: adabelief compare ... --out DIR") from error
     except (ValueError, TypeError, KeyError) as error:
         raise PlanError(f"{path} can't be read: {error}. Give another folder, or remove this one") from error
+
+
+def _check_jobs(jobs: Any) -> None:
+    if not (isinstance(jobs, int) and jobs >= 1):
+        raise PlanError(f"The number of jobs is {jobs!r}. Give a whole number, 1 or more")
 
 
 def _count_threads(jobs: int) -> int:

@@ -168,7 +168,7 @@ def _is_optimizer(class_path: str) -> bool:
     module_name, _, name = class_path.rpartition(".")
     try:
         owner = import_module(module_name or "torch.optim")
-    except ImportError:
+    except Exception:  # a module that can't be imported is reported where it is needed
         return False
     cls = getattr(owner, name, None)
     return class_path == "AdaBelief" or (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer))

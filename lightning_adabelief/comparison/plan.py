@@ -172,7 +172,7 @@ def _list_choices(plan: Plan) -> dict[str, Any]:
     values = json.loads(plan.to_json())
     del values["unequal"]
     options = {contender["name"]: contender for contender in values.pop("contenders")}
-    return {"optimizers": list(options), **values, **options}
+    return {"optimizers": list(options), **values, **{f"optimizer {name}": value for name, value in options.items()}}
 
 
 def find_unfinished_schedule(settings: Mapping[str, Any]) -> str | None:

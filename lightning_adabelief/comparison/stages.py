@@ -69,14 +69,15 @@ def count_tuning_runs(plan: Plan) -> int:
 def choose_point(plan: Plan, contender: Contender, stages: Stages, outcomes: Outcomes) -> Point | None:
     """Choose a contender's learning rate and weight decay: the best mean over the tuning seeds.
 
-    A diverged run counts as the untrained model; a crashed one counts for nothing.
+    A run's value is its best checkpoint's; of one that diverged before any, the untrained model's. A crashed run counts
+    for nothing. Of equal means, the learning rate nearest the usual one is chosen.
 
     Returns:
         The point; None if no trial has an outcome.
     """
     means = list_tuning_means(plan, contender, stages, outcomes)
     sign = 1 if plan.mode == "min" else -1
-    return min(means, key=lambda point: sign * means[point]) if means else None
+    return min(means, key=lambda point: (sign * means[point], abs(math.log(point.relative_lr)))) if means else None
 
 
 def list_tuning_means(plan: Plan, contender: Contender, stages: Stages, outcomes: Outcomes) -> dict[Point, float]:

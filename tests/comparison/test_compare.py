@@ -182,3 +182,20 @@ def test_the_validations_metric_is_compared_where_the_test_logs_no_such(logged, 
     found = find_reported_metric(plan, Progress({REPORT: [trial]}, {"one": outcome}))
     assert found.test_metric == expected
     assert len(found.unequal) == len(plan.unequal) + (expected is None)
+
+
+def test_a_comparison_with_a_database_does_not_go_on_without_it(compared, tmp_path, monkeypatch, capsys):
+    config, out = compared
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "out" / "trials").mkdir(parents=True)
+    (tmp_path / "out" / "plan.json").write_text((out / "plan.json").read_text())
+    assert compare(config, tmp_path / "out", "--optimizers", "adamw,adabelief") == 2
+    assert "--storage" in capsys.readouterr().err
+    assert main(["compare", "--worker", str(tmp_path / "out")]) == 2
+    assert "--worker" in capsys.readouterr().err
+
+
+def test_several_options_of_one_key_are_all_set(tmp_path, monkeypatch):
+    words = ["--trainer.callbacks+=LearningRateMonitor", "--trainer.callbacks+=EarlyStopping"]
+    plan = read_plan("digits-cnn", ["adamw", "sgd"], words)
+    assert plan.settings["trainer"]["callbacks"][-2:] == ["LearningRateMonitor", "EarlyStopping"]

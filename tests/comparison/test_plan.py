@@ -132,6 +132,6 @@ def test_a_schedule_that_sets_the_rates_itself_is_refused():
         make_plan("mine.yaml", settings, ["adamw", "sgd"])
 
 
-def test_a_setting_from_python_may_be_none():
-    plan = read_plan("digits-cnn", ["adamw", "sgd"], {"trainer.max_time": None})
+def test_a_setting_may_be_none():
+    plan = read_plan("digits-cnn", ["adamw", "sgd"], ["--trainer.max_time=null"])
     assert plan.settings["trainer"]["max_time"] is None

@@ -124,3 +124,9 @@ def test_a_crashed_run_counts_for_nothing():
     plan = make(rates=(0.1, 0.3, 1.0, 3.0))
     stages, outcomes = run(plan, measure)
     assert {t.relative_lr for t in stages[REPORT]} <= {0.3, 3.0}
+
+
+def test_of_equal_rates_the_usual_one_is_chosen():
+    stages, _ = run(make(), lambda trial: 0.5)
+    assert list(stages) == ["tuning", REPORT]
+    assert {trial.relative_lr for trial in stages[REPORT]} == {1.0}
