@@ -70,14 +70,26 @@ def choose_point(plan: Plan, contender: Contender, stages: Stages, outcomes: Out
     """Choose a contender's learning rate and weight decay: the best mean over the tuning seeds.
 
     A run's value is its best checkpoint's; of one that diverged before any, the untrained model's. A crashed run counts
-    for nothing. Of equal means, the learning rate nearest the usual one is chosen.
+    for nothing. Of equal means, the learning rate nearest the usual one is chosen; of those at which runs failed, the
+    smallest.
 
     Returns:
         The point; None if no trial has an outcome.
     """
     means = list_tuning_means(plan, contender, stages, outcomes)
     sign = 1 if plan.mode == "min" else -1
-    return min(means, key=lambda point: (sign * means[point], abs(math.log(point.relative_lr)))) if means else None
+    failed = {
+        Point(trial.relative_lr, trial.weight_decay)
+        for trials in stages.values()
+        for trial in trials
+        if trial.contender == contender.name and trial.name in outcomes and outcomes[trial.name].status != "finished"
+    }
+
+    def rank(point: Point) -> tuple[float, float]:
+        distance = point.relative_lr if point in failed else abs(math.log(point.relative_lr))
+        return sign * means[point], distance
+
+    return min(means, key=rank) if means else None
 
 
 def list_tuning_means(plan: Plan, contender: Contender, stages: Stages, outcomes: Outcomes) -> dict[Point, float]:

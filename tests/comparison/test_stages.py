@@ -130,3 +130,8 @@ def test_of_equal_rates_the_usual_one_is_chosen():
     stages, _ = run(make(), lambda trial: 0.5)
     assert list(stages) == ["tuning", REPORT]
     assert {trial.relative_lr for trial in stages[REPORT]} == {1.0}
+
+
+def test_the_grid_is_widened_downwards_where_all_runs_fail():
+    stages, _ = run(make(), lambda trial: Outcome("diverged", untrained=2.3))
+    assert [trial.relative_lr for trial in stages["tuning-2"] if trial.contender == "adamw"] == [0.01, 0.001]

@@ -151,6 +151,7 @@ def test_progress_is_shown_from_the_first_trial_to_the_last(tmp_path):
 
 
 def test_a_signal_kills_what_runs_and_gives_it_back(tmp_path):
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore the signal
     started = []
 
     def run(trial, on_start):
@@ -160,8 +161,11 @@ def test_a_signal_kills_what_runs_and_gives_it_back(tmp_path):
         if len(progress.running) == 2 and len(started) == 2:
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        work(open_queue(tmp_path), one_stage, run, 2, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work(open_queue(tmp_path), one_stage, run, 2, interrupt)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert [process.returncode for process in started] == [-signal.SIGKILL] * 2
     progress = open_queue(tmp_path).read()
     assert not progress.outcomes and not progress.running
