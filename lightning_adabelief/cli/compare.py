@@ -101,19 +101,19 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.out is None and not arguments.list:
         raise UsageError("There is no folder for the comparison. Give one: --out DIR")
     words = _read_overrides(arguments.set)
-    _check_config(arguments.config, words)
+    settings = _check_config(arguments.config, words)
 
     from rich.console import Console
 
-    from lightning_adabelief.comparison.compare import read_plan, run_plan
+    from lightning_adabelief.comparison.compare import run_plan
     from lightning_adabelief.comparison.errors import PlanError
-    from lightning_adabelief.comparison.plan import find_unfinished_schedule
+    from lightning_adabelief.comparison.plan import find_unfinished_schedule, make_plan
 
     try:
-        plan = read_plan(
+        plan = make_plan(
             arguments.config,
+            settings,
             _read_list("--optimizers", arguments.optimizers),
-            words,
             seeds=arguments.seeds,
             tuning_seeds=arguments.tuning_seeds,
             relative_rates=_read_grid("--lr", arguments.lr),
@@ -141,8 +141,8 @@ def _run(arguments: argparse.Namespace) -> None:
     console.print(f"[dim]report[/] {result.report}", soft_wrap=True, highlight=False)
 
 
-def _check_config(config: str, words: list[str]) -> None:
-    """Check the config in a moment, and import the user's modules, which decide which Lightning is used."""
+def _check_config(config: str, words: list[str]) -> dict[str, Any]:
+    """Check the config in a moment, import the user's modules, which decide which Lightning is used, and return it."""
     from lightning_adabelief.cli.check import check
     from lightning_adabelief.cli.users_modules import import_users_modules
     from lightning_adabelief.settings import read_settings
@@ -150,6 +150,7 @@ def _check_config(config: str, words: list[str]) -> None:
     settings = read_settings(["fit", "--config", config, *words])
     check(settings)
     import_users_modules(settings.tree)
+    return settings.tree
 
 
 def _read_overrides(pairs: list[str]) -> list[str]:

@@ -191,9 +191,7 @@ def _list_optimizer_arguments(cls: type) -> list[str]:
     except Exception:  # a hint that can't be resolved, which is the user's own affair
         return []
     return [
-        name
-        for name, hint in hints.items()
-        if hint == OptimizerCallable or OptimizerCallable in typing.get_args(hint) and name != "return"
+        name for name, hint in hints.items() if name != "return" and OptimizerCallable in (hint, *typing.get_args(hint))
     ]
 
 

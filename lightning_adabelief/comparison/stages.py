@@ -12,7 +12,7 @@ from lightning_adabelief.comparison.trial import Outcome, Trial
 
 REPORT = "report"
 MAX_WIDENINGS = 2
-"""How often a contender's grid is widened at most."""
+"""The number of times that a contender's grid is widened at most."""
 
 ADDED_RATES = 2
 """Learning rates that a widening adds."""
@@ -80,9 +80,8 @@ def choose_point(plan: Plan, contender: Contender, stages: Stages, outcomes: Out
     sign = 1 if plan.mode == "min" else -1
     failed = {
         Point(trial.relative_lr, trial.weight_decay)
-        for trials in stages.values()
-        for trial in trials
-        if trial.contender == contender.name and trial.name in outcomes and outcomes[trial.name].status != "finished"
+        for trial in _list_tuned(contender, stages)
+        if trial.name in outcomes and outcomes[trial.name].status != "finished"
     }
 
     def rank(point: Point) -> tuple[float, float]:
@@ -95,11 +94,9 @@ def choose_point(plan: Plan, contender: Contender, stages: Stages, outcomes: Out
 def list_tuning_means(plan: Plan, contender: Contender, stages: Stages, outcomes: Outcomes) -> dict[Point, float]:
     """Return the mean of the validation metric over the tuning seeds, by learning rate and weight decay."""
     values: dict[Point, list[float]] = {}
-    for stage, trials in stages.items():
-        for trial in trials:
-            outcome = outcomes.get(trial.name)
-            if stage == REPORT or trial.contender != contender.name or outcome is None or outcome.status == "crashed":
-                continue
+    for trial in _list_tuned(contender, stages):
+        outcome = outcomes.get(trial.name)
+        if outcome is not None and outcome.status != "crashed":
             values.setdefault(Point(trial.relative_lr, trial.weight_decay), []).append(read_metric(plan, outcome))
     return {point: sum(seeds) / len(seeds) for point, seeds in sorted(values.items())}
 
@@ -135,8 +132,13 @@ def _widen(plan: Plan, contender: Contender, stages: Stages, outcomes: Outcomes)
 
 def _list_rates(contender: Contender, stages: Stages) -> list[float]:
     """List the relative learning rates that a contender was tried at, also where the runs crashed."""
+    return sorted({trial.relative_lr for trial in _list_tuned(contender, stages)})
+
+
+def _list_tuned(contender: Contender, stages: Stages) -> list[Trial]:
+    """List a contender's trials of all stages but the report."""
     tuned = [trial for stage, trials in stages.items() if stage != REPORT for trial in trials]
-    return sorted({trial.relative_lr for trial in tuned if trial.contender == contender.name})
+    return [trial for trial in tuned if trial.contender == contender.name]
 
 
 def _make_trials(plan: Plan, stage: str, points: Mapping[str, Sequence[Point]]) -> list[Trial]:

@@ -21,7 +21,7 @@ VALIDATIONS = 12
 
 @dataclass(frozen=True)
 class Behaviour:
-    """How a contender does: its loss at its best relative rate, and from which rate on it fails."""
+    """A contender's loss at its best relative rate, and the rate from which on it fails."""
 
     loss: float = 0.05
     untrained: float = 2.3
@@ -36,7 +36,7 @@ class Behaviour:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a report is written from."""
+    """A plan with its stages and outcomes: all that a report is written from."""
 
     plan: Plan
     stages: dict[str, list[Trial]]

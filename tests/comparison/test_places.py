@@ -1,4 +1,4 @@
-"""Where a config has its optimizer: ours, LightningCLI's own, a module's argument, or nowhere."""
+"""The place of a config's optimizer: ours, LightningCLI's own, a module's argument, or none."""
 
 import pytest
 

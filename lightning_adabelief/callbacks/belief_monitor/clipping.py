@@ -1,4 +1,4 @@
-"""How a training clips its gradients, or could."""
+"""The clipping of gradients that a training has, or could have."""
 
 from __future__ import annotations
 
