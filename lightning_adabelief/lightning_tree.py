@@ -15,6 +15,7 @@ TREES = {"pytorch_lightning": "pytorch_lightning", "lightning": "lightning.pytor
 """From a distribution's top-level package to where its classes are."""
 
 __all__ = [
+    "BasePredictionWriter",
     "Callback",
     "LRSchedulerCallable",
     "LightningCLI",
@@ -58,7 +59,7 @@ def is_a(thing: Any, *names: str) -> bool:
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
-    from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
+    from pytorch_lightning.callbacks import BasePredictionWriter, ProgressBar, RichProgressBar
     from pytorch_lightning.cli import LightningCLI, LRSchedulerCallable, OptimizerCallable, SaveConfigCallback
     from pytorch_lightning.core.mixins.hparams_mixin import _given_hyperparameters as given_hyperparameters
     from pytorch_lightning.loggers import TensorBoardLogger
@@ -70,7 +71,7 @@ if TYPE_CHECKING:
 else:
     _NAMES = {
         "": ["Callback", "LightningDataModule", "LightningModule", "Trainer", "seed_everything"],
-        ".callbacks": ["ProgressBar", "RichProgressBar"],
+        ".callbacks": ["BasePredictionWriter", "ProgressBar", "RichProgressBar"],
         ".cli": ["LRSchedulerCallable", "LightningCLI", "OptimizerCallable", "SaveConfigCallback"],
         ".loggers": ["TensorBoardLogger"],
         ".plugins.io": ["TorchCheckpointIO"],

@@ -33,6 +33,7 @@ from lightning_adabelief.cli.safeguards import (
 from lightning_adabelief.cli.signals import StoppedBySignal, handler
 from lightning_adabelief.cli.stop_on_signal import StopOnSignal, is_stop
 from lightning_adabelief.config_file import UsageError
+from lightning_adabelief.files import find_free_path
 from lightning_adabelief.lightning_tree import (
     Callback,
     LightningCLI,
@@ -238,10 +239,17 @@ class AdaBeliefCLI(LightningCLI):
     before_test = before_predict = before_validate
 
     def predict(self, **kwargs: Any) -> None:
-        """Predict, and save the list of batches' predictions as ``predictions.pt``."""
+        """Predict; save a classifier's predictions as a table, others as the list of batches' ``predictions.pt``."""
+        from lightning_adabelief.recipes.image_classification import ImageClassifier, PredictionsTable
+
+        if isinstance(self.model, ImageClassifier) and not is_overridden("predict_step", self.model, ImageClassifier):
+            self.trainer.callbacks.append(PredictionsTable())  # type: ignore[attr-defined]
+            self.trainer.predict(**{**kwargs, "return_predictions": False})
+            return
         predictions = self.trainer.predict(**kwargs)
         path = Path(self.trainer.log_dir or ".", "predictions.pt")  # asks all ranks
         if self.trainer.is_global_zero:
+            path = find_free_path(path)
             save_whole(predictions, path)
             print(f"Predictions: {path} (torch.load gives a list, an entry a batch)")
 

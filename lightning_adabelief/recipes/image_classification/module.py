@@ -32,6 +32,7 @@ from lightning_adabelief.recipes.image_classification.confusion_matrix import (
 from lightning_adabelief.recipes.image_classification.metrics import make_metrics
 from lightning_adabelief.recipes.image_classification.mixing import make_mixing
 from lightning_adabelief.recipes.image_classification.networks import NetworkFromData
+from lightning_adabelief.recipes.image_classification.predictions import find_unreadable
 from lightning_adabelief.recipes.image_classification.preprocessing import Preprocessing
 from lightning_adabelief.recipes.image_classification.training_images import TrainingImages
 from lightning_adabelief.recipes.optimizers import make_optimizers
@@ -202,9 +203,14 @@ class ImageClassifier(RecipeModule):
         self._evaluate_batch(batch, batch_idx, "test")
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
-        """Return the probabilities (N, num_classes) of a batch of images, with labels or without."""
+        """Return the probabilities (N, num_classes) of a batch of images, with labels or without.
+
+        Those of an image that :class:`ReadableImages` could not read are NaN.
+        """
         images = batch if isinstance(batch, Tensor) else batch[0]
-        return self(images).softmax(dim=-1)
+        probabilities = self(images).softmax(dim=-1)
+        unreadable = find_unreadable(batch)
+        return probabilities if unreadable is None else probabilities.masked_fill(unreadable[:, None], float("nan"))
 
     def on_validation_epoch_end(self) -> None:
         """Draw the confusion matrix after validations 1, 2, 4, 8, ...: a figure may take longer than a validation."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,19 +24,20 @@ class TrainingImages:
     class_names: list[str] | None = None
     preprocessing: Preprocessing | None = None
     shape: tuple[int, ...] | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
 
     @classmethod
     def from_data(cls, data: Any) -> TrainingImages:
-        """Describe the images of a DataModule that is set up; one without these attributes has none of them."""
+        """Describe the images of a DataModule that is set up; what it does not tell by attributes is None."""
         preprocessing = getattr(data, "preprocessing", None)
+        preprocessing = preprocessing if isinstance(preprocessing, Preprocessing) else None
         normalized_by = preprocessing or data
         return cls(
-            class_names=getattr(data, "class_names", None),
+            class_names=_read_list(data, "class_names", str),
             preprocessing=preprocessing,
-            mean=getattr(normalized_by, "mean", None),
-            std=getattr(normalized_by, "std", None),
+            mean=_read_list(normalized_by, "mean", float),
+            std=_read_list(normalized_by, "std", float),
         )
 
     @classmethod
@@ -71,3 +73,9 @@ class TrainingImages:
                     f"The checkpoint's class {label} is {name!r}, and the data's is {other!r}. Give the data that "
                     "it was trained on, or train anew"
                 )
+
+
+def _read_list(owner: Any, name: str, kind: Callable[[Any], Any]) -> list[Any] | None:
+    """Return an attribute, a list or tuple, as a list of items of a kind; None if it is anything else."""
+    value = getattr(owner, name, None)
+    return [kind(item) for item in value] if isinstance(value, list | tuple) else None
