@@ -11,18 +11,19 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lightning_adabelief.callbacks.generator_states import gather_from_ranks
 from lightning_adabelief.configure import build_optimizer
-from lightning_adabelief.lightning_tree import LightningModule, OptimizerCallable
+from lightning_adabelief.lightning_tree import OptimizerCallable
 from lightning_adabelief.optim import AdaBelief
 from lightning_adabelief.recipes.checks import check_counts
 from lightning_adabelief.recipes.gan.evaluation import Evaluation
 from lightning_adabelief.recipes.gan.losses import Loss, WassersteinGP
 from lightning_adabelief.recipes.gan.networks import Critic, Generator
 from lightning_adabelief.recipes.gan.scores import Scores
+from lightning_adabelief.recipes.recipe_module import RecipeModule
 
 Batch = tuple[Tensor, Tensor]
 
 
-class GAN(LightningModule):
+class GAN(RecipeModule):
     """Train a generator against a critic: the critic steps with each batch, the generator with every ``n_critic``-th.
 
     Logs ``train/critic_loss`` and ``train/generator_loss``, and each of ``scores`` as ``val/<score>`` and
@@ -82,6 +83,7 @@ class GAN(LightningModule):
         gradient_clip_val: float | None = None,
     ) -> None:
         super().__init__()
+        self.keep_hyperparameters(locals())
         if generator.num_classes != critic.num_classes:
             raise ValueError(
                 f"The generator's num_classes is {generator.num_classes} and the critic's {critic.num_classes}. Give "
@@ -211,6 +213,7 @@ class GAN(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the state of each process's noise, the count of steps, the classes and the reference distances."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["gan"] = {
             "noise": gather_from_ranks(self._noise.get_state(), self.trainer.world_size),
             "critic_steps": self._critic_steps,
