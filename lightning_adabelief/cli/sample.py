@@ -16,7 +16,7 @@ def add_parser(commands: Any) -> None:
         help="draw images with a trained GAN",
         description="Draw images with a trained GAN, on the CPU. The same seed draws the same images.",
         epilog="Written into DIR: sample-00000.png and so on, in the size of the data, and samples.png, all of them in "
-        "a grid. Where the GAN has classes, each file's name ends in its class.",
+        "a grid. Where the GAN has classes, each has a row of the grid, and a file's name ends in its class's number.",
     )
     parser.add_argument("--ckpt_path", required=True, metavar="PATH", help="a GAN's checkpoint")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the pictures")
@@ -106,7 +106,12 @@ def _draw(arguments: argparse.Namespace, model: dict[str, Any], source: Path) ->
     gan = load_module(Path(arguments.ckpt_path), model, str(source))
     _check_class(arguments.label, gan.generator.num_classes, source)
 
-    from lightning_adabelief.recipes.gan.drawing import choose_labels, draw_grid, draw_interpolation, generate_images
+    from lightning_adabelief.recipes.gan.drawing import (
+        choose_labels,
+        draw_images,
+        draw_interpolation,
+        generate_images,
+    )
     from lightning_adabelief.recipes.pictures import save_picture
 
     out = Path(arguments.out)
@@ -116,8 +121,9 @@ def _draw(arguments: argparse.Namespace, model: dict[str, Any], source: Path) ->
     for number, image in enumerate((images * 255).round().byte()):
         of_class = "" if labels is None else f"-class-{labels[number]}"
         save_picture(image, out / f"sample-{number:05}{of_class}.png")
-    columns = gan.generator.num_classes if arguments.label is None else None
-    save_picture(draw_grid(images, columns), out / "samples.png")
+    # Images of one class need no name beside them, and make a square.
+    grid = draw_images(gan, images, labels if arguments.label is None else None)
+    save_picture(grid, out / "samples.png")
     written = "samples.png"
     if arguments.interpolate:
         save_picture(draw_interpolation(gan, arguments.seed, arguments.label), out / "interpolation.png")
