@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lightning_adabelief.cli.main import main
+from tests.recipes.image_files import write_image_folder
 from tests.recipes.test_recipe_module import RECIPES, SHORT
 
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
@@ -71,3 +72,26 @@ def test_a_checkpoint_that_does_not_tell_its_model_is_an_error_that_asks_for_a_c
     torch.save(content, "old.ckpt")
     assert main(["predict", "--ckpt_path=old.ckpt"]) == 2
     assert "old.ckpt does not tell its networks, and has no config.yaml beside it" in capsys.readouterr().err
+
+
+def test_photos_are_predicted_by_a_checkpoint_alone_without_data_to_train_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_image_folder("photos", classes=2)
+    data = "--data=lightning_adabelief.recipes.image_classification.ImageFolderDataModule"
+    words = [data, "--data.root=photos", "--data.size=8", "--data.num_workers=0", "--model.network.width=4"]
+    assert main(["fit", "--config=digits-cnn", *SHORT, *words]) == 0
+    (checkpoint,) = Path("logs").glob("**/*.ckpt")
+    (tmp_path / "elsewhere").mkdir()
+    checkpoint.rename("elsewhere/best.ckpt")
+    Path("photos/val").rename("elsewhere/new")
+    shutil.rmtree("photos")
+
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    Path("new/broken.jpg").write_text("no image")
+    predict = ["predict", "--ckpt_path=best.ckpt", "--data.predict=new", "--data.num_workers=0"]
+    assert main([*predict, "--trainer.logger=false"]) == 0
+    assert "new/broken.jpg can't be read as an image" in capsys.readouterr().out
+    with open("predictions.csv", newline="") as file:
+        rows = {row["file"]: row for row in csv.DictReader(file)}
+    assert len(rows) == 5 and rows["new/broken.jpg"]["class"] == ""
+    assert {row["class"] for row in rows.values()} <= {"n00000000", "n00000001", ""}
