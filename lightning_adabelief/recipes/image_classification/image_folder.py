@@ -61,7 +61,7 @@ class ImageFolderDataModule(ImageDataModule):
         split_seed: Another seed makes another split.
         groups: Regular expression whose first pair of parentheses matches, in an image's path below its folder, the
             name of a group, such as a patient or a scene, whose images are kept in one part: ``"/([^_]+)_"`` finds
-            ``anna`` in ``cats/anna_1.jpg``. None for no groups.
+            ``anna`` in ``cats/anna_1.jpg``. It is an error if parts that the data have tear one. None for no groups.
         augmentation: How images to train on are changed at random.
         balanced: Draw images to train on with replacement, each class equally often. An epoch stays as long as it was.
 
@@ -161,11 +161,13 @@ class ImageFolderDataModule(ImageDataModule):
         module = None if self.trainer is None else self.trainer.lightning_module
         of_checkpoint = getattr(module, "preprocessing", None)
         if of_checkpoint is not None and of_checkpoint != self.preprocessing:
-            if self.given_preprocessing:
-                rank_zero_warn(
-                    f"The data's options say {self.preprocessing}, and the checkpoint {of_checkpoint}. Images are "
-                    "predicted as the checkpoint says"
-                )
+            for name in self.given_preprocessing:
+                given, trained = (getattr(prepared, name) for prepared in (self.preprocessing, of_checkpoint))
+                if given != trained:
+                    rank_zero_warn(
+                        f"The data's {name} is {given}, and that of the checkpoint's training {trained}. The images to "
+                        "predict are prepared as those to train on were"
+                    )
             self._set_preprocessing(of_checkpoint)
             self.predict_set.transform = of_checkpoint.make_transform()
         if self.predict is None:

@@ -95,7 +95,10 @@ def find_parts(root: str | Path | None, csv: str | Path | None, options: SplitOp
     elif root is not None:
         images = find_parts_in_folders(root)
     else:
-        raise ValueError("There are no images. Give data.root, a folder, or data.csv, a file that lists them")
+        raise ValueError(
+            "There are no images. Give data.root, a folder, or data.csv, a file that lists them; or data.predict to "
+            "predict others"
+        )
     if options.groups is not None:
         for found in images.values():
             if found.groups:
