@@ -29,7 +29,8 @@ class FreezePretrained(Callback):
         if epochs < 0:
             raise ValueError(f"Invalid freeze_epochs: {epochs}. Give a number of epochs, or 0 to freeze none")
         self.epochs = epochs
-        self._frozen: list[nn.Parameter] | None = None
+        self._layers: list[nn.Module] | None = None  # while they are frozen
+        self._weights: list[nn.Parameter] = []
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Refuse networks and strategies that it can't work with.
@@ -56,36 +57,37 @@ class FreezePretrained(Callback):
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Freeze the layers, or unfreeze them; at the first batch, as a resumed run may begin amid an epoch."""
         if trainer.current_epoch < self.epochs:
-            if self._frozen is None:
+            if self._layers is None:
                 self._freeze(pl_module.network.pretrained_layers)
         else:
-            self._unfreeze(pl_module.network.pretrained_layers)
+            self._unfreeze()
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Unfreeze the layers: another training's optimizer would leave frozen ones out."""
-        self._unfreeze(pl_module.network.pretrained_layers)
+        self._unfreeze()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Unfreeze the layers."""
-        self._unfreeze(pl_module.network.pretrained_layers)
+        self._unfreeze()
 
     def _freeze(self, layers: list[nn.Module]) -> None:
-        self._frozen = [param for layer in layers for param in layer.parameters(recurse=False) if param.requires_grad]
-        for param in self._frozen:
+        weights = [param for layer in layers for param in layer.parameters(recurse=False)]
+        self._layers, self._weights = layers, [param for param in weights if param.requires_grad]
+        for param in self._weights:
             param.requires_grad_(False)
             param.grad = None
-        for layer in layers:
-            if isinstance(layer, _BatchNorm):
-                layer.eval()
-        count = sum(param.numel() for param in self._frozen)
-        rank_zero_info(f"Frozen for {self.epochs} epochs: {count:,} pretrained weights")
+        for norm in _find_batch_norms(layers):
+            norm.eval()
+        count = sum(param.numel() for param in self._weights)
+        rank_zero_info(f"Frozen in the first epochs (freeze_epochs {self.epochs}): {count:,} pretrained weights")
 
-    def _unfreeze(self, layers: list[nn.Module]) -> None:
-        if self._frozen is None:
-            return
-        for param in self._frozen:
+    def _unfreeze(self) -> None:
+        for param in self._weights:
             param.requires_grad_(True)
-        for layer in layers:
-            if isinstance(layer, _BatchNorm):
-                layer.train()
-        self._frozen = None
+        for norm in _find_batch_norms(self._layers or []):
+            norm.train()
+        self._layers, self._weights = None, []
+
+
+def _find_batch_norms(layers: list[nn.Module]) -> list[nn.Module]:
+    return [layer for layer in layers if isinstance(layer, _BatchNorm)]

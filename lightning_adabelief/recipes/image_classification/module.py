@@ -126,11 +126,9 @@ class ImageClassifier(LightningModule):
     def configure_model(self) -> None:
         """Make the network's layers and the metrics, once the numbers of channels and classes are known.
 
-        As training begins, load the network's pretrained weights too, unless a checkpoint is to be loaded.
-
         Raises:
             ValueError: If the data, the network and ``num_classes`` have different numbers, or training
-                begins and none of them has one, or there is one class only, or the weights can't be loaded.
+                begins and none of them has one, there is one class only, or ``class_weights`` do not fit.
         """
         trainer = self._trainer
         data = getattr(trainer, "datamodule", None)
@@ -141,10 +139,17 @@ class ImageClassifier(LightningModule):
                 self._make_parts(classes, channels)
             elif fitting:
                 raise ValueError(UNKNOWN_NUMBERS)
-        if trainer is not None and fitting:
+        if fitting:
             self.training_loss.balance(data)
-            if trainer.ckpt_path is None and isinstance(self.network, PretrainedNetwork):
-                self.network.load_weights()
+
+    def on_fit_start(self) -> None:
+        """Load the network's pretrained weights, unless a checkpoint has been loaded.
+
+        Raises:
+            ValueError: If the weights can't be downloaded or read, or are of another network.
+        """
+        if isinstance(self.network, PretrainedNetwork):
+            self.network.load_weights()
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the callback that freezes pretrained layers, where some are to be frozen."""
@@ -188,22 +193,26 @@ class ImageClassifier(LightningModule):
         images = batch if isinstance(batch, Tensor) else batch[0]
         return self(images).softmax(dim=-1)
 
+    def on_validation_epoch_start(self) -> None:
+        """Begin anew: what a test or a validation alone has left is of inference mode, and can't be added to."""
+        for metrics in (self.val_metrics, self.test_metrics, self.confusion):
+            if metrics is not None:
+                metrics.reset()
+
+    on_test_epoch_start = on_validation_epoch_start
+
     def on_validation_epoch_end(self) -> None:
         """Draw the confusion matrix after validations 1, 2, 4, 8, ...: a figure may take longer than a validation."""
-        if self.confusion is None:
-            return
-        if not self.trainer.sanity_checking:
+        if self.confusion is not None and not self.trainer.sanity_checking:
             self._validations += 1
             is_power_of_2 = self._validations & (self._validations - 1) == 0
             if is_power_of_2:
                 self._log_confusion_matrix(self.confusion, "val")
-        self.confusion.reset()
 
     def on_test_epoch_end(self) -> None:
         """Draw the confusion matrix."""
         if self.confusion is not None:
             self._log_confusion_matrix(self.confusion, "test")
-            self.confusion.reset()
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer of the trainable parameters, and its learning-rate scheduler if there is one.

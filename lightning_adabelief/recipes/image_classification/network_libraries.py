@@ -111,10 +111,11 @@ class _Timm:
         if not timm.is_model(name):
             raise ValueError(f"Unknown network of timm: {name!r}. {suggest(name, timm.list_models())}")
         self.name = name
-        config = timm.get_pretrained_cfg(name)
-        if config is None:
-            known = timm.list_pretrained(f"{name.partition('.')[0]}.*")
+        known = timm.list_pretrained(f"{name.partition('.')[0]}.*")
+        if "." in name and name not in known:
             raise ValueError(f"timm has no weights called {name!r}. {suggest(name, known)}")
+        config = timm.get_pretrained_cfg(name)
+        assert config is not None, "each of timm's networks has one"
         self.config = config
         images = timm.data.resolve_data_config(pretrained_cfg=config.to_dict())
         self.preprocessing = Preprocessing(
