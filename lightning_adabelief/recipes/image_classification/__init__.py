@@ -6,6 +6,7 @@ from lightning_adabelief.recipes.image_classification.image_folder import ImageF
 from lightning_adabelief.recipes.image_classification.imagenet import ImageNetDataModule
 from lightning_adabelief.recipes.image_classification.module import ImageClassifier
 from lightning_adabelief.recipes.image_classification.networks import NetworkFromData, SmallCNN, TorchvisionNetwork
+from lightning_adabelief.recipes.image_classification.predictions import PredictionsTable
 from lightning_adabelief.recipes.image_classification.pretrained import PretrainedNetwork
 from lightning_adabelief.recipes.image_classification.worst_mistakes import WorstMistakes
 
@@ -18,6 +19,7 @@ __all__ = [
     "ImageNetDataModule",
     "NetworkFromData",
     "PretrainedNetwork",
+    "PredictionsTable",
     "SmallCNN",
     "TorchvisionNetwork",
     "WorstMistakes",

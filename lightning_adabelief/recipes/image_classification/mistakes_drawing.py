@@ -12,7 +12,6 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from lightning_adabelief.recipes.fonts import find_font
-from lightning_adabelief.recipes.image_classification.preprocessing import Preprocessing
 
 COLUMNS = 4
 IMAGE_SIZE = 224
@@ -55,7 +54,8 @@ def draw_mistakes(
     mistakes: Sequence[Mistake],
     names: Sequence[str],
     class_names: Sequence[str] | None = None,
-    preprocessing: Preprocessing | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Tensor:
     """Draw images in rows of four, below each the name of its file, its class, and the predicted one.
 
@@ -67,8 +67,9 @@ def draw_mistakes(
         mistakes: The mistakes.
         names: A name for each, such as its file's.
         class_names: Names of the classes; None for their numbers.
-        preprocessing: The normalization of the images, which is undone; None to scale each image from its least to
-            its largest value.
+        mean: Mean of each channel that the images were normalized by, which is undone; None to scale each image from
+            its least to its largest value.
+        std: Standard deviation of each channel, likewise.
 
     Returns:
         A picture (3, height, width), uint8.
@@ -82,7 +83,7 @@ def draw_mistakes(
     for place, (mistake, name) in enumerate(zip(mistakes, names, strict=True)):
         left = MARGIN + place % columns * width
         top = TITLE_HEIGHT + place // columns * height
-        image = _make_image(mistake.image, preprocessing)
+        image = _make_image(mistake.image, mean, std)
         picture.paste(image, (left + (IMAGE_SIZE - image.width) // 2, top + (IMAGE_SIZE - image.height) // 2))
         lines = {
             FILE: ("", name, ""),
@@ -95,11 +96,10 @@ def draw_mistakes(
     return pil_to_tensor(picture)
 
 
-def _make_image(image: Tensor, preprocessing: Preprocessing | None) -> Image.Image:
+def _make_image(image: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> Image.Image:
     """Turn an image as the network is given it into one to look at."""
-    if preprocessing is not None:
-        mean, std = (torch.tensor(numbers).view(-1, 1, 1) for numbers in (preprocessing.mean, preprocessing.std))
-        image = image * std + mean
+    if mean is not None and std is not None:
+        image = image * torch.tensor(std).view(-1, 1, 1) + torch.tensor(mean).view(-1, 1, 1)
     else:
         image = (image - image.min()) / (image.max() - image.min()).clamp(min=1e-6)
     pixels = (image.clamp(0, 1) * 255).round().byte()

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from lightning_adabelief.recipes.checks import check_counts
 from lightning_adabelief.recipes.image_classification.mistakes_drawing import Mistake, draw_mistakes
+from lightning_adabelief.recipes.image_classification.training_images import TrainingImages
 from lightning_adabelief.recipes.pictures import RunPictures
 
 
@@ -122,8 +123,7 @@ class WorstMistakes(RunPictures):
         self._found.loss += float(losses.sum())
 
     def _draw(self, trainer: Any, loader: Any) -> Tensor:
-        dataset, data = loader.dataset, trainer.datamodule
-        files = getattr(dataset, "files", None)
+        files = getattr(loader.dataset, "files", None)
         step = max(1, trainer.world_size)  # Lightning deals images to processes one by one
         names = [
             Path(files[one.number * step]).name if files else f"image {one.number * step}" for one in self._found.worst
@@ -132,6 +132,5 @@ class WorstMistakes(RunPictures):
         title = f"Classified wrongly: {found.mistakes:,} of {found.images:,} images"
         if found.mistakes > len(found.worst):
             title += f"; the {len(found.worst)} of the highest loss"
-        return draw_mistakes(
-            title, found.worst, names, getattr(data, "class_names", None), getattr(data, "preprocessing", None)
-        )
+        of_data = TrainingImages.from_data(trainer.datamodule)
+        return draw_mistakes(title, found.worst, names, of_data.class_names, of_data.mean, of_data.std)

@@ -31,7 +31,7 @@ def texts(monkeypatch):
 def test_an_images_colours_are_those_before_its_normalization():
     red = torch.zeros(3, 64, 64, dtype=torch.uint8)
     red[0] = 200
-    picture = draw_mistakes("", [make(IMAGENET.normalize(red))], ["x"], preprocessing=IMAGENET)
+    picture = draw_mistakes("", [make(IMAGENET.normalize(red))], ["x"], mean=IMAGENET.mean, std=IMAGENET.std)
     assert picture[:, 100, 100].tolist() == [200, 0, 0]
 
 

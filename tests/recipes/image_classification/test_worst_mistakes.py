@@ -59,7 +59,7 @@ def drawn(monkeypatch):
     """What is drawn, as it is: the titles and the files with the probabilities."""
     pictures = []
 
-    def draw(title, mistakes, names, class_names, preprocessing):
+    def draw(title, mistakes, names, class_names, mean, std):
         pictures.append((title, [(name, round(one.probability, 3)) for name, one in zip(names, mistakes, strict=True)]))
         return torch.zeros(3, 4, 4, dtype=torch.uint8)
 
