@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lightning_adabelief.callbacks.generator_states import gather_from_ranks
 from lightning_adabelief.configure import build_optimizer
-from lightning_adabelief.lightning_tree import LightningModule, OptimizerCallable
+from lightning_adabelief.lightning_tree import OptimizerCallable
 from lightning_adabelief.optim import AdaBelief
 from lightning_adabelief.recipes.checks import check_counts
 from lightning_adabelief.recipes.gan.completion import (
@@ -25,11 +25,12 @@ from lightning_adabelief.recipes.gan.evaluation import Evaluation
 from lightning_adabelief.recipes.gan.losses import Loss, WassersteinGP
 from lightning_adabelief.recipes.gan.networks import Critic, Generator
 from lightning_adabelief.recipes.gan.scores import Scores
+from lightning_adabelief.recipes.recipe_module import RecipeModule
 
 Batch = tuple[Tensor, Tensor]
 
 
-class GAN(LightningModule):
+class GAN(RecipeModule):
     """Train a generator against a critic: the critic steps with each batch, the generator with every ``n_critic``-th.
 
     Logs ``train/critic_loss`` and ``train/generator_loss``, and each of ``scores`` as ``val/<score>`` and
@@ -92,6 +93,7 @@ class GAN(LightningModule):
         conditional: bool = False,
     ) -> None:
         super().__init__()
+        self.keep_hyperparameters(locals())
         check_same_classes(generator, critic)
         check_counts(n_critic=n_critic)
         if ema_decay is not None and not 0 <= ema_decay < 1:
@@ -235,6 +237,7 @@ class GAN(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the state of each process's noise, the count of steps, the classes and the reference distances."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["gan"] = {
             "noise": gather_from_ranks(self._noise.get_state(), self.trainer.world_size),
             "critic_steps": self._critic_steps,
