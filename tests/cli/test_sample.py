@@ -55,6 +55,13 @@ def test_images_of_a_class_are_written_one_by_one_in_a_grid_and_as_strips(run, t
     assert "Wrote samples.png, interpolation.png and 5 single images into" in capsys.readouterr().out
 
 
+def test_in_the_grid_of_all_images_each_class_has_a_row(run, tmp_path):
+    sample(run, tmp_path / "out", "--n", "12")
+    with Image.open(tmp_path / "out/samples.png") as grid:
+        assert grid.height == 10 * (64 + 8) + 8
+        assert grid.width - (2 * (64 + 8) + 8) in range(1, 50), "and its number to the left"
+
+
 def test_a_seed_draws_the_same_images_again_and_another_seed_others(run, tmp_path):
     first = sample(run, tmp_path / "first", "--n", "12")
     assert "sample-00011-class-1.png" in first, "all classes in turn"

@@ -327,7 +327,7 @@ class BeliefMonitor(Callback):
 
         def before_step(*_: Any) -> None:
             if self._is_due(tracker, trainer):
-                tracker.copy_weights()
+                tracker.prepare_step()
 
         def after_step(*_: Any) -> None:
             tracker.count_step()

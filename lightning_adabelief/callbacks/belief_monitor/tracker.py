@@ -143,17 +143,21 @@ class OptimizerTracker:
         """Register hooks around each step, and return their handles; none where the optimizer takes no hooks.
 
         Args:
-            before_step: Called only where copies are needed from before a step.
+            before_step: Called before each step, where something is to be done then.
             after_step: Called after each step.
         """
         if not hasattr(self.optimizer, "_optimizer_step_post_hooks"):  # its class does without torch's constructor
             return []
-        handles = [self.optimizer.register_step_pre_hook(before_step)] if self.needs_copies else []
+        prepares = self.needs_copies or self.is_adabelief
+        handles = [self.optimizer.register_step_pre_hook(before_step)] if prepares else []
         return [*handles, self.optimizer.register_step_post_hook(after_step)]
 
-    def copy_weights(self) -> None:
-        """Copy weights and momenta before a step that is to be measured."""
-        self._movement = Movement(self.optimizer)
+    def prepare_step(self) -> None:
+        """Prepare for a step that is to be measured: ask for its sums, or copy weights and momenta."""
+        if isinstance(self.optimizer, AdaBelief):
+            self.optimizer.step_sums = {}
+        else:
+            self._movement = Movement(self.optimizer)
 
     def measure_unclipped(self) -> None:
         """Measure the gradients' norms before they are clipped."""

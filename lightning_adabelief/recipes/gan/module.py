@@ -11,18 +11,19 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lightning_adabelief.callbacks.generator_states import gather_from_ranks
 from lightning_adabelief.configure import build_optimizer
-from lightning_adabelief.lightning_tree import LightningModule, OptimizerCallable
+from lightning_adabelief.lightning_tree import OptimizerCallable
 from lightning_adabelief.optim import AdaBelief
 from lightning_adabelief.recipes.checks import check_counts
 from lightning_adabelief.recipes.gan.evaluation import Evaluation
 from lightning_adabelief.recipes.gan.losses import Loss, WassersteinGP
 from lightning_adabelief.recipes.gan.networks import Critic, Generator
 from lightning_adabelief.recipes.gan.scores import Scores
+from lightning_adabelief.recipes.recipe_module import RecipeModule
 
 Batch = tuple[Tensor, Tensor]
 
 
-class GAN(LightningModule):
+class GAN(RecipeModule):
     """Train a generator against a critic: the critic steps with each batch, the generator with every ``n_critic``-th.
 
     Logs ``train/critic_loss`` and ``train/generator_loss``, and each of ``scores`` as ``val/<score>`` and
@@ -49,10 +50,15 @@ class GAN(LightningModule):
             ``generator_optimizer``, which then makes an optimizer for each.
         n_critic: Steps of the critic per step of the generator.
         ema_decay: Decay per generator step, in [0, 1), of an exponential moving average of the generator's
-            weights, by which images are scored, drawn and predicted; None for the weights themselves.
+            weights, by which images are scored, drawn and predicted; None for the weights themselves. With an
+            average, the scores of the weights themselves are logged too, as ``<score>_plain``.
         seed: Seed of the noise.
         gradient_clip_val: The largest norm of each network's gradient: a longer one is scaled down to it. None for no
             clipping. It stands in for the Trainer's option, which Lightning refuses under manual optimization.
+
+    Attributes:
+        class_names: Names of the classes of a conditional GAN, from the data that it was trained on; None where they
+            have none.
 
     Raises:
         ValueError: If ``num_classes`` differs between the networks, ``n_critic`` is less than 1,
@@ -77,6 +83,7 @@ class GAN(LightningModule):
         gradient_clip_val: float | None = None,
     ) -> None:
         super().__init__()
+        self.keep_hyperparameters(locals())
         if generator.num_classes != critic.num_classes:
             raise ValueError(
                 f"The generator's num_classes is {generator.num_classes} and the critic's {critic.num_classes}. Give "
@@ -103,6 +110,7 @@ class GAN(LightningModule):
         if ema_decay is not None:
             average = get_ema_multi_avg_fn(ema_decay)
             self.ema = AveragedModel(generator, multi_avg_fn=average, use_buffers=True).requires_grad_(False)
+        self.class_names: list[str] | None = None
         self.seed = seed
         self._noise = torch.Generator().manual_seed(seed)
         self._critic_steps = 0
@@ -144,9 +152,11 @@ class GAN(LightningModule):
             self.clip_gradients(optimizer, self.gradient_clip_val, gradient_clip_algorithm="norm")
 
     def on_fit_start(self) -> None:
-        """Give each process noise of its own."""
+        """Give each process noise of its own, and note the names of the classes."""
         if self.global_rank > 0 and self._critic_steps == 0:
             self._noise.manual_seed(self.seed + self.global_rank)
+        names = getattr(self.trainer.datamodule, "class_names", None)  # type: ignore[attr-defined]
+        self.class_names = names if names and len(names) == self.generator.num_classes else None
 
     def on_train_start(self) -> None:
         """Measure the distances that the scores are compared with."""
@@ -202,17 +212,22 @@ class GAN(LightningModule):
         ]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the state of each process's noise, the count of steps and the reference distances."""
+        """Add the state of each process's noise, the count of steps, the classes and the reference distances."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["gan"] = {
             "noise": gather_from_ranks(self._noise.get_state(), self.trainer.world_size),
             "critic_steps": self._critic_steps,
+            "class_names": self.class_names,
             "evaluation": None if self.evaluation is None else self.evaluation.state_dict(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what :meth:`on_save_checkpoint` added."""
-        saved = checkpoint["gan"]
+        saved = checkpoint.get("gan")
+        if saved is None:  # of another module
+            return
         self._critic_steps = saved["critic_steps"]
+        self.class_names = saved.get("class_names")  # an earlier version did not keep them
         self._restore_noise(saved["noise"])
         if self.evaluation is not None and saved["evaluation"] is not None:
             self.evaluation.load_state_dict(saved["evaluation"])

@@ -78,8 +78,10 @@ class Comparison:
         features = _ExtractedFeatures(scores.num_features)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Metric .* will save all extracted features")
-            self.frechet = FrechetInceptionDistance(feature=features).to(device)
-            self.kernel = KernelInceptionDistance(feature=features, subset_size=self.KERNEL_SUBSET_SIZE).to(device)
+            self.frechet = FrechetInceptionDistance(feature=features, reset_real_features=False).to(device)
+            self.kernel = KernelInceptionDistance(
+                feature=features, subset_size=self.KERNEL_SUBSET_SIZE, reset_real_features=False
+            ).to(device)
             self.inception = InceptionScore(feature=features).to(device)
         self.counts = {True: 0, False: 0}  # real and generated images
 
@@ -98,6 +100,12 @@ class Comparison:
         if not real:
             self.inception.update(logits)
         self.counts[real] += len(images)
+
+    def forget_generated(self) -> None:
+        """Begin anew with the generated images; the real ones stay, so that others can be compared with them."""
+        for metric in (self.frechet, self.kernel, self.inception):
+            metric.reset()
+        self.counts[False] = 0
 
     def compute(self) -> dict[str, float]:
         """Return the scores by name, the Fréchet distance first.

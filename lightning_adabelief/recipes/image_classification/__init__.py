@@ -6,6 +6,7 @@ from lightning_adabelief.recipes.image_classification.image_folder import ImageF
 from lightning_adabelief.recipes.image_classification.imagenet import ImageNetDataModule
 from lightning_adabelief.recipes.image_classification.module import ImageClassifier
 from lightning_adabelief.recipes.image_classification.networks import NetworkFromData, SmallCNN, TorchvisionNetwork
+from lightning_adabelief.recipes.image_classification.predictions import PredictionsTable
 
 __all__ = [
     "CIFAR100DataModule",
@@ -15,6 +16,7 @@ __all__ = [
     "ImageFolderDataModule",
     "ImageNetDataModule",
     "NetworkFromData",
+    "PredictionsTable",
     "SmallCNN",
     "TorchvisionNetwork",
 ]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
@@ -60,7 +62,9 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(f"Invalid num_workers: {num_workers}. Give 0 or more, or null for one per CPU core")
         self.batch_size = batch_size
         self.num_workers = min(_count_cores(), MAX_WORKERS) if num_workers is None else num_workers
-        self._normalize = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(self.mean, self.std)])
+        self._normalize: Callable[[Tensor], Tensor] = v2.Compose(
+            [v2.ToDtype(torch.float32, scale=True), v2.Normalize(self.mean, self.std)]
+        )
 
     def train_dataloader(self) -> DataLoader:
         """Return shuffled batches of the training set, without the last one if it is a single image.
@@ -83,9 +87,11 @@ class ImageDataModule(LightningDataModule):
         return self._make_loader(self.test_set)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Normalize images that are uint8, on the device; leave others unchanged."""
-        images, labels = batch
-        return (self._normalize(images) if images.dtype == torch.uint8 else images), labels
+        """Normalize images that are uint8, with labels or without, on the device; leave others unchanged."""
+        if not isinstance(batch, Tensor):
+            images, labels = batch
+            return self.on_after_batch_transfer(images, dataloader_idx), labels
+        return self._normalize(batch) if batch.dtype == torch.uint8 else batch
 
     def _ends_in_single_image(self) -> bool:
         ranks = 1 if self.trainer is None else self.trainer.world_size

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from torchvision.transforms import v2
@@ -10,6 +12,7 @@ from torchvision.transforms import v2
 from lightning_adabelief.recipes.image_classification.class_folders import FoundImages, LabelledImages, find_images
 from lightning_adabelief.recipes.image_classification.data_table import make_data_table
 from lightning_adabelief.recipes.image_classification.image_data import ImageDataModule
+from lightning_adabelief.recipes.image_classification.preprocessing import IMAGENET, Preprocessing
 from lightning_adabelief.suggest import suggest
 
 
@@ -28,26 +31,40 @@ class ImageFolderDataModule(ImageDataModule):
     Args:
         root: The folder that holds ``train`` and ``val``.
         batch_size: Images per batch.
-        size: Height and width of the cropped images, in pixels.
+        size: Height and width of the cropped images, in pixels; None for the network's, or else 224.
+        mean: Mean of red, green and blue, of images in [0, 1]; None for the network's, or else ImageNet's.
+        std: Standard deviation of red, green and blue; None for the network's, or else ImageNet's.
         num_workers: Processes that load data; None for one per CPU core, at most 16.
 
     Raises:
-        ValueError: If ``batch_size`` or ``size`` is less than 1, or ``num_workers`` less than 0.
+        ValueError: If ``batch_size`` or ``size`` is less than 1, ``num_workers`` less than 0, or ``mean`` or ``std``
+            has not three numbers.
+
+    Attributes:
+        preprocessing: The size and the normalization of the images, which ``setup`` finds.
 
     Shape:
         Images (N, 3, size, size); grayscale files become RGB.
     """
 
     in_channels = 3
-    mean = (0.485, 0.456, 0.406)  # of ImageNet
-    std = (0.229, 0.224, 0.225)
 
-    def __init__(self, root: str, batch_size: int = 256, size: int = 224, num_workers: int | None = None) -> None:
+    preprocessing: Preprocessing
+
+    def __init__(
+        self,
+        root: str,
+        batch_size: int = 256,
+        size: int | None = None,
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
+        num_workers: int | None = None,
+    ) -> None:
         super().__init__(batch_size, num_workers)
-        if size < 1:
-            raise ValueError(f"Invalid size: {size}. Give 1 or more")
         self.root = root
-        self.size = size
+        given = {"size": size, "mean": mean, "std": std}
+        self.given_preprocessing: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        replace(IMAGENET, **self.given_preprocessing)  # which checks the values
         self._has_printed = False
 
     def setup(self, stage: str) -> None:
@@ -64,8 +81,11 @@ class ImageFolderDataModule(ImageDataModule):
         self.class_names = sorted(set(parts["train"].classes))
         self.num_classes = len(self.class_names)
         self._check_classes(parts)
-        augmented = v2.Compose([v2.RandomResizedCrop(self.size), v2.RandomHorizontalFlip(), v2.PILToTensor()])
-        centred = v2.Compose([v2.Resize(round(self.size / 0.875)), v2.CenterCrop(self.size), v2.PILToTensor()])
+        self._set_preprocessing()
+        size, mode = self.preprocessing.size, self.preprocessing.interpolation_mode
+        crop = v2.RandomResizedCrop(size, interpolation=mode)
+        augmented = v2.Compose([crop, v2.RandomHorizontalFlip(), v2.PILToTensor()])
+        centred = self.preprocessing.make_transform()
         self.train_set = self._make_set(parts["train"], augmented)
         self.val_set = self._make_set(parts["val"], centred)
         self.test_set = self._make_set(parts["test"], centred) if "test" in parts else self.val_set
@@ -73,6 +93,13 @@ class ImageFolderDataModule(ImageDataModule):
     def missing(self, folder: Path) -> str:
         """Return the error message for a folder that does not exist."""
         return f"There is no folder {folder}. Make it, and in it one folder per class that holds the class's images"
+
+    def _set_preprocessing(self) -> None:
+        """Take the network's own preprocessing, or ImageNet's, with the values that were given."""
+        network = None if self.trainer is None else getattr(self.trainer.lightning_module, "network", None)
+        of_network = getattr(network, "preprocessing", None)
+        self.preprocessing = replace(of_network or IMAGENET, **self.given_preprocessing)
+        self._normalize = self.preprocessing.normalize
 
     def _find_images(self, part: str) -> FoundImages:
         folder = Path(self.root) / part

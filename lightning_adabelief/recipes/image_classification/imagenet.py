@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lightning_adabelief.recipes.image_classification.image_folder import ImageFolderDataModule
+from lightning_adabelief.recipes.image_classification.preprocessing import IMAGENET
 
 
 class ImageNetDataModule(ImageFolderDataModule):
@@ -25,7 +26,7 @@ class ImageNetDataModule(ImageFolderDataModule):
     def __init__(
         self, root: str = "data/imagenet", batch_size: int = 256, size: int = 224, num_workers: int | None = None
     ) -> None:
-        super().__init__(root, batch_size, size, num_workers)
+        super().__init__(root, batch_size, size, IMAGENET.mean, IMAGENET.std, num_workers)
 
     def missing(self, folder: Path) -> str:
         """Return the error message for a folder that does not exist: the files need an account to be downloaded."""

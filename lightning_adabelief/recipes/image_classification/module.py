@@ -11,7 +11,6 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from torchvision.transforms import v2
 
 from lightning_adabelief.lightning_tree import (
-    LightningModule,
     LRSchedulerCallable,
     OptimizerCallable,
     TensorBoardLogger,
@@ -33,12 +32,16 @@ from lightning_adabelief.recipes.image_classification.confusion_matrix import (
 from lightning_adabelief.recipes.image_classification.metrics import make_metrics
 from lightning_adabelief.recipes.image_classification.mixing import make_mixing
 from lightning_adabelief.recipes.image_classification.networks import NetworkFromData
+from lightning_adabelief.recipes.image_classification.predictions import find_unreadable
+from lightning_adabelief.recipes.image_classification.preprocessing import Preprocessing
+from lightning_adabelief.recipes.image_classification.training_images import TrainingImages
 from lightning_adabelief.recipes.optimizers import make_optimizers
+from lightning_adabelief.recipes.recipe_module import RecipeModule
 
 Batch = tuple[Tensor, Tensor]
 
 CHECKPOINT_KEY = "image_classifier"
-"""The checkpoint's key of the numbers of channels and classes."""
+"""The checkpoint's key of the numbers of channels and classes, and of the images that were trained on."""
 
 UNKNOWN_NUMBERS = (
     "The number of classes, or the network's channels and classes, are not known. Train with a DataModule, load a "
@@ -46,7 +49,7 @@ UNKNOWN_NUMBERS = (
 )
 
 
-class ImageClassifier(LightningModule):
+class ImageClassifier(RecipeModule):
     """Train a network on images and class labels by cross-entropy.
 
     Logs ``<stage>/loss`` and ``<stage>/accuracy`` (top-1, over all images) once an epoch for the stages
@@ -99,6 +102,7 @@ class ImageClassifier(LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
+        self.keep_hyperparameters(locals())
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"Invalid label_smoothing: {label_smoothing}. Give a fraction in [0, 1), such as 0.1")
         for name, value in {"mixup": mixup, "cutmix": cutmix}.items():
@@ -114,10 +118,27 @@ class ImageClassifier(LightningModule):
         self.cutmix = cutmix
         self.channels_last = channels_last
         self.compile_network = compile
+        self.training_images = TrainingImages()
         self.confusion: MulticlassConfusionMatrix | None = None
         self._mix_batch: v2.Transform | None = None
         self._is_complete = False
         self._validations = 0
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names of the classes that were trained on, in the order of the labels; None if they are not known."""
+        return self.training_images.class_names
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """Preparation of an image file for the network, as in training; None if it is not known."""
+        return self.training_images.preprocessing
+
+    def setup(self, stage: str) -> None:
+        """Note the classes and the preprocessing of the DataModule to train on."""
+        data = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and data is not None:
+            self.training_images = TrainingImages.from_data(data)
 
     def configure_model(self) -> None:
         """Make the network's layers and the metrics, once the numbers of channels and classes are known.
@@ -162,6 +183,7 @@ class ImageClassifier(LightningModule):
         """Return the batch's mean loss, a scalar."""
         images, labels = batch
         self._check_batch(images, labels, batch_idx)
+        self.training_images.shape = tuple(images.shape[1:])
         targets = labels
         if self._mix_batch is not None:
             images, targets = self._mix_batch(images, labels)
@@ -181,9 +203,14 @@ class ImageClassifier(LightningModule):
         self._evaluate_batch(batch, batch_idx, "test")
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
-        """Return the probabilities (N, num_classes) of a batch of images, with labels or without."""
+        """Return the probabilities (N, num_classes) of a batch of images, with labels or without.
+
+        Those of an image that :class:`ReadableImages` could not read are NaN.
+        """
         images = batch if isinstance(batch, Tensor) else batch[0]
-        return self(images).softmax(dim=-1)
+        probabilities = self(images).softmax(dim=-1)
+        unreadable = find_unreadable(batch)
+        return probabilities if unreadable is None else probabilities.masked_fill(unreadable[:, None], float("nan"))
 
     def on_validation_epoch_end(self) -> None:
         """Draw the confusion matrix after validations 1, 2, 4, 8, ...: a figure may take longer than a validation."""
@@ -211,30 +238,35 @@ class ImageClassifier(LightningModule):
         return make_optimizers(self, self.optimizer, self.lr_scheduler, self.lr_scheduler_interval, "val/loss")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the numbers of channels and classes, so that the checkpoint can be loaded without the data."""
+        """Add the classes and the images' format, so that the checkpoint can be used without the data."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint[CHECKPOINT_KEY] = {
             "num_classes": self.num_classes,
             "in_channels": get_input_channels(self.network),
             "validations": self._validations,
+            **self.training_images.to_plain(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Make the network for the checkpoint's numbers of channels and classes, if it is not made yet.
+        """Take over the checkpoint's classes and images' format, and make the network for them if it is not made yet.
 
         Raises:
-            ValueError: If the checkpoint has another number of classes.
+            ValueError: If the checkpoint has other classes than the data.
         """
-        numbers = checkpoint.get(CHECKPOINT_KEY)
-        if numbers is None:
+        entry = checkpoint.get(CHECKPOINT_KEY)
+        if entry is None:
             return
-        self._validations = numbers.get("validations", 0)
+        self._validations = entry.get("validations", 0)
         if not self._is_complete:
-            self._make_parts(numbers["num_classes"], numbers["in_channels"])
-        elif numbers["num_classes"] != self.num_classes:
+            self._make_parts(entry["num_classes"], entry["in_channels"])
+        elif entry["num_classes"] != self.num_classes:
             raise ValueError(
-                f"The checkpoint is of {numbers['num_classes']} classes, and the data or the config have "
+                f"The checkpoint is of {entry['num_classes']} classes, and the data or the config have "
                 f"{self.num_classes}. Give the data that it was trained on, or train anew"
             )
+        of_checkpoint = TrainingImages.from_plain(entry)
+        of_checkpoint.check_class_names(getattr(getattr(self._trainer, "datamodule", None), "class_names", None))
+        self.training_images = of_checkpoint
 
     @property
     def _has_layers(self) -> bool:
