@@ -32,7 +32,8 @@ def add_config(settings: Settings) -> Settings:
         UsageError: If there is no config beside the checkpoint, and it does not tell its networks.
     """
     given = settings.tree.get("ckpt_path")
-    if settings.configs or "model" in settings.tree or not isinstance(given, str) or not Path(given).is_file():
+    is_whole = settings.configs or _names_class(settings.tree.get("model"))
+    if is_whole or not isinstance(given, str) or not Path(given).is_file():
         return settings
     command, *options = settings.typed_words
     path = find_config_beside(Path(given))
@@ -41,12 +42,16 @@ def add_config(settings: Settings) -> Settings:
     else:
         model = read_model(Path(given))
         words, source = [f"--model={json.dumps(model)}"], f"the model that is in {given}"
-        data = settings.tree.get("data") or {}
-        if model["class_path"] == CLASSIFIER and isinstance(data, dict) and "class_path" not in data:
+        if model["class_path"] == CLASSIFIER and not _names_class(settings.tree.get("data")):
             words.append(f"--data={FOLDER_OF_IMAGES}")
     if is_first_rank():
         print(f"Without --config, that of the checkpoint's run is taken: {source}", file=sys.stderr)
     return read_settings([command, *words, *options])
+
+
+def _names_class(node: Any) -> bool:
+    """Return True if a part of the settings says which class it is, beside options of it."""
+    return isinstance(node, str) or (isinstance(node, dict) and "class_path" in node)
 
 
 def _leave_runs_folder(command: str, config: Path) -> list[str]:

@@ -15,6 +15,7 @@ from lightning_adabelief.recipes.image_classification.found_images import FoundI
 from lightning_adabelief.recipes.image_classification.image_data import ImageDataModule
 from lightning_adabelief.recipes.image_classification.image_parts import SplitOptions, check_classes, find_parts
 from lightning_adabelief.recipes.image_classification.image_sets import LabelledImages, UnlabelledImages
+from lightning_adabelief.recipes.image_classification.predictions import ReadableImages
 from lightning_adabelief.recipes.image_classification.preprocessing import IMAGENET, Preprocessing
 
 DEFAULT_AUGMENTATION = Augmentation()
@@ -76,7 +77,8 @@ class ImageFolderDataModule(ImageDataModule):
         predict_set: The images to predict; ``files`` has their paths.
 
     Shape:
-        Images (N, 3, size, size), labels (N,); grayscale files become RGB. Batches of ``predict`` are images alone.
+        Images (N, 3, size, size), labels (N,); grayscale files become RGB. Batches of ``predict`` are images and, in
+        the place of labels, True for each that could be read.
     """
 
     in_channels = 3
@@ -166,7 +168,10 @@ class ImageFolderDataModule(ImageDataModule):
                 )
             self._set_preprocessing(of_checkpoint)
             self.predict_set.transform = of_checkpoint.make_transform()
-        return self._make_loader(self.predict_set)
+        if self.predict is None:
+            return self._make_loader(self.predict_set)
+        shape = (self.in_channels, self.preprocessing.size, self.preprocessing.size)
+        return self._make_loader(ReadableImages(self.predict_set, shape))
 
     def _find_preprocessing(self) -> Preprocessing:
         """Return the network's own preprocessing, or ImageNet's, with the values that were given."""

@@ -229,8 +229,8 @@ def test_images_without_labels_are_predicted_as_the_checkpoint_was_trained(capsy
     module = Recorder()
     data = ImageFolderDataModule(predict="new", num_workers=0)
     module.preprocessing = Preprocessing(8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    (images,) = make_trainer().predict(module, data)
-    assert images.shape == (2, 3, 8, 8)
+    ((images, are_read),) = make_trainer().predict(module, data)
+    assert images.shape == (2, 3, 8, 8) and are_read.all()
     assert data.predict_set.files == [f"new/deep/er/here/n0000000{label}/0.JPEG" for label in range(2)]
     torch.testing.assert_close(images[1], module.preprocessing.normalize(data.predict_set[1]))
     out = capsys.readouterr().out
@@ -242,7 +242,8 @@ def test_a_size_that_is_not_the_checkpoints_is_warned_of():
     module = Recorder()
     module.preprocessing = Preprocessing(8, IMAGENET.mean, IMAGENET.std)
     with pytest.warns(UserWarning, match=r"options say Preprocessing\(size=16,.* the checkpoint Preprocessing\(size=8"):
-        (images,) = make_trainer().predict(module, ImageFolderDataModule(predict="new", size=16, num_workers=0))
+        data = ImageFolderDataModule(predict="new", size=16, num_workers=0)
+        ((images, _),) = make_trainer().predict(module, data)
     assert images.shape == (1, 3, 8, 8)
 
 
