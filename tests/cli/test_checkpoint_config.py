@@ -74,6 +74,15 @@ def test_a_checkpoint_that_does_not_tell_its_model_is_an_error_that_asks_for_a_c
     assert "old.ckpt does not tell its networks, and has no config.yaml beside it" in capsys.readouterr().err
 
 
+def test_a_checkpoint_alone_imports_no_module_of_its_choice(checkpoint, capsys):
+    Path("gadget.py").write_text("raise SystemExit('imported')")
+    content = torch.load(checkpoint, weights_only=True)
+    content["hyper_parameters"]["network"] = {"class_path": "gadget.Network"}
+    torch.save(content, "other.ckpt")
+    assert main(["predict", "--ckpt_path=other.ckpt"]) == 2
+    assert "other.ckpt names gadget.Network, which is imported only if a config says so" in capsys.readouterr().err
+
+
 def test_photos_are_predicted_by_a_checkpoint_alone_without_data_to_train_on(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_image_folder("photos", classes=2)
