@@ -66,4 +66,4 @@ def test_conditions_that_the_data_do_not_give_are_errors_that_say_what_to_do(tmp
     with pytest.raises(ValueError, match="wait for the size or the classes of the data. Train with a DataModule"):
         data = DigitsDataModule()
         data.setup("fit")
-        make_trainer(tmp_path, limit_val_batches=0).fit(make_waiting_gan(), data.train_dataloader())
+        make_trainer(tmp_path).fit(make_waiting_gan(), data.train_dataloader(), data.val_dataloader())
