@@ -80,6 +80,7 @@ def add_images(found: FoundImages, folder: str) -> int:
     """Add the images in a folder and the folders in it, and what is left out of them; return the number of images."""
     number_before = len(found.files)
     for parent, folders, files in os.walk(folder, followlinks=True):
+        below = Path(os.path.relpath(parent, found.source)).as_posix()
         hidden = [name for name in (*folders, *files) if name.startswith(".")]
         found.leave_out(HIDDEN, *(os.path.join(parent, name) for name in hidden))
         folders[:] = sorted(name for name in folders if not name.startswith("."))  # those that os.walk goes on to
@@ -87,7 +88,7 @@ def add_images(found: FoundImages, folder: str) -> int:
             path = os.path.join(parent, name)
             if is_image(name):
                 found.files.append(path)
-                found.names.append(Path(os.path.relpath(path, found.source)).as_posix())
+                found.names.append(name if below == "." else f"{below}/{name}")
             else:
                 found.leave_out(describe_kind(name), path)
     return len(found.files) - number_before

@@ -42,7 +42,7 @@ def read_labels(path: str | Path, root: str | Path | None) -> dict[str, FoundIma
         ``split``.
 
     Raises:
-        FileNotFoundError: If there is no such file, or none of the images that it lists.
+        FileNotFoundError: If there is no such file, or a split has no images.
         ValueError: If it is not text in UTF-8, or a column, a value or a file is missing, a split is unknown, or a
             file is listed twice; the message names them.
     """

@@ -221,7 +221,7 @@ class ImageClassifier(RecipeModule):
 
     def on_validation_epoch_start(self) -> None:
         """Begin anew: what a test or a validation alone has left is of inference mode, and can't be added to."""
-        for metrics in (self.val_metrics, self.test_metrics, self.confusion):
+        for metrics in (self.val_metrics, self.test_metrics, self.confusion) if self._is_complete else ():
             if metrics is not None:
                 metrics.reset()
 

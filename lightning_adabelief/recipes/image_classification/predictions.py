@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_adabelief.callbacks.belief_monitor.outputs.loggers import folder_of
 from lightning_adabelief.files import find_free_path, replace_file
 from lightning_adabelief.lightning_tree import BasePredictionWriter
 from lightning_adabelief.recipes.image_classification.image_file import read_rgb
@@ -89,7 +90,7 @@ class PredictionsTable(BasePredictionWriter):
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
         """Choose the file, in the folder of the logs, and open this process's part of it."""
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks all ranks
+        folder = folder_of(trainer.loggers) or Path(trainer.default_root_dir)
         self._path = trainer.strategy.broadcast(_find_free_table(folder))
         self._header, self._count, self._unreadable = [], 0, []
         self._path.parent.mkdir(parents=True, exist_ok=True)
