@@ -40,8 +40,9 @@ class ImageFolderDataModule(ImageDataModule):
     hardly any other. Without images to test on, those to validate on are tested on too.
 
     The first ``setup`` prints how many images each class has, how they were split, and which files are left out: hidden
-    ones, those of other kinds than torchvision's ``IMG_EXTENSIONS``, those beside the class folders, and class folders
-    without an image. How files are read is described at
+    ones, those of other kinds than torchvision's ``IMG_EXTENSIONS``, those beside the class folders, class folders
+    without an image and, among up to 20,000, images whose beginning can't be read. A file that was cut off is found
+    when it is read, and its name is in the error. How files are read is described at
     :func:`~lightning_adabelief.recipes.image_classification.image_file.read_rgb`.
 
     Images that are not trained on are resized and cropped at the centre. All stay uint8 in the worker processes and are
