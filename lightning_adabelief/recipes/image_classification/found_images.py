@@ -12,6 +12,9 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 HIDDEN = "hidden"
 """The reason to leave out files and folders whose names begin with a dot."""
 
+KINDS = ".jpg, .png, .tif or another kind of torchvision's IMG_EXTENSIONS"
+"""The kinds of files that are read, for messages."""
+
 MAX_NAMES = 3
 """Files and folders that are named in a message or a row of a table."""
 
@@ -72,7 +75,7 @@ def find_images(path: str | Path) -> FoundImages:
         found.files, found.names = [str(path)], [os.path.basename(path)]
     else:
         found.leave_out(describe_kind(str(path)), str(path))
-    check_any_images(found, "Give images")
+    check_any_images(found, f"Give images as {KINDS}")
     return found
 
 
@@ -80,6 +83,7 @@ def add_images(found: FoundImages, folder: str) -> int:
     """Add the images in a folder and the folders in it, and what is left out of them; return the number of images."""
     number_before = len(found.files)
     for parent, folders, files in os.walk(folder, followlinks=True):
+        below = Path(os.path.relpath(parent, found.source)).as_posix()
         hidden = [name for name in (*folders, *files) if name.startswith(".")]
         found.leave_out(HIDDEN, *(os.path.join(parent, name) for name in hidden))
         folders[:] = sorted(name for name in folders if not name.startswith("."))  # those that os.walk goes on to
@@ -87,7 +91,7 @@ def add_images(found: FoundImages, folder: str) -> int:
             path = os.path.join(parent, name)
             if is_image(name):
                 found.files.append(path)
-                found.names.append(Path(os.path.relpath(path, found.source)).as_posix())
+                found.names.append(name if below == "." else f"{below}/{name}")
             else:
                 found.leave_out(describe_kind(name), path)
     return len(found.files) - number_before
@@ -109,17 +113,14 @@ def check_any_images(found: FoundImages, advice: str) -> None:
 
     Args:
         found: The images.
-        advice: The beginning of the sentence that says what to do, for the message.
+        advice: The end of the message, which says what to do.
 
     Raises:
         FileNotFoundError: If there are none; the message says what there is.
     """
     if not found.files:
         others = ", ".join(f"{reason} ({len(paths)})" for reason, paths in found.left_out.items()) or "nothing"
-        raise FileNotFoundError(
-            f"{found.source} has no images. It has {others}. {advice}, as .jpg, .png, .tif or another kind of "
-            "torchvision's IMG_EXTENSIONS"
-        )
+        raise FileNotFoundError(f"{found.source} has no images. It has {others}. {advice}")
 
 
 def name_first(names: Sequence[str]) -> str:

@@ -83,7 +83,7 @@ def test_what_is_found_and_left_out_is_printed_once_with_names_and_counts(capsys
     assert ["left out: .gif files", "", "", "2", "train/n00000000/one.gif, train/n00000001/two.GIF"] in rows
     assert ["left out: .heic files", "", "", "1", "val/n00000000/x.heic"] in rows
     assert ["left out: hidden", "", "", "2", "train/.ipynb_checkpoints, train/n00000000/.ipynb_checkpoints"] in rows
-    assert ["left out: in no class folder", "", "", "1", "train/notes.txt"] in rows
+    assert ["left out: files in no class folder", "", "", "1", "train/notes.txt"] in rows
     assert ["left out: empty class folders", "", "", "1", "train/to do"] in rows
     assert ["left out: beside the folder of training images", "", "", "1", "labels.csv"] in rows
     assert any("The part val has no image of 'n00000002' (2 to train on)." in row[0] for row in rows)
@@ -229,8 +229,8 @@ def test_images_without_labels_are_predicted_as_the_checkpoint_was_trained(capsy
     module = Recorder()
     data = ImageFolderDataModule(predict="new", num_workers=0)
     module.preprocessing = Preprocessing(8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    (images,) = make_trainer().predict(module, data)
-    assert images.shape == (2, 3, 8, 8)
+    ((images, are_read),) = make_trainer().predict(module, data)
+    assert images.shape == (2, 3, 8, 8) and are_read.all()
     assert data.predict_set.files == [f"new/deep/er/here/n0000000{label}/0.JPEG" for label in range(2)]
     torch.testing.assert_close(images[1], module.preprocessing.normalize(data.predict_set[1]))
     out = capsys.readouterr().out
@@ -241,8 +241,9 @@ def test_a_size_that_is_not_the_checkpoints_is_warned_of():
     write_image_folder("new", classes=1, parts=[""], images=1)
     module = Recorder()
     module.preprocessing = Preprocessing(8, IMAGENET.mean, IMAGENET.std)
-    with pytest.warns(UserWarning, match=r"options say Preprocessing\(size=16,.* the checkpoint Preprocessing\(size=8"):
-        (images,) = make_trainer().predict(module, ImageFolderDataModule(predict="new", size=16, num_workers=0))
+    with pytest.warns(UserWarning, match="The data's size is 16, and that of the checkpoint's training 8"):
+        data = ImageFolderDataModule(predict="new", size=16, num_workers=0)
+        ((images, _),) = make_trainer().predict(module, data)
     assert images.shape == (1, 3, 8, 8)
 
 
