@@ -14,8 +14,7 @@ from lightning_adabelief.recipes.image_classification.augmentation import Augmen
 from lightning_adabelief.recipes.image_classification.found_images import FoundImages, find_images
 from lightning_adabelief.recipes.image_classification.image_data import ImageDataModule
 from lightning_adabelief.recipes.image_classification.image_parts import SplitOptions, check_classes, find_parts
-from lightning_adabelief.recipes.image_classification.image_sets import LabelledImages, UnlabelledImages
-from lightning_adabelief.recipes.image_classification.predictions import ReadableImages
+from lightning_adabelief.recipes.image_classification.image_sets import LabelledImages, ReadableImages, UnlabelledImages
 from lightning_adabelief.recipes.image_classification.preprocessing import IMAGENET, Preprocessing
 
 DEFAULT_AUGMENTATION = Augmentation()
@@ -79,8 +78,8 @@ class ImageFolderDataModule(ImageDataModule):
         predict_set: The images to predict; ``files`` has their paths.
 
     Shape:
-        Images (N, 3, size, size), labels (N,); grayscale files become RGB. Batches of ``predict`` are images and, in
-        the place of labels, True for each that could be read.
+        Images (N, 3, size, size), labels (N,); grayscale files become RGB. Batches of ``predict`` are
+        :class:`~lightning_adabelief.recipes.image_classification.image_sets.MarkedImages`.
     """
 
     in_channels = 3
