@@ -139,8 +139,8 @@ def test_files_that_are_no_images_inside_are_left_out_and_named(capsys, monkeypa
     Path("photos/train/n00000000/0.JPEG").write_bytes(b"no image")
     Path("photos/train/n00000001/1.JPEG").write_bytes(b"")
     Image.new("F", (8, 8)).save("photos/train/n00000001/2.tif")
-    Image.new("1", (200, 200)).save("photos/train/n00000001/large.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)
+    Image.new("1", (300, 300)).save("photos/train/n00000001/large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60_000)
     data = ImageFolderDataModule("photos", num_workers=0)
     set_up(data)
     files = [file for images in (data.train_set, data.val_set, data.test_set) for file in images.files]
@@ -149,7 +149,7 @@ def test_files_that_are_no_images_inside_are_left_out_and_named(capsys, monkeypa
         assert all(images[index][0].shape == (3, 224, 224) for index in range(len(images)))
     out = " ".join(capsys.readouterr().out.split())
     assert re.search(r"left out: can't be read .*2 │ train/n00000000/0.JPEG", out)
-    for reason in ("left out: pixels of floats", "left out: more than 20,000"):
+    for reason in ("left out: pixels of floats", "left out: more than 60,000"):
         assert reason in out
 
 
