@@ -173,7 +173,8 @@ class ImageClassifier(RecipeModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the callback that freezes pretrained layers, where some are to be frozen."""
-        return [self.freezing] if self.freezing.epochs else []
+        is_needed = self.freezing.epochs > 0 and self.freezing not in self.trainer.callbacks  # a test comes after a fit
+        return [self.freezing] if is_needed else []
 
     def forward(self, images: Tensor) -> Tensor:
         """Turn images (N, C, H, W) into logits (N, num_classes).

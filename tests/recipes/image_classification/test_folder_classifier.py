@@ -32,6 +32,7 @@ def digits(tmp_path, monkeypatch):
     torch.save(PretrainedNetwork("shufflenet_v2_x0_5", None, 3, 7).body.state_dict(), "weights.pt")
 
 
+@pytest.mark.filterwarnings("ignore:AdaBelief, step")  # what BeliefMonitor says of random weights is no matter here
 @pytest.mark.filterwarnings("ignore:Precision bf16-mixed is not supported by the model summary")
 def test_all_of_its_options_go_together_in_mixed_precision(digits, capsys):
     words = [
@@ -57,9 +58,3 @@ def test_all_of_its_options_go_together_in_mixed_precision(digits, capsys):
     events = EventAccumulator(str(logs)).Reload()
     assert {"val/worst_mistakes", "test/worst_mistakes", "test/confusion_matrix"} <= set(events.Tags()["images"])
     assert len(events.Scalars("val/auroc_macro")) == 2
-
-
-def test_from_random_weights_it_learns_in_seconds(digits, capsys):
-    words = ["--model.network.weights=null", "--model.optimizer.init_args.lr=1e-2", "--trainer.max_epochs=8"]
-    assert main(["fit", *SMALL, *words]) == 0
-    assert float(re.search(r"test/accuracy +([0-9.]+)", capsys.readouterr().out)[1]) > 0.3
