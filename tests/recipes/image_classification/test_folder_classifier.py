@@ -58,3 +58,9 @@ def test_all_of_its_options_go_together_in_mixed_precision(digits, capsys):
     events = EventAccumulator(str(logs)).Reload()
     assert {"val/worst_mistakes", "test/worst_mistakes", "test/confusion_matrix"} <= set(events.Tags()["images"])
     assert len(events.Scalars("val/auroc_macro")) == 2
+
+    Path("weights.pt").unlink()  # the checkpoint has what training made of them
+    words = [f"--ckpt_path={logs}/checkpoints/best.ckpt", "--data.predict=digits/two", "--data.num_workers=0"]
+    assert main(["predict", *words, "--trainer.enable_progress_bar=false"]) == 0
+    (table,) = Path("logs").rglob("predictions.csv")
+    assert len(table.read_text().splitlines()) == 1 + 30
