@@ -164,7 +164,7 @@ class ImageClassifier(RecipeModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the callback that freezes pretrained layers, where some are to be frozen."""
-        is_needed = self.freezing.epochs > 0 and self.freezing not in self.trainer.callbacks  # a test comes after a fit
+        is_needed = self.freezing.epochs > 0 and self.freezing not in self.trainer.callbacks  # type: ignore[attr-defined]
         return [self.freezing] if is_needed else []
 
     def forward(self, images: Tensor) -> Tensor:
