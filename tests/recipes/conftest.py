@@ -39,7 +39,6 @@ def paper_data(tmp_path, monkeypatch, imagenet, torch_home):
     for dataset in (datasets.CIFAR10, datasets.CIFAR100):
         write_cifar("data", monkeypatch, dataset)
     Path("data/imagenet").symlink_to(imagenet)
-    write_image_folder("photos", classes=2, images=8)
     write_penn_treebank("data/penn")
     write_pascal_voc("data/voc")
     write_digits("photos", per_class=8)
