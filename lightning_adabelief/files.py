@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,6 +60,20 @@ def check_writable(folder: str | Path) -> None:
         raise type(error)(error.errno, error.strerror, str(folder)) from error
     finally:
         _remove(probe)
+
+
+def find_free_path(path: Path, is_taken: Callable[[Path], bool] = Path.exists) -> Path:
+    """Find a path that is not taken yet.
+
+    Args:
+        path: The path to begin with, such as ``predictions.csv``.
+        is_taken: A function from a path to True where it is taken (default: where it exists).
+
+    Returns:
+        The path itself, or the first free one of ``predictions_1.csv``, ``predictions_2.csv``, ...
+    """
+    numbered = (path.with_stem(f"{path.stem}_{number}") for number in itertools.count(1))
+    return next(free for free in itertools.chain([path], numbered) if not is_taken(free))
 
 
 def _make_folder(folder: Path) -> None:

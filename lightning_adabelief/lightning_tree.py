@@ -15,6 +15,7 @@ TREES = {"pytorch_lightning": "pytorch_lightning", "lightning": "lightning.pytor
 """From a distribution's top-level package to where its classes are."""
 
 __all__ = [
+    "BasePredictionWriter",
     "Callback",
     "LRSchedulerCallable",
     "LightningCLI",
@@ -28,6 +29,7 @@ __all__ = [
     "TensorBoardLogger",
     "TorchCheckpointIO",
     "Trainer",
+    "given_hyperparameters",
     "is_a",
     "isolate_rng",
     "is_overridden",
@@ -57,8 +59,9 @@ def is_a(thing: Any, *names: str) -> bool:
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
-    from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
+    from pytorch_lightning.callbacks import BasePredictionWriter, ProgressBar, RichProgressBar
     from pytorch_lightning.cli import LightningCLI, LRSchedulerCallable, OptimizerCallable, SaveConfigCallback
+    from pytorch_lightning.core.mixins.hparams_mixin import _given_hyperparameters as given_hyperparameters
     from pytorch_lightning.loggers import TensorBoardLogger
     from pytorch_lightning.plugins.io import TorchCheckpointIO
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -68,7 +71,7 @@ if TYPE_CHECKING:
 else:
     _NAMES = {
         "": ["Callback", "LightningDataModule", "LightningModule", "Trainer", "seed_everything"],
-        ".callbacks": ["ProgressBar", "RichProgressBar"],
+        ".callbacks": ["BasePredictionWriter", "ProgressBar", "RichProgressBar"],
         ".cli": ["LRSchedulerCallable", "LightningCLI", "OptimizerCallable", "SaveConfigCallback"],
         ".loggers": ["TensorBoardLogger"],
         ".plugins.io": ["TorchCheckpointIO"],
@@ -81,3 +84,4 @@ else:
     for _submodule, _members in _NAMES.items():
         _module = import_module(_tree + _submodule)
         globals().update({_name: getattr(_module, _name) for _name in _members})
+    given_hyperparameters = import_module(f"{_tree}.core.mixins.hparams_mixin")._given_hyperparameters

@@ -27,6 +27,7 @@ from lightning_adabelief.beliefs.elementwise import (
 )
 from lightning_adabelief.optim.options import as_number
 from lightning_adabelief.optim.shards import full_tensor
+from lightning_adabelief.optim.step_sums import SUMS, StepSums
 
 Layer = tuple[Tensor, dict[str, Any], dict[str, Any]]
 """A parameter, its state in the optimizer and its param group."""
@@ -59,12 +60,17 @@ class LayerBatch:
             its state, at least one step old, and its param group. DTensors are gathered, and then
             every rank must call. States of an optimizer without AdaBelief's averages may be anything, and
             then only weights and gradients can be asked for.
+        step_sums: The sums that the step has taken on its way, of all these layers or of none.
     """
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
+    def __init__(self, layers: Sequence[Layer], step_sums: StepSums | None = None) -> None:
         self.params = [param for param, _, _ in layers]
         self.states = [state for _, state, _ in layers]
         self.groups = [group for _, _, group in layers]
+        self.step_sums: Columns | None = None
+        if step_sums and self.params[0] in step_sums:
+            table = torch.stack([step_sums[param] for param in self.params])
+            self.step_sums = dict(zip(SUMS, table.unbind(dim=1), strict=True))
 
     @cached_property
     def steps(self) -> list[float]:
@@ -123,6 +129,8 @@ class LayerBatch:
     @cached_property
     def grad_squares(self) -> Tensor:
         """The sums of squared gradients, in float64 on the CPU; NaN once one is gone."""
+        if self.step_sums:
+            return self.step_sums["grad_square"]
         if self.grads is None:
             return torch.full((len(self.params),), torch.nan, dtype=torch.float64)
         return _square(norms(self.grads))
@@ -139,26 +147,28 @@ class LayerBatch:
         return WeightBeliefs(trend, var / scale.bias_correction2, denominator_var, scale, square)
 
 
-def split_into_batches(layers: Sequence[Layer]) -> Iterator[LayerBatch]:
+def split_into_batches(layers: Sequence[Layer], step_sums: StepSums | None = None) -> Iterator[LayerBatch]:
     """Split layers into batches: neighbours of one device and dtype, up to :data:`BATCH_WEIGHTS` weights together.
 
     Args:
         layers: As :class:`LayerBatch` takes them; the order is kept.
+        step_sums: The sums that the step has taken of some of them; layers with and without are not in one batch.
     """
+    step_sums = step_sums or {}
     batch: list[Layer] = []
     weights = 0
     kind = None
     for layer in layers:
         param, state, _ = layer
         exp_avg = state.get("exp_avg")  # which an optimizer without averages lacks
-        own_kind = (param.device, param.dtype if exp_avg is None else exp_avg.dtype)
+        own_kind = (param.device, param.dtype if exp_avg is None else exp_avg.dtype, param in step_sums)
         if batch and (own_kind != kind or weights + param.numel() > BATCH_WEIGHTS):
-            yield LayerBatch(batch)
+            yield LayerBatch(batch, step_sums)
             batch, weights = [], 0
         batch.append(layer)
         weights, kind = weights + param.numel(), own_kind
     if batch:
-        yield LayerBatch(batch)
+        yield LayerBatch(batch, step_sums)
 
 
 def sum_sizes(batch: LayerBatch) -> Columns:
@@ -173,6 +183,8 @@ def sum_grads(batch: LayerBatch) -> Columns:
 
 def sum_weights(batch: LayerBatch) -> Columns:
     """Return ``weight_square``, the sum of squared weights."""
+    if batch.step_sums:
+        return {"weight_square": batch.step_sums["weight_square"]}
     return {"weight_square": _square(norms(batch.params))}
 
 
@@ -189,6 +201,10 @@ def sum_beliefs(batch: LayerBatch) -> Columns:
     Both come from one pass: the sum of s_t is the squared norm of the root, which the update divides by. The
     update is the whole movement of the weight, decoupled weight decay included.
     """
+    if batch.step_sums:
+        corrections = torch.tensor([scale.bias_correction2 for scale in batch.scales], dtype=torch.float64)
+        s_t = batch.step_sums["exp_avg_var"] / corrections
+        return {"s_t": s_t, "update_square": batch.step_sums["update_square"]}
     # The weights are read only where they decay; under amsgrad, where the step is divided by the largest s_t,
     # s_t itself needs its own root. Otherwise a column stands in for the one that is not needed.
     decays = any(scale.decay for scale in batch.scales)
@@ -256,6 +272,10 @@ def sum_grads_and_momentum(batch: LayerBatch) -> Columns:
     0, which is where the sum is no larger than the rounding of m_t; they are NaN once a gradient is gone.
     """
     count = len(batch.params)
+    beta1 = torch.tensor([float(as_number(group["betas"][0])) for group in batch.groups], dtype=torch.float64)
+    if batch.step_sums:
+        names = ("grad_momentum", "momentum_square", "used_grad_square")
+        return {name: batch.step_sums[name].where(beta1 > 0, 0.0) for name in names}
     if batch.grads is None:
         nan = torch.full((count,), torch.nan, dtype=torch.float64)
         return {"grad_momentum": nan, "momentum_square": nan, "used_grad_square": nan}
@@ -269,7 +289,6 @@ def sum_grads_and_momentum(batch: LayerBatch) -> Columns:
     product.index_add_(0, torch.tensor(indices), torch.stack(products).cpu().double())
     grad_square = _square(norms(grads)) if any(map(_decays_gradient, batch.groups)) else batch.grad_squares
     exp_avg_square = _square(norms(batch.exp_avgs))
-    beta1 = torch.tensor([float(as_number(group["betas"][0])) for group in batch.groups], dtype=torch.float64)
     weight = 1 - beta1
     grad_momentum = (product - weight * grad_square) / beta1
     momentum_square = (exp_avg_square - 2 * weight * product + weight.square() * grad_square) / beta1.square()

@@ -24,6 +24,7 @@ from lightning_adabelief.beliefs.reading import Readable, find_optimizers, find_
 from lightning_adabelief.beliefs.statistic import LAYER_STATISTICS, OPTIMIZER_STATISTICS, Statistic
 from lightning_adabelief.optim.migrate import ADAM_OPTIONS
 from lightning_adabelief.optim.names import plain_name
+from lightning_adabelief.optim.step_sums import StepSums
 
 Sum = Callable[[LayerBatch], Columns]
 
@@ -150,19 +151,22 @@ def measure_groups(optimizer: Optimizer) -> dict[str, dict[str, float]]:
     return found
 
 
-def measure_columns(layers: Sequence[Layer], readable: Readable = Readable.BELIEF) -> Columns:
+def measure_columns(
+    layers: Sequence[Layer], readable: Readable = Readable.BELIEF, step_sums: StepSums | None = None
+) -> Columns:
     """Measure the sums and medians that the statistics of layers are made from.
 
     Args:
         layers: Of :func:`read_layers`, after the step. DTensors are gathered, a batch of layers at a time, and
             then every rank must call.
         readable: How much can be read of their optimizer.
+        step_sums: The sums that their optimizer has taken in its step, which need not be taken again.
 
     Returns:
         One number a layer: sums by their name (:mod:`lightning_adabelief.beliefs.layers`), and medians by that
         of their statistic. Those that the optimizer does not tell are missing.
     """
-    parts = [_measure_batch(batch, readable) for batch in split_into_batches(layers)]
+    parts = [_measure_batch(batch, readable) for batch in split_into_batches(layers, step_sums)]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -175,7 +179,7 @@ def measure_columns_of(optimizer: Optimizer, layers: Sequence[Layer], movement: 
         movement: The copies from before the step, where the update does not follow from the state; without them,
             the sums of the update are missing there.
     """
-    columns = measure_columns(layers, find_readable(optimizer))
+    columns = measure_columns(layers, find_readable(optimizer), getattr(optimizer, "step_sums", None))
     if has_known_update(optimizer):
         return columns
     columns = {name: values for name, values in columns.items() if name not in SUMS_OF_THE_UPDATE}

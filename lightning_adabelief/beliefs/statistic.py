@@ -185,7 +185,7 @@ STATISTICS = (
     Statistic(
         name="unclipped_grad_norm",
         scope="layer",
-        definition="norm of the gradient before the Trainer clipped it, where it clips",
+        definition="norm of the gradient before it was clipped, where the Trainer or the module clips it",
         meaning="how much of the gradient clipping takes away",
         condensed="norm",
         unit="gradient",

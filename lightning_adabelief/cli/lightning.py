@@ -9,10 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
-
 from lightning_adabelief.callbacks import ExactResume, ResumeReport
-from lightning_adabelief.callbacks.resume_report import say_difference
 from lightning_adabelief.checkpoint_file import CheckpointError, check_checkpoint, explain_other_network
 from lightning_adabelief.checkpoint_io import AtomicCheckpointIO, save_whole
 from lightning_adabelief.cli.check import OPTIMIZER_KEYS
@@ -36,6 +33,7 @@ from lightning_adabelief.cli.safeguards import (
 from lightning_adabelief.cli.signals import StoppedBySignal, handler
 from lightning_adabelief.cli.stop_on_signal import StopOnSignal, is_stop
 from lightning_adabelief.config_file import UsageError
+from lightning_adabelief.files import find_free_path
 from lightning_adabelief.lightning_tree import (
     Callback,
     LightningCLI,
@@ -47,10 +45,9 @@ from lightning_adabelief.lightning_tree import (
     TorchCheckpointIO,
     Trainer,
     is_overridden,
-    rank_zero_info,
     tree,
 )
-from lightning_adabelief.settings import Settings, strip_wrappers
+from lightning_adabelief.settings import Settings
 
 
 def run(settings: Settings) -> None:
@@ -164,18 +161,10 @@ class AdaBeliefCLI(LightningCLI):
         return trainer
 
     def _parse_ckpt_path(self) -> None:
-        """Log each hyperparameter of the config that gives way to the checkpoint's (Lightning 2.6 and newer)."""
-        in_config = self._flat_model_config()
-        super()._parse_ckpt_path()
-        for key, value in self._flat_model_config().items():
-            if in_config.get(key) != value:
-                rank_zero_info(say_difference(key, value, in_config.get(key)))
+        """Leave the config and the command line as they are.
 
-    def _flat_model_config(self) -> dict[str, Any]:
-        """Return the model's options by their names on the command line."""
-        model = self.config[self.config.subcommand].get("model") if self.config.get("subcommand") else None
-        flat = Namespace(model=model).as_flat() if model else Namespace()
-        return {strip_wrappers(key): value for key, value in vars(flat).items()}
+        Lightning 2.6 and newer would put the checkpoint's hyperparameters in the place of what they say.
+        """
 
     def fit(self, **kwargs: Any) -> None:
         """Train; after a signal, print where the run is.
@@ -250,10 +239,17 @@ class AdaBeliefCLI(LightningCLI):
     before_test = before_predict = before_validate
 
     def predict(self, **kwargs: Any) -> None:
-        """Predict, and save the list of batches' predictions as ``predictions.pt``."""
+        """Predict; save a classifier's predictions as a table, others as the list of batches' ``predictions.pt``."""
+        from lightning_adabelief.recipes.image_classification import ImageClassifier, PredictionsTable
+
+        if isinstance(self.model, ImageClassifier) and not is_overridden("predict_step", self.model, ImageClassifier):
+            self.trainer.callbacks.append(PredictionsTable())  # type: ignore[attr-defined]
+            self.trainer.predict(**{**kwargs, "return_predictions": False})
+            return
         predictions = self.trainer.predict(**kwargs)
         path = Path(self.trainer.log_dir or ".", "predictions.pt")  # asks all ranks
         if self.trainer.is_global_zero:
+            path = find_free_path(path)
             save_whole(predictions, path)
             print(f"Predictions: {path} (torch.load gives a list, an entry a batch)")
 

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from lightning_adabelief.cli.check import check
+from lightning_adabelief.cli.checkpoint_config import add_config
 from lightning_adabelief.cli.checkpoints import require_checkpoint
 from lightning_adabelief.cli.errors import explain_os_error, is_mendable
 from lightning_adabelief.cli.signals import StoppedBySignal, handle_signals, is_first_rank
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run_lightning(words: list[str]) -> None:
     """Check what can be checked in a moment, and run the Lightning CLI."""
-    settings = read_settings(words)
+    settings = add_config(read_settings(words))
     if not settings.asks_only:
         check(settings)
         require_checkpoint(settings)
@@ -114,7 +115,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from lightning_adabelief.cli import compare, convert, copy, landscapes, list, sample, show, validate_config
+    from lightning_adabelief.cli import compare, convert, copy, export, landscapes, list, sample, show, validate_config
 
     parser = _Parser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -127,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=list_versions(), help="print versions and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (list, show, copy, convert, validate_config, compare, sample, landscapes):
+    for module in (list, show, copy, convert, validate_config, compare, sample, export, landscapes):
         module.add_parser(commands)
     for name, purpose in LIGHTNING_COMMANDS.items():
         commands.add_parser(name, help=f"{purpose}: --config NAME_OR_PATH and any option of the Lightning CLI")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-CONFIG_NAME = "config.yaml"
+from lightning_adabelief.cli.checkpoint_config import CONFIG_NAME, find_model
 
 
 def add_parser(commands: Any) -> None:
@@ -16,7 +16,7 @@ def add_parser(commands: Any) -> None:
         help="draw images with a trained GAN",
         description="Draw images with a trained GAN, on the CPU. The same seed draws the same images.",
         epilog="Written into DIR: sample-00000.png and so on, in the size of the data, and samples.png, all of them in "
-        "a grid. Where the GAN has classes, each file's name ends in its class.",
+        "a grid. Where the GAN has classes, each has a row of the grid, and a file's name ends in its class's number.",
     )
     parser.add_argument("--ckpt_path", required=True, metavar="PATH", help="a GAN's checkpoint")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the pictures")
@@ -29,7 +29,9 @@ def add_parser(commands: Any) -> None:
         "--interpolate", action="store_true", help="also draw interpolation.png: strips from one noise to another"
     )
     parser.add_argument(
-        "--config", help=f"the GAN's config, or a recipe's name (default: {CONFIG_NAME} of the checkpoint's run)"
+        "--config",
+        help=f"the GAN's config, or a recipe's name (default: {CONFIG_NAME} of the checkpoint's run, "
+        "or else what the checkpoint holds)",
     )
     parser.set_defaults(run=run)
 
@@ -55,50 +57,33 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--n is {arguments.n}. Give 1 or more")
     if not 0 <= arguments.seed < 2**63:
         raise UsageError(f"--seed is {arguments.seed}. Give a whole number from 0 to 2^63 - 1")
-    path = _find_config(checkpoint, arguments.config)
-    model = _read_model(path)
+    model, source = find_model(checkpoint, arguments.config)
+    model = _leave_out_scores(model, source)
     generator = model["init_args"]["generator"].get("init_args") or {}
-    if "num_classes" in generator:
-        _check_class(arguments.label, generator["num_classes"], path)
+    if "num_classes" in generator and not model["init_args"].get("conditional"):  # which takes the data's classes
+        _check_class(arguments.label, generator["num_classes"], source)
     if any(out.glob("sample*.png")):
         raise FileExistsError(f"{out} holds samples already, and is left as it is. Give --out another folder")
     with handle_signals():
-        _draw(arguments, model, path)
+        _draw(arguments, model, source)
 
 
-def _find_config(checkpoint: Path, given: str | None) -> Path:
-    """Return the config that is given, or the one that was saved with the checkpoint's run."""
+def _leave_out_scores(model: Any, source: Path) -> dict[str, Any]:
+    """Return a GAN without its scores: their network may not be at hand, and is not needed."""
     from lightning_adabelief.config_file import UsageError
-    from lightning_adabelief.recipes.catalog import find_config
 
-    if given is not None:
-        return find_config(given)
-    for folder in checkpoint.absolute().parents[:2]:
-        if (folder / CONFIG_NAME).is_file():
-            return folder / CONFIG_NAME
-    raise UsageError(
-        f"{checkpoint} has no {CONFIG_NAME} beside it or in the folder above, which would tell its networks. "
-        "Give --config the one that it was trained with"
-    )
-
-
-def _read_model(path: Path) -> dict[str, Any]:
-    """Return a config's GAN, without scores: their network may not be at hand, and is not needed."""
-    from lightning_adabelief.config_file import UsageError, read_config
-
-    model = read_config(path).get("model")
     if not isinstance(model, dict):
         raise UsageError(
-            f"In {path}, model is {model!r}, not a GAN with its networks. Give a GAN's checkpoint and config"
+            f"In {source}, model is {model!r}, not a GAN with its networks. Give a GAN's checkpoint and config"
         )
     options = model.get("init_args")
     if not isinstance(options, dict) or not isinstance(options.get("generator"), dict):
         named = model.get("class_path")
-        raise UsageError(f"In {path}, model is {named}, which has no generator. Give a GAN's checkpoint and config")
+        raise UsageError(f"In {source}, model is {named}, which has no generator. Give a GAN's checkpoint and config")
     return {**model, "init_args": {**options, "scores": None}}
 
 
-def _check_class(label: int | None, classes: int | None, path: Path) -> None:
+def _check_class(label: int | None, classes: int | None, source: Path) -> None:
     """Refuse a class that the generator does not have."""
     from lightning_adabelief.config_file import UsageError
 
@@ -106,20 +91,27 @@ def _check_class(label: int | None, classes: int | None, path: Path) -> None:
         return
     if classes is None:
         raise UsageError(
-            f"--class is {label}, and the GAN of {path} has no classes. Leave --class out, or train with num_classes "
-            "in generator and critic"
+            f"--class is {label}, and the GAN of {source} has no classes. Leave --class out, or train with "
+            "model.conditional true"
         )
-    raise UsageError(f"--class is {label}, and the GAN of {path} has {classes} classes. Give 0 to {classes - 1}")
+    raise UsageError(f"--class is {label}, and the GAN of {source} has {classes} classes. Give 0 to {classes - 1}")
 
 
-def _draw(arguments: argparse.Namespace, model: dict[str, Any], path: Path) -> None:
+def _draw(arguments: argparse.Namespace, model: dict[str, Any], source: Path) -> None:
     """Draw the images, and write them."""
     import torch
 
-    gan = _load_gan(arguments.ckpt_path, model, path)
-    _check_class(arguments.label, gan.generator.num_classes, path)
+    from lightning_adabelief.cli.load_module import load_module
 
-    from lightning_adabelief.recipes.gan.drawing import choose_labels, draw_grid, draw_interpolation, generate_images
+    gan = load_module(Path(arguments.ckpt_path), model, str(source))
+    _check_class(arguments.label, gan.generator.num_classes, source)
+
+    from lightning_adabelief.recipes.gan.drawing import (
+        choose_labels,
+        draw_images,
+        draw_interpolation,
+        generate_images,
+    )
     from lightning_adabelief.recipes.pictures import save_picture
 
     out = Path(arguments.out)
@@ -129,35 +121,11 @@ def _draw(arguments: argparse.Namespace, model: dict[str, Any], path: Path) -> N
     for number, image in enumerate((images * 255).round().byte()):
         of_class = "" if labels is None else f"-class-{labels[number]}"
         save_picture(image, out / f"sample-{number:05}{of_class}.png")
-    columns = gan.generator.num_classes if arguments.label is None else None
-    save_picture(draw_grid(images, columns), out / "samples.png")
+    # Images of one class need no name beside them, and make a square.
+    grid = draw_images(gan, images, labels if arguments.label is None else None)
+    save_picture(grid, out / "samples.png")
     written = "samples.png"
     if arguments.interpolate:
         save_picture(draw_interpolation(gan, arguments.seed, arguments.label), out / "interpolation.png")
         written += ", interpolation.png"
     print(f"Wrote {written} and {arguments.n} single images into {out}")
-
-
-def _load_gan(checkpoint: str, model: dict[str, Any], path: Path) -> Any:
-    """Build a config's GAN, and load a checkpoint's weights into it."""
-    from jsonargparse import ArgumentError, ArgumentParser
-
-    from lightning_adabelief.checkpoint_file import CheckpointError, explain_other_network, read_checkpoint
-    from lightning_adabelief.cli.users_modules import import_users_modules
-    from lightning_adabelief.config_file import UsageError
-
-    import_users_modules(model)  # they decide which Lightning is used
-    from lightning_adabelief.recipes.gan import GAN
-
-    weights = read_checkpoint(checkpoint)["state_dict"]
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(GAN, "model")
-    try:
-        gan = parser.instantiate_classes(parser.parse_object({"model": model})).model
-    except ArgumentError as error:
-        raise UsageError(f"The model of {path} can't be built: {error}") from error
-    try:
-        gan.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"{checkpoint} {explain_other_network(str(error))}") from error
-    return gan.eval()

@@ -21,15 +21,13 @@ from lightning_adabelief.optim.state import (
     check_capturable,
     check_differentiable,
     check_grad,
+    check_graph_capture,
     make_step,
     prepare_state,
 )
+from lightning_adabelief.optim.step_sums import StepSums
 from lightning_adabelief.optim.tensors import StepTensors
 from lightning_adabelief.optim.update import choose_implementation, update_group
-
-# torch's warning about capturable and graphs, by its present name and the one it had in torch 2.6
-_GRAPH_CAPTURE_CHECKS = "_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"
-_GRAPH_CAPTURE_CHECK = next(name for name in _GRAPH_CAPTURE_CHECKS if hasattr(Optimizer, name))
 
 
 class AdaBelief(Optimizer):
@@ -116,6 +114,9 @@ class AdaBelief(Optimizer):
 
     late_names: Mapping[Tensor, str] = {}
     """Names for parameters that are added later (:meth:`add_param_group`) without a name of their own."""
+
+    step_sums: StepSums | None = None
+    """Set to ``{}``, the sums that the next step takes of each parameter if it is fused; None after the one then."""
 
     def __init__(
         self,
@@ -363,7 +364,7 @@ class AdaBelief(Optimizer):
 
         In all these cases no parameter is changed, and no step counted.
         """
-        getattr(self, _GRAPH_CAPTURE_CHECK)()
+        check_graph_capture(self)
         for group in self.param_groups:
             check_before_step(group)
         loss = None
@@ -371,12 +372,14 @@ class AdaBelief(Optimizer):
             with torch.enable_grad():
                 loss = closure()
 
+        if self.step_sums:  # those of an earlier step
+            self.step_sums = None
         gathered = self._gather_groups()
         grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         skip = find_step_to_skip(gathered, grad_scale)
         for group, tensors in gathered:
             if tensors.params:
-                update_group(group, tensors, grad_scale=grad_scale, found_inf=found_inf, skip=skip)
+                update_group(group, tensors, grad_scale=grad_scale, found_inf=found_inf, skip=skip, sums=self.step_sums)
         return loss
 
     def _gather_groups(self) -> list[tuple[dict[str, Any], StepTensors]]:

@@ -150,7 +150,8 @@ class GradientRelease:
         tensors = StepTensors.empty()
         with torch.no_grad():
             self._optimizer._init_group({**group, "params": [param]}, *tensors)
-            update_group(group, tensors, grad_scale=None, found_inf=None, skip=None)
+            sums = self._optimizer.step_sums
+            update_group(group, tensors, grad_scale=None, found_inf=None, skip=None, sums=sums)
             self._stepped.add(param)
             for watcher in tuple(self._watchers.values()):
                 watcher(param, group)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import _get_capturable_supported_devices, _get_scalar_dtype
+from torch.optim.optimizer import Optimizer, _get_capturable_supported_devices, _get_scalar_dtype
 
 from lightning_adabelief.optim.fused import check_fused, load_implementation
 from lightning_adabelief.optim.tensors import StepTensors
@@ -14,6 +14,11 @@ from lightning_adabelief.optim.tensors import StepTensors
 DTYPES = torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128
 STATE_DTYPES = {dtype: torch.promote_types(dtype, torch.float32) for dtype in DTYPES}
 """The dtype of the averages by that of the parameter, to be looked up for each parameter at each step."""
+
+
+# torch's warning about capturable and graphs, by its present name and the one it had in torch 2.6
+_GRAPH_CAPTURE_CHECKS = "_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"
+_GRAPH_CAPTURE_CHECK = next(name for name in _GRAPH_CAPTURE_CHECKS if hasattr(Optimizer, name))
 
 
 def state_dtype(param: Tensor) -> torch.dtype:
@@ -152,6 +157,11 @@ def check_differentiable(group: dict[str, Any], tensors: StepTensors) -> None:
             "With differentiable=True a parameter is a leaf that requires grad, and autograd can't go through its "
             "change in place. Give the optimizer a copy that is no leaf, param.clone(), or leave differentiable out"
         )
+
+
+def check_graph_capture(optimizer: Optimizer) -> None:
+    """Warn, as torch's optimizers do, of a step without ``capturable`` while a CUDA graph is captured."""
+    getattr(optimizer, _GRAPH_CAPTURE_CHECK)()
 
 
 def check_capturable(group: dict[str, Any], tensors: StepTensors) -> None:

@@ -15,6 +15,7 @@ from lightning_adabelief.optim.options import RULE_OPTIONS, SCALE_OPTIONS, as_nu
 from lightning_adabelief.optim.rule import single_tensor_adabelief
 from lightning_adabelief.optim.scaling import Scalar, convert_tensor_scalar, step_scale, to_float64
 from lightning_adabelief.optim.state import increment_steps
+from lightning_adabelief.optim.step_sums import StepSums
 from lightning_adabelief.optim.tensors import StepTensors
 
 
@@ -25,6 +26,7 @@ def update_group(
     grad_scale: Tensor | None,
     found_inf: Tensor | None,
     skip: Tensor | None,
+    sums: StepSums | None = None,
 ) -> None:
     """Take a step on one group, by the implementation that its options choose.
 
@@ -35,6 +37,7 @@ def update_group(
         found_inf: One number of the scaler's; if it is not 0, ``fused`` changes nothing.
         skip: A bool in a 0-dim tensor; if it is True, a group with ``nonfinite="skip"`` changes and counts
             nothing but the skipped step.
+        sums: A dictionary for the sums that ``fused`` takes on the way.
     """
     options = {name: group[name] for name in RULE_OPTIONS}
     scale_options = {name: group[name] for name in SCALE_OPTIONS}
@@ -47,7 +50,7 @@ def update_group(
     if implementation == "fused" and (scales_gradients or not torch.compiler.is_compiling()):
         if skip is not None:
             found_inf = skip.float() if found_inf is None else found_inf.to(skip.device) + skip
-        fused_adabelief(tensors, grad_scale=grad_scale, found_inf=found_inf, **options | scale_options)
+        fused_adabelief(tensors, grad_scale=grad_scale, found_inf=found_inf, sums=sums, **options | scale_options)
         return
     # Numbers are fast; tensors neither wait for the device nor hide from autograd and the compiler.
     in_tensors = group["capturable"] or group["differentiable"] or torch.compiler.is_compiling()

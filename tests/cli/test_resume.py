@@ -93,21 +93,28 @@ def own_module():
     sys.modules.pop("own_resumed", None)
 
 
-def test_where_the_checkpoints_hyperparameters_win_it_is_said(own_module, caplog):
-    from pytorch_lightning.cli import LightningCLI
-
-    if not hasattr(LightningCLI, "_parse_ckpt_path"):
-        pytest.skip("this Lightning does not take hyperparameters from checkpoints")
+def test_hyperparameters_in_a_checkpoint_change_nothing_of_what_is_typed(own_module, caplog):
     begun = ["--model.width=8", "--model.optimizer.lr=1e-3"]
-    changed = ["--model.width=9", "--model.optimizer.lr=1e-2"]
     fit(*own_module, *begun, version="begun", epochs=1)
     assert said(caplog) == []
-    resumed = fit(*own_module, *changed, version="resumed", epochs=2, resumed="begun")
+    changed = ["--model.width=8", "--model.optimizer.lr=1e-2"]
+    fit(*own_module, *changed, version="resumed", epochs=2, resumed="begun")
     assert said(caplog) == [
-        "ckpt_path: model.width is 8 in the checkpoint and 9 in the config; the checkpoint's is taken",
-        "ckpt_path: model.optimizer.lr is 0.001 in the checkpoint and 0.01 in the config; the checkpoint's is taken",
+        "ckpt_path: AdaBelief's lr is 0.001 in the checkpoint and 0.01 in the config; the checkpoint's is taken"
     ]
-    assert resumed["state_dict"]["network.1.weight"].shape == (8, 64)
+
+
+def test_another_network_than_the_checkpoints_is_refused_though_it_holds_its_own_size(own_module, capsys):
+    fit(*own_module, "--model.width=8", version="begun", epochs=1)
+    resumed = [*own_module, "--model.width=9", "--trainer.max_epochs=2", f"--ckpt_path={LAST.format('begun')}"]
+    assert main([*RUN, *resumed]) == 1
+    assert "is of another network than the config's: network.1.weight" in capsys.readouterr().err
+
+
+def test_a_changed_config_is_taken_though_the_checkpoint_knows_the_former():
+    fit(version="begun", epochs=1)
+    resumed = fit("--model.label_smoothing=0.1", version="resumed", epochs=2, resumed="begun")
+    assert resumed["hyper_parameters"]["label_smoothing"] == 0.1
 
 
 CRASH = """

@@ -1,10 +1,12 @@
 """``adabelief sample``: a trained GAN's images, from its checkpoint."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -53,6 +55,13 @@ def test_images_of_a_class_are_written_one_by_one_in_a_grid_and_as_strips(run, t
         assert single.size == (8, 8) and single.mode == "L"
         assert grid.size == (3 * (64 + 8) + 8, 2 * (64 + 8) + 8)
     assert "Wrote samples.png, interpolation.png and 5 single images into" in capsys.readouterr().out
+
+
+def test_in_the_grid_of_all_images_each_class_has_a_row(run, tmp_path):
+    sample(run, tmp_path / "out", "--n", "12")
+    with Image.open(tmp_path / "out/samples.png") as grid:
+        assert grid.height == 10 * (64 + 8) + 8
+        assert grid.width - (2 * (64 + 8) + 8) in range(1, 50), "and its number to the left"
 
 
 def test_a_seed_draws_the_same_images_again_and_another_seed_others(run, tmp_path):
@@ -109,7 +118,18 @@ def test_bad_input_is_refused_before_torch_is_imported(words, message, tmp_path)
     assert not Path(tmp_path / "out").exists()
 
 
-def test_a_checkpoint_without_its_config_is_an_error_that_asks_for_it(tmp_path):
-    (tmp_path / "best.ckpt").write_bytes(b"not read")
-    message = refuse(["sample", "--ckpt_path", str(tmp_path / "best.ckpt"), "--out", str(tmp_path)])
+def test_a_checkpoint_alone_tells_the_networks(run, tmp_path):
+    expected = sample(run, tmp_path / "expected", "--n", "2")
+    shutil.copy(find_checkpoint(run), tmp_path / "alone.ckpt")
+    words = ["sample", "--ckpt_path", str(tmp_path / "alone.ckpt"), "--out", str(tmp_path / "out"), "--n", "2"]
+    assert main(words) == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == expected
+
+
+def test_an_older_checkpoint_without_its_config_is_an_error_that_asks_for_it(run, tmp_path, capsys):
+    content = torch.load(find_checkpoint(run), weights_only=True)
+    del content["hyper_parameters"]
+    torch.save(content, tmp_path / "old.ckpt")
+    assert main(["sample", "--ckpt_path", str(tmp_path / "old.ckpt"), "--out", str(tmp_path / "out")]) == 2
+    message = capsys.readouterr().err
     assert "has no config.yaml beside it or in the folder above" in message and "Give --config" in message

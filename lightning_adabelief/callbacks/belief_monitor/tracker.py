@@ -152,17 +152,20 @@ class OptimizerTracker:
         if not hasattr(self.optimizer, "_optimizer_step_post_hooks"):  # its class does without torch's constructor
             return []
         handles: list[Any] = [self.optimizer.register_step_post_hook(after_step)]
-        if self.needs_copies:
-            handles.append(self.optimizer.register_step_pre_hook(lambda *_: self.copy_weights() if is_due() else None))
+        if self.needs_copies or self.is_adabelief:
+            handles.append(self.optimizer.register_step_pre_hook(lambda *_: self.prepare_step() if is_due() else None))
         release = find_release(self.optimizer)
         if release is not None:
             self._released = ReleasedGradients(self.optimizer, is_due)
             handles.append(release.watch(self._released.measure))
         return handles
 
-    def copy_weights(self) -> None:
-        """Copy weights and momenta before a step that is to be measured."""
-        self._movement = Movement(self.optimizer)
+    def prepare_step(self) -> None:
+        """Prepare for a step that is to be measured: ask for its sums, or copy weights and momenta."""
+        if isinstance(self.optimizer, AdaBelief):
+            self.optimizer.step_sums = {}
+        else:
+            self._movement = Movement(self.optimizer)
 
     def measure_unclipped(self) -> None:
         """Measure the gradients' norms before they are clipped."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from lightning_adabelief.optim.fused.build import load_kernel
 from lightning_adabelief.optim.fused.cpu import fused_adabelief_cpu
 from lightning_adabelief.optim.shards import to_local
+from lightning_adabelief.optim.step_sums import StepSums
 from lightning_adabelief.optim.tensors import StepTensors
 
 FUSED_DEVICES = ("cpu", "cuda")
@@ -99,6 +100,7 @@ def fused_adabelief(
     *,
     grad_scale: Tensor | None = None,
     found_inf: Tensor | None = None,
+    sums: StepSums | None = None,
     **options: Any,
 ) -> None:
     """Take one step on many tensors, in place.
@@ -110,6 +112,8 @@ def fused_adabelief(
         grad_scale: The factor by which the gradients were scaled, one number: they are divided by it,
             in place.
         found_inf: One number; if it is not 0 nothing is changed, the steps included.
+        sums: A dictionary to be given the sums of each parameter that the kernel for the CPU serves; not of
+            shards of a parameter, nor on other devices.
         **options: The options of :func:`~lightning_adabelief.optim.rule.single_tensor_adabelief` and of
             :func:`~lightning_adabelief.optim.scaling.step_scale`.
 
@@ -123,16 +127,18 @@ def fused_adabelief(
     for device, members in by_device.items():
         check_fused(tensors.params[members[0]])
         on_device = tensors if len(by_device) == 1 else tensors.select(members)
-        if device.type == "cpu":
-            implementation = fused_adabelief_cpu
-        else:  # imported here, for it imports Triton
-            from lightning_adabelief.optim.fused.cuda import fused_adabelief_cuda as implementation
-        implementation(
-            _unwrap_shards(on_device),
-            grad_scale=None if grad_scale is None else grad_scale.to(device),
-            found_inf=None if found_inf is None else found_inf.to(device),
+        local = _unwrap_shards(on_device)
+        on_device_options = {
+            "grad_scale": None if grad_scale is None else grad_scale.to(device),
+            "found_inf": None if found_inf is None else found_inf.to(device),
             **options,
-        )
+        }
+        if device.type == "cpu":
+            fused_adabelief_cpu(local, sums=sums if local is on_device else None, **on_device_options)
+        else:  # imported here, for it imports Triton
+            from lightning_adabelief.optim.fused.cuda import fused_adabelief_cuda
+
+            fused_adabelief_cuda(local, **on_device_options)
 
 
 def _unwrap_shards(tensors: StepTensors) -> StepTensors:

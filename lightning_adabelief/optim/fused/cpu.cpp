@@ -1,14 +1,16 @@
 // The rule of ../rule.py in one pass over memory, for the CPU.
 //
 // Compiled by build.py with whatever C++ compiler the machine has, and called by cpu.py through
-// ctypes: no header of PyTorch's, no OpenMP pragma. Threads come from the OpenMP runtime that torch
-// itself uses, whose entry point GOMP_parallel is handed in, so that there is never a second one.
+// ctypes: no header of PyTorch's, and of OpenMP only what needs no runtime. Threads come from the OpenMP
+// runtime that torch itself uses, whose entry point GOMP_parallel is handed in, so that there is never a
+// second one.
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 namespace {
 
@@ -54,6 +56,17 @@ struct Half {
   }
 };
 
+// a * b + c, rounded once where the CPU can: always in the same places, so that a step that is measured
+// gives the weights that it would give otherwise, to the bit.
+template <typename S>
+inline S multiply_add(S a, S b, S c) {
+#if defined(FP_FAST_FMA) && defined(FP_FAST_FMAF)
+  return std::fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
 inline void store(double* to, double value) { *to = value; }
 inline void store(float* to, float value) { *to = value; }
 inline void store(BFloat16* to, float value) { *to = BFloat16::from(value); }
@@ -87,7 +100,11 @@ struct Pack {
   void* const* exp_avgs;
   void* const* exp_avg_vars;
   void* const* max_exp_avg_vars;  // null without amsgrad
+  double* sums;                   // SUMS of them a tensor, to be written; null where none are asked for
 };
+
+// The sums over a tensor's elements, in the order in which ../step_sums.py names them.
+enum Sum { GRAD_SQUARE, USED_GRAD_SQUARE, GRAD_MOMENTUM, MOMENTUM_SQUARE, VARIANCE, UPDATE_SQUARE, WEIGHT_SQUARE, SUMS };
 
 typedef void (*Parallel)(void (*)(void*), void*, unsigned threads, unsigned flags);
 
@@ -100,11 +117,15 @@ void unscale(int64_t n, G* grad, S scale) {
   for (int64_t i = 0; i < n; ++i) store(grad + i, S(grad[i]) / scale);
 }
 
+// The elements that are added up in the state's dtype, before their sum is added to others in double: few
+// enough that the rounding of a sum of floats is of no account.
+constexpr int64_t BLOCK = 1024;
+
 // P, G, S: the dtypes of parameter, gradient and state; the arithmetic runs in the state's.
-// amsgrad and bounded are known when it is compiled, so that a step without them pays nothing for them.
-template <bool amsgrad, bool bounded, typename P, typename G, typename S>
+// amsgrad and measured are known when it is compiled, so that a step without them pays nothing for them.
+template <bool amsgrad, bool measured, typename P, typename G, typename S>
 void update(int64_t n, P* __restrict param, const G* __restrict grad, S* __restrict exp_avg,
-            S* __restrict exp_avg_var, S* __restrict max_exp_avg_var, const Scalars& scalars) {
+            S* __restrict exp_avg_var, S* __restrict max_exp_avg_var, const Scalars& scalars, double* sums) {
   const S sign = S(scalars.sign), shrink = S(scalars.shrink), decay = S(scalars.decay);
   const S beta1_complement = S(scalars.beta1_complement), beta2 = S(scalars.beta2);
   const S residual_weight = S(scalars.residual_weight), eps = S(scalars.eps);
@@ -113,29 +134,57 @@ void update(int64_t n, P* __restrict param, const G* __restrict grad, S* __restr
   const bool coupled = scalars.decay != 0, adaptive = scalars.root_scale >= 0;
   const bool stays = scalars.step_size == 0;      // even where m is infinite
   const bool remembers = scalars.beta2 != 0;      // an infinite s times 0 would be NaN
-  for (int64_t i = 0; i < n; ++i) {
-    S theta = S(param[i]) * shrink;
-    S g = S(grad[i]) * sign;
-    g = coupled ? g + decay * theta : g;
+  for (int64_t begin = 0; begin < n; begin += measured ? BLOCK : n) {
+    const int64_t end = measured ? std::min(begin + BLOCK, n) : n;
+    S grad_square = 0, used_grad_square = 0, grad_momentum = 0, momentum_square = 0;
+    S variance = 0, update_square = 0, weight_square = 0;
+#pragma omp simd reduction(+ : grad_square, used_grad_square, grad_momentum, momentum_square) \
+    reduction(+ : variance, update_square, weight_square)
+    for (int64_t i = begin; i < end; ++i) {
+      const S before = S(param[i]);
+      S theta = before * shrink;
+      S g = S(grad[i]) * sign;
+      g = coupled ? multiply_add(decay, theta, g) : g;
 
-    S d = g - exp_avg[i];
-    S m = exp_avg[i] + beta1_complement * d;
-    S s = (remembers ? exp_avg_var[i] * beta2 : S(0)) + residual_weight * d * d + eps;
-    exp_avg[i] = m;
-    exp_avg_var[i] = s;
-    if (amsgrad) {
-      S largest = max_exp_avg_var[i];
-      s = (largest >= s) | (largest != largest) ? largest : s;  // a NaN stays one
-      max_exp_avg_var[i] = s;
-    }
+      const S m_before = exp_avg[i];
+      S d = g - m_before;
+      S m = multiply_add(beta1_complement, d, m_before);
+      S s = multiply_add(residual_weight * d, d, remembers ? exp_avg_var[i] * beta2 : S(0)) + eps;
+      exp_avg[i] = m;
+      exp_avg_var[i] = s;
+      if (measured) {
+        grad_square += S(grad[i]) * S(grad[i]);
+        used_grad_square += g * g;
+        grad_momentum += g * m_before;
+        momentum_square += m_before * m_before;
+        variance += s;
+      }
+      if (amsgrad) {
+        S largest = max_exp_avg_var[i];
+        s = (largest >= s) | (largest != largest) ? largest : s;  // a NaN stays one
+        max_exp_avg_var[i] = s;
+      }
 
-    S denominator = adaptive ? std::sqrt(s) * root_scale + eps : S(1);
-    S quotient = m / denominator;
-    if (bounded) {  // a NaN stays one
-      quotient = quotient > max_quotient ? max_quotient : quotient;
+      S denominator = adaptive ? multiply_add(std::sqrt(s), root_scale, eps) : S(1);
+      S quotient = m / denominator;
+      quotient = quotient > max_quotient ? max_quotient : quotient;  // a NaN stays one
       quotient = quotient < -max_quotient ? -max_quotient : quotient;
+      store(param + i, stays ? theta : multiply_add(-step_size, quotient, theta));
+      if (measured) {
+        const S after = S(param[i]), update = before - after;  // as applied: a 16-bit weight may not move at all
+        update_square += update * update;
+        weight_square += after * after;
+      }
     }
-    store(param + i, stays ? theta : theta - step_size * quotient);
+    if (measured) {
+      sums[GRAD_SQUARE] += grad_square;
+      sums[USED_GRAD_SQUARE] += used_grad_square;
+      sums[GRAD_MOMENTUM] += grad_momentum;
+      sums[MOMENTUM_SQUARE] += momentum_square;
+      sums[VARIANCE] += variance;
+      sums[UPDATE_SQUARE] += update_square;
+      sums[WEIGHT_SQUARE] += weight_square;
+    }
   }
 }
 
@@ -144,7 +193,15 @@ struct Work {
   const Pack& pack;
   const Scalars& scalars;
   int64_t chunk;
+  std::vector<double> piece_sums;  // SUMS of them for each piece of a tensor that one thread updates
   std::atomic<int64_t> next{0};
+
+  Work(const Pack& pack, const Scalars& scalars, int64_t chunk) : pack(pack), scalars(scalars), chunk(chunk) {
+    if (pack.sums) piece_sums.resize(SUMS * (find_piece(pack.offsets[pack.tensors], pack.tensors) + 1));
+  }
+
+  // The number of the piece of tensor t that begins there: a new one begins with each chunk and each tensor.
+  int64_t find_piece(int64_t begin, int64_t t) const { return begin / chunk + t; }
 
   // Take chunks of the row of all tensors until none is left: threads need not be equally fast.
   static void run(void* self) {
@@ -157,7 +214,7 @@ struct Work {
     }
   }
 
-  void range(int64_t begin, int64_t end) const {
+  void range(int64_t begin, int64_t end) {
     const int64_t* offsets = pack.offsets;
     int64_t t = std::upper_bound(offsets, offsets + pack.tensors + 1, begin) - offsets - 1;
     for (; begin < end; ++t) {
@@ -168,22 +225,34 @@ struct Work {
       S* exp_avg_var = static_cast<S*>(pack.exp_avg_vars[t]) + at;
       S* largest = pack.max_exp_avg_vars ? static_cast<S*>(pack.max_exp_avg_vars[t]) + at : nullptr;
       if (scalars.grad_scale != 0) unscale(n, grad, S(scalars.grad_scale));
-      const bool bounded = std::isfinite(scalars.max_quotient);
-      auto* update_elements = largest ? (bounded ? update<true, true, P, G, S> : update<true, false, P, G, S>)
-                                      : (bounded ? update<false, true, P, G, S> : update<false, false, P, G, S>);
-      update_elements(n, param, grad, exp_avg, exp_avg_var, largest, scalars);
+      auto* update_elements = pack.sums ? (largest ? update<true, true, P, G, S> : update<false, true, P, G, S>)
+                                        : (largest ? update<true, false, P, G, S> : update<false, false, P, G, S>);
+      double* sums = pack.sums ? &piece_sums[SUMS * find_piece(begin, t)] : nullptr;
+      update_elements(n, param, grad, exp_avg, exp_avg_var, largest, scalars, sums);
       begin = stop;
+    }
+  }
+
+  // In the order of the pieces, so that the sums do not depend on which thread came first.
+  void add_up_pieces() const {
+    std::fill_n(pack.sums, SUMS * pack.tensors, 0.0);
+    for (int64_t t = 0; t < pack.tensors; ++t) {
+      const int64_t begin = pack.offsets[t], end = pack.offsets[t + 1];
+      if (begin == end) continue;
+      for (int64_t piece = find_piece(begin, t); piece <= find_piece(end - 1, t); ++piece)
+        for (int sum = 0; sum < SUMS; ++sum) pack.sums[SUMS * t + sum] += piece_sums[SUMS * piece + sum];
     }
   }
 };
 
 template <typename P, typename G, typename S>
 void step(const Pack* pack, const Scalars* scalars, Parallel parallel, unsigned threads, int64_t chunk) {
-  Work<P, G, S> work{*pack, *scalars, chunk};
+  Work<P, G, S> work(*pack, *scalars, chunk);
   if (parallel && threads > 1 && pack->offsets[pack->tensors] > chunk)
     parallel(Work<P, G, S>::run, &work, threads, 0);
   else
     Work<P, G, S>::run(&work);
+  if (pack->sums) work.add_up_pieces();
 }
 
 }  // namespace

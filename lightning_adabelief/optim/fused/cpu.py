@@ -27,6 +27,7 @@ from lightning_adabelief.optim.fused.layout import is_dense
 from lightning_adabelief.optim.options import RULE_OPTIONS, SCALE_OPTIONS
 from lightning_adabelief.optim.rule import decoupled_decay, largest_update, residual_scale, single_tensor_adabelief
 from lightning_adabelief.optim.scaling import step_scale
+from lightning_adabelief.optim.step_sums import SUMS, StepSums
 from lightning_adabelief.optim.tensors import StepTensors
 
 CHUNK = 1 << 16
@@ -69,7 +70,9 @@ class _Pack(ctypes.Structure):
 
     _fields_ = [
         ("tensors", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("offsets", "params", "grads", "exp_avgs", "exp_avg_vars", "maxima")),
+        ("offsets", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in ("params", "grads", "exp_avgs", "exp_avg_vars", "maxima")),
+        ("sums", ctypes.c_void_p),
     ]
 
 
@@ -78,6 +81,7 @@ def fused_adabelief_cpu(
     *,
     grad_scale: Tensor | None = None,
     found_inf: Tensor | None = None,
+    sums: StepSums | None = None,
     **options: Any,
 ) -> None:
     """Take one step on many tensors of the CPU, in place.
@@ -110,7 +114,7 @@ def fused_adabelief_cpu(
             scalars = step_scale(step, **{name: options[name] for name in SCALE_OPTIONS})
             single_tensor_adabelief(param, grad, exp_avg, exp_avg_var, maximum, scalars, **rule_options)
     for (kernel, step), members in packs.items():
-        _run_kernel(library, kernel, members, _make_scalars(step, scale, **options))
+        _run_kernel(library, kernel, members, _make_scalars(step, scale, **options), sums)
 
 
 def _increment_steps(library: ctypes.CDLL, step_tensors: list[Tensor]) -> array[float]:
@@ -193,12 +197,22 @@ def _make_scalars(
     )
 
 
-def _run_kernel(library: ctypes.CDLL, kernel: str, members: list[tuple[Tensor, ...]], scalars: _Scalars) -> None:
+def _run_kernel(
+    library: ctypes.CDLL,
+    kernel: str,
+    members: list[tuple[Tensor, ...]],
+    scalars: _Scalars,
+    sums: StepSums | None,
+) -> None:
     """Call the kernel on tensors of one pair of dtypes and one step."""
     params, grads, *states = zip(*members, strict=True)
     offsets = array("q", accumulate((param.numel() for param in params), initial=0))
     columns = [array("Q", [tensor.data_ptr() for tensor in column]) for column in (params, grads, *states)]
     pack = _Pack(len(params), _get_address(offsets), *map(_get_address, columns))
+    if sums is not None:
+        table = torch.empty(len(params), len(SUMS), dtype=torch.float64)
+        pack.sums = table.data_ptr()
+        sums.update(zip(params, table.unbind(), strict=True))
     getattr(library, kernel)(
         ctypes.byref(pack),
         ctypes.byref(scalars),

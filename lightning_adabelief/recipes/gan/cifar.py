@@ -44,6 +44,7 @@ class CIFAR10Images(CIFAR10DataModule):
         to_tensor = v2.PILToTensor()
         self.train_set = train_set = self._read_files(train=True, transform=to_tensor)
         self.test_set = self._read_files(train=False, transform=to_tensor)
+        self.class_names = train_set.classes
         _, val = train_test_split(
             range(len(train_set)), test_size=self.VAL_SHARE, random_state=self.SPLIT_SEED, stratify=train_set.targets
         )

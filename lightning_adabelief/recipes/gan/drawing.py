@@ -1,36 +1,24 @@
-"""Drawings of a GAN: samples, interpolations and loss curves."""
+"""Drawings of what a GAN generates: samples, alone and beside real images, and interpolations."""
 
 from __future__ import annotations
 
-from math import ceil, sqrt
 from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.figure import Figure
-from PIL import ImageDraw, ImageFont
 from torch import Tensor
-from torch.nn.functional import interpolate
-from torchvision.transforms.functional import pad, pil_to_tensor, to_pil_image
-from torchvision.utils import make_grid
 
-from lightning_adabelief.callbacks.belief_monitor.outputs.heat_map import render
+from lightning_adabelief.recipes.gan.grids import draw_classes, draw_grid, draw_side_by_side
 
 if TYPE_CHECKING:
     from lightning_adabelief.recipes.gan.module import GAN
 
-SAMPLE_ROWS = 8
-"""Rows of the grid of samples; its columns too, where there are no classes."""
+SAMPLES = 64
+"""Images in a grid of a GAN without classes."""
+
+MAX_CLASSES = 100
+"""Classes that are drawn: the first ones of a GAN with more."""
 
 INTERPOLATION_STRIPS, IMAGES_PER_STRIP = 4, 9
-
-MIN_IMAGE_SIZE = 64
-"""Pixels per side below which images are enlarged, so that they can be seen."""
-
-PAD_VALUE = 0.25
-"""The grey between images, in [0, 1]."""
-
-TITLE_HEIGHT = 36
-"""Pixels of the bar above a grid that has a title."""
 
 BATCH_SIZE = 500
 """Images generated at a time."""
@@ -58,24 +46,31 @@ def generate_images(gan: GAN, noise: Tensor, labels: Tensor | None = None) -> Te
     return (torch.cat(batches).float() / 2 + 0.5).clamp(0, 1)
 
 
-def draw_grid(images: Tensor, columns: int | None = None) -> Tensor:
-    """Draw images in a grid, small ones enlarged, with padding between them.
+def count_columns(num_classes: int) -> int:
+    """Return the number of images that are drawn of each class: 8, or 4 of many classes."""
+    return 8 if num_classes <= 20 else 4
+
+
+def draw_images(gan: GAN, images: Tensor, labels: Tensor | None, columns: int | None = None) -> Tensor:
+    """Draw images in a grid; if they have classes, with a row for each and its name.
 
     Args:
+        gan: The GAN, which knows the names of its classes.
         images: Images (N, C, H, W) in [0, 1].
-        columns: Images per row; None for a square grid.
+        labels: Their classes (N,); None for none.
+        columns: Images per row; None for a square grid, or as many as one class has, at most 16.
 
     Returns:
-        A picture (3, height, width), uint8, on the CPU.
+        A picture (3, height, width), uint8.
     """
-    enlarged = interpolate(images, scale_factor=max(1, MIN_IMAGE_SIZE // images.shape[-1]))
-    padding = max(2, enlarged.shape[-1] // 8)
-    grid = make_grid(enlarged, nrow=columns or ceil(sqrt(len(images))), padding=padding, pad_value=PAD_VALUE)
-    return (grid * 255).round().byte().cpu()
+    if labels is None:
+        return draw_grid(images, columns)
+    columns = columns or min(16, int(labels.bincount().max()))
+    return draw_classes(images, labels, columns, gan.class_names)
 
 
 def draw_samples(gan: GAN, seed: int) -> Tensor:
-    """Draw 8 rows of images; if the GAN is conditional, one column per class.
+    """Draw 64 images; if the GAN is conditional, a row for each class.
 
     Args:
         gan: The GAN.
@@ -84,10 +79,11 @@ def draw_samples(gan: GAN, seed: int) -> Tensor:
     Returns:
         A picture (3, height, width), uint8.
     """
-    columns = gan.generator.num_classes or SAMPLE_ROWS
-    size = SAMPLE_ROWS * columns
-    noise = gan.draw_noise(size, torch.Generator().manual_seed(seed))
-    return draw_grid(generate_images(gan, noise, choose_labels(gan, size)), columns)
+    labels = None
+    if (classes := gan.generator.num_classes) is not None:
+        labels = torch.arange(min(classes, MAX_CLASSES), device=gan.device).repeat_interleave(count_columns(classes))
+    noise = gan.draw_noise(SAMPLES if labels is None else len(labels), torch.Generator().manual_seed(seed))
+    return draw_images(gan, generate_images(gan, noise, labels), labels)
 
 
 def draw_interpolation(gan: GAN, seed: int, label: int | None = None) -> Tensor:
@@ -108,50 +104,23 @@ def draw_interpolation(gan: GAN, seed: int, label: int | None = None) -> Tensor:
     noise = starts * angles.cos() + ends * angles.sin()
     labels = choose_labels(gan, INTERPOLATION_STRIPS, label)
     labels = None if labels is None else labels.repeat_interleave(IMAGES_PER_STRIP)
-    return draw_grid(generate_images(gan, noise.flatten(0, 1), labels), IMAGES_PER_STRIP)
+    return draw_images(gan, generate_images(gan, noise.flatten(0, 1), labels), labels, IMAGES_PER_STRIP)
 
 
-def draw_beside_real(gan: GAN, seed: int, real: Tensor) -> Tensor:
+def draw_beside_real(gan: GAN, seed: int, real: Tensor, labels: Tensor | None = None) -> Tensor:
     """Draw real images in a grid, and as many generated ones in another to its left, each under its name.
 
     Args:
         gan: The GAN.
         seed: Seed of the noise.
         real: Real images (N, C, H, W) in [0, 1].
+        labels: Their classes (N,), if the GAN is conditional: generated images have the same.
 
     Returns:
         A picture (3, height, width), uint8.
     """
     noise = gan.draw_noise(len(real), torch.Generator().manual_seed(seed))
-    generated = generate_images(gan, noise, choose_labels(gan, len(real)))
-    grids = {"generated": draw_grid(generated), "real": draw_grid(real)}
-    return torch.cat([_add_title(grid, title) for title, grid in grids.items()], dim=2)
-
-
-def draw_losses(losses: list[tuple[int, float, float]]) -> Tensor:
-    """Draw the losses over the batches.
-
-    Args:
-        losses: A row per point: the number of the batch, the critic's loss and the generator's loss.
-
-    Returns:
-        A picture (3, height, width), uint8; without curves if there are no losses.
-    """
-    figure = Figure(figsize=(7, 3), layout="constrained")
-    axes = figure.subplots()
-    if losses:
-        batches, critic, generator = zip(*losses, strict=True)
-        axes.plot(batches, critic, label="critic", color="tab:blue")
-        axes.plot(batches, generator, label="generator", color="tab:orange")
-        axes.legend(frameon=False)
-    axes.set(xlabel="batches", ylabel="loss")
-    axes.spines[["top", "right"]].set_visible(False)
-    return torch.from_numpy(render(figure)).permute(2, 0, 1)
-
-
-def _add_title(grid: Tensor, title: str) -> Tensor:
-    """Add a bar with a title above a grid, in the colour of its padding."""
-    picture = to_pil_image(pad(grid, [0, TITLE_HEIGHT, 0, 0], fill=round(255 * PAD_VALUE)))
-    font = ImageFont.load_default(TITLE_HEIGHT * 2 // 3)
-    ImageDraw.Draw(picture).text((TITLE_HEIGHT // 3, TITLE_HEIGHT // 6), title, fill="white", font=font)
-    return pil_to_tensor(picture)
+    generated = generate_images(gan, noise, labels)
+    return draw_side_by_side(
+        {name: draw_images(gan, images, labels) for name, images in {"generated": generated, "real": real}.items()}
+    )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_adabelief.lightning_tree import LightningDataModule, Trainer
@@ -16,6 +16,9 @@ GENERATED_BATCH_SIZE = 500
 """Images generated at a time: a larger network than the recipes' still fits into memory."""
 
 FAST_DEV_RUN_SAMPLES = 8
+
+PLAIN = "_plain"
+"""The end of the names of the scores of the weights themselves, where an average of them is kept."""
 
 
 class Evaluation:
@@ -50,14 +53,17 @@ class Evaluation:
         """Add generated images to the comparison and return the scores.
 
         Returns:
-            The scores by name, the Fréchet distance first; during and after training also
-            ``<distance>_untrained``, ``<distance>_floor`` and ``<distance>_share``, the distance as a
-            fraction of the untrained generator's.
+            The scores by name, the Fréchet distance first. If an average of the generator's weights is kept, they are
+            the average's, and those of the weights themselves are ``<score>_plain``. During and after training also
+            ``<distance>_untrained``, ``<distance>_floor`` and ``<distance>_share``, the distance as a fraction of
+            the untrained generator's.
         """
         assert self._comparison is not None
-        for images in self._generate_images(gan):
-            self._comparison.update(images, real=False)
-        values = self._comparison.compute()
+        values = self._score(gan, gan.sampler, self._comparison)
+        if gan.sampler is not gan.generator:
+            self._comparison.forget_generated()
+            plain = self._score(gan, gan.generator, self._comparison)
+            values |= {f"{name}{PLAIN}": value for name, value in plain.items()}
         self._comparison = None
         distance = self.scores.names[0]
         if self.untrained is not None and self.floor is not None:
@@ -80,7 +86,7 @@ class Evaluation:
         for images, _ in _Batches(data, data.val_dataloader(), gan.trainer):
             untrained.update(images, real=True)
             perfect.update(images, real=True)
-        for images in self._generate_images(gan):
+        for images in self._generate_images(gan, gan.sampler):
             untrained.update(images, real=False)
         for images in self._draw_training_images(gan, data):
             perfect.update(images, real=False)
@@ -100,18 +106,24 @@ class Evaluation:
         batches: Iterable[Batch] = [] if data is None else _Batches(data, data.train_dataloader(), gan.trainer)
         self.scores.prepare(batches, gan.device, quickly=bool(gan.trainer.fast_dev_run))
 
+    def _score(self, gan: Any, network: nn.Module, comparison: Comparison) -> dict[str, float]:
+        """Add a network's images to a comparison, and return the scores."""
+        for images in self._generate_images(gan, network):
+            comparison.update(images, real=False)
+        return comparison.compute()
+
     @torch.no_grad()
-    def _generate_images(self, gan: Any) -> Iterator[Tensor]:
+    def _generate_images(self, gan: Any, network: nn.Module) -> Iterator[Tensor]:
         """Yield batches of images from the same noise each time; of all classes in turn if they can be chosen."""
         size = self._count_samples(gan)
         source = torch.Generator().manual_seed(gan.seed + gan.global_rank)
         labels = gan.labels_in_turn(size)
-        was_training = gan.sampler.training
-        gan.sampler.eval()
+        was_training = network.training
+        network.eval()
         for start in range(0, size, GENERATED_BATCH_SIZE):
             stop = min(start + GENERATED_BATCH_SIZE, size)
-            yield gan(gan.draw_noise(stop - start, source), None if labels is None else labels[start:stop])
-        gan.sampler.train(was_training)
+            yield network(gan.draw_noise(stop - start, source), None if labels is None else labels[start:stop])
+        network.train(was_training)
 
     def _draw_training_images(self, gan: Any, data: LightningDataModule) -> Iterator[Tensor]:
         """Yield batches of as many training images as are generated, in the same order each time."""

@@ -6,6 +6,9 @@ from lightning_adabelief.recipes.image_classification.image_folder import ImageF
 from lightning_adabelief.recipes.image_classification.imagenet import ImageNetDataModule
 from lightning_adabelief.recipes.image_classification.module import ImageClassifier
 from lightning_adabelief.recipes.image_classification.networks import NetworkFromData, SmallCNN, TorchvisionNetwork
+from lightning_adabelief.recipes.image_classification.predictions import PredictionsTable
+from lightning_adabelief.recipes.image_classification.pretrained import PretrainedNetwork
+from lightning_adabelief.recipes.image_classification.worst_mistakes import WorstMistakes
 
 __all__ = [
     "CIFAR100DataModule",
@@ -15,6 +18,9 @@ __all__ = [
     "ImageFolderDataModule",
     "ImageNetDataModule",
     "NetworkFromData",
+    "PretrainedNetwork",
+    "PredictionsTable",
     "SmallCNN",
     "TorchvisionNetwork",
+    "WorstMistakes",
 ]

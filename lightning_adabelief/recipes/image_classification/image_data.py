@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
+from rich.console import Console
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from lightning_adabelief.lightning_tree import LightningDataModule
+from lightning_adabelief.recipes.image_classification.data_table import make_data_table
+from lightning_adabelief.recipes.image_classification.found_images import FoundImages
 
 MAX_WORKERS = 16
 """More processes than this seldom load faster, and each takes memory."""
@@ -60,7 +65,10 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(f"Invalid num_workers: {num_workers}. Give 0 or more, or null for one per CPU core")
         self.batch_size = batch_size
         self.num_workers = min(_count_cores(), MAX_WORKERS) if num_workers is None else num_workers
-        self._normalize = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(self.mean, self.std)])
+        self._has_printed = False
+        self._normalize: Callable[[Tensor], Tensor] = v2.Compose(
+            [v2.ToDtype(torch.float32, scale=True), v2.Normalize(self.mean, self.std)]
+        )
 
     def train_dataloader(self) -> DataLoader:
         """Return shuffled batches of the training set, without the last one if it is a single image.
@@ -83,9 +91,17 @@ class ImageDataModule(LightningDataModule):
         return self._make_loader(self.test_set)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Normalize images that are uint8, on the device; leave others unchanged."""
-        images, labels = batch
-        return (self._normalize(images) if images.dtype == torch.uint8 else images), labels
+        """Normalize images that are uint8, with labels or without, on the device; leave others unchanged."""
+        if not isinstance(batch, Tensor):
+            images, labels = batch
+            return self.on_after_batch_transfer(images, dataloader_idx), labels
+        return self._normalize(batch) if batch.dtype == torch.uint8 else batch
+
+    def _print_table(self, title: str, parts: Mapping[str, FoundImages], notes: Iterable[str] = ()) -> None:
+        """Print what was found in folders, once and by one process."""
+        if not self._has_printed and (self.trainer is None or self.trainer.is_global_zero):
+            Console().print(make_data_table(title, parts, notes))
+        self._has_printed = True
 
     def _ends_in_single_image(self) -> bool:
         ranks = 1 if self.trainer is None else self.trainer.world_size
@@ -93,11 +109,13 @@ class ImageDataModule(LightningDataModule):
         return images > self.batch_size and images % self.batch_size == 1
 
     def _make_loader(self, dataset: Dataset, shuffle: bool = False, **options: Any) -> DataLoader:
+        is_drawn = shuffle or "sampler" in options
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0 and not shuffle,  # a resumed run must draw their augmentation again
+            persistent_workers=self.num_workers > 0
+            and not is_drawn,  # a resumed run must draw their augmentation again
             prefetch_factor=4 if self.num_workers > 0 else None,  # batches in reserve bridge a slow one
             pin_memory=torch.cuda.is_available(),  # so that copies to the device overlap with its work
             shuffle=shuffle,

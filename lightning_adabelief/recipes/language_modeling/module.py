@@ -10,7 +10,6 @@ from torchmetrics import MeanMetric
 from torchmetrics.text import Perplexity
 
 from lightning_adabelief.lightning_tree import (
-    LightningModule,
     LRSchedulerCallable,
     OptimizerCallable,
     rank_zero_info,
@@ -22,6 +21,7 @@ from lightning_adabelief.recipes.language_modeling.networks import AWDLSTM, Outp
 from lightning_adabelief.recipes.language_modeling.vocabulary import Vocabulary
 from lightning_adabelief.recipes.language_modeling.windows import IGNORED
 from lightning_adabelief.recipes.optimizers import make_optimizers
+from lightning_adabelief.recipes.recipe_module import RecipeModule
 
 Batch = tuple[Tensor, Tensor]
 
@@ -34,7 +34,7 @@ UNKNOWN_WORDS = (
 )
 
 
-class LanguageModel(LightningModule):
+class LanguageModel(RecipeModule):
     """Train a network to predict the next word.
 
     Each window of text goes on from the state in which the one before ended; the gradient stops between them. The
@@ -74,6 +74,7 @@ class LanguageModel(LightningModule):
         temporal_activation_regularization: float = 0.0,
     ) -> None:
         super().__init__()
+        self.keep_hyperparameters(locals())
         factors = {
             "activation_regularization": activation_regularization,
             "temporal_activation_regularization": temporal_activation_regularization,
@@ -220,6 +221,7 @@ class LanguageModel(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the vocabulary, the text's name, and the state at the end of the last window."""
+        super().on_save_checkpoint(checkpoint)
         if self.vocabulary is not None:
             checkpoint[CHECKPOINT_KEY] = {
                 "words": self.vocabulary.words,

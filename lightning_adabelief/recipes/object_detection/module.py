@@ -7,12 +7,13 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torchmetrics.detection import MeanAveragePrecision
 
-from lightning_adabelief.lightning_tree import LightningModule, LRSchedulerCallable, OptimizerCallable
+from lightning_adabelief.lightning_tree import LRSchedulerCallable, OptimizerCallable
 from lightning_adabelief.optim import AdaBelief
 from lightning_adabelief.recipes.image_classification.channels_and_classes import agree_on
 from lightning_adabelief.recipes.object_detection.detection_data import Batch, Target
 from lightning_adabelief.recipes.object_detection.networks import Detections, Detector
 from lightning_adabelief.recipes.optimizers import make_optimizers
+from lightning_adabelief.recipes.recipe_module import RecipeModule
 
 CHECKPOINT_KEY = "object_detector"
 """The checkpoint's key of the classes' number and names."""
@@ -26,7 +27,7 @@ UNKNOWN_CLASSES = (
 )
 
 
-class ObjectDetector(LightningModule):
+class ObjectDetector(RecipeModule):
     """Train a network that detects objects, such as Faster R-CNN.
 
     Logs each of the network's losses as ``train/<loss>`` and their sum as ``train/loss``, and for the stages
@@ -61,6 +62,7 @@ class ObjectDetector(LightningModule):
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
     ) -> None:
         super().__init__()
+        self.keep_hyperparameters(locals())
         self.network = network
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
@@ -149,6 +151,7 @@ class ObjectDetector(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the classes, so that the checkpoint can be loaded without the data."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint[CHECKPOINT_KEY] = {"num_classes": self.num_classes, "class_names": self.class_names}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

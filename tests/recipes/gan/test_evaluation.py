@@ -2,10 +2,9 @@
 
 import pytest
 import pytorch_lightning as pl
+import torch
 
-from lightning_adabelief.recipes.gan import (
-    ClassifierScores,
-)
+from lightning_adabelief.recipes.gan import ClassifierScores
 from lightning_adabelief.recipes.image_classification import DigitsDataModule
 from tests.recipes.gan.small_gan import LastMetrics, make_gan, make_trainer
 
@@ -44,3 +43,37 @@ def test_a_sanity_check_of_all_batches_measures_the_untrained_generator(tmp_path
         assert recorded.distance.item() == pytest.approx(untrained.item(), rel=1e-5)
     else:
         assert recorded.distance is None
+
+
+class CountedScores(ClassifierScores):
+    """Scores that count the images whose features are extracted."""
+
+    extracted = 0
+
+    def extract(self, images):
+        self.extracted += len(images)
+        return super().extract(images)
+
+
+def test_the_average_and_the_weights_themselves_are_compared_with_the_same_real_images(tmp_path):
+    """Each score of the weights themselves is what it is without an average, and real images are looked at once."""
+
+    def fit(ema_decay):
+        torch.manual_seed(0)
+        scores = CountedScores(training_steps=2, num_samples=100)
+        trainer = make_trainer(tmp_path, limit_train_batches=4, num_sanity_val_steps=0)
+        gan = make_gan(scores=scores, ema_decay=ema_decay, n_critic=1)
+        trainer.fit(gan, DigitsDataModule())
+        before = scores.extracted
+        (values,) = trainer.validate(gan, DigitsDataModule(), verbose=False)
+        return values, scores.extracted - before, trainer.callback_metrics["val/distance"]
+
+    plain, _, _ = fit(None)
+    both, extracted, distance = fit(0.9)
+    assert extracted == 360 + 2 * 100
+    names = ("frechet_digits", "kernel_digits", "class_score_digits", "classes_digits")
+    for name in names:
+        assert both[f"val/{name}_plain"] == plain[f"val/{name}"]
+    assert both["val/frechet_digits"] != plain["val/frechet_digits"], "the average's"
+    assert distance == pytest.approx(both["val/frechet_digits"])
+    assert not any(tag.endswith("_plain") for tag in plain)

@@ -1,0 +1,199 @@
+"""The table of a classifier's predictions, ``predictions.csv``, and images that can't be read among its rows."""
+
+from __future__ import annotations
+
+import csv
+import heapq
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lightning_adabelief.files import find_free_path, replace_file
+from lightning_adabelief.lightning_tree import BasePredictionWriter
+from lightning_adabelief.recipes.image_classification.image_file import read_rgb
+
+MAX_NAMED = 3
+"""The most files that can't be read whose reasons are printed."""
+
+
+class ReadableImages(Dataset):
+    """Images with a mark: True, or False for a black one in the place of a file that can't be read.
+
+    Args:
+        images: The images, with the attribute ``files``, which raise a ValueError where one can't be read.
+        shape: Shape of the black image.
+    """
+
+    def __init__(self, images: Any, shape: Sequence[int]) -> None:
+        self.images = images
+        self.files: list[str] = images.files
+        self.shape = tuple(shape)
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, bool]:
+        """Return an image, uint8, and its mark."""
+        try:
+            return self.images[index], True
+        except ValueError:
+            return torch.zeros(self.shape, dtype=torch.uint8), False
+
+
+def find_unreadable(batch: Any) -> Tensor | None:
+    """Return a mask (N,) of the images of a batch that could not be read.
+
+    Args:
+        batch: Images (N, C, H, W), or these and labels, or the marks of :class:`ReadableImages`.
+
+    Returns:
+        The mask; None for a batch without marks, all of whose images have been read.
+    """
+    if isinstance(batch, Tensor) or batch[1].dtype != torch.bool:
+        return None
+    return ~batch[1]
+
+
+class PredictionsTable(BasePredictionWriter):
+    """Write ``predictions.csv`` beside the logs, with a row per image in the order of the data.
+
+    Its columns are ``file`` (``image``, its number from 0, where the data set has no attribute ``files``), ``class``,
+    ``probability``, and for each class ``probability_<name>``. Of an image that can't be read, the row has the file
+    alone; how many they are, and why, is printed at the end. Where the table exists, another is written:
+    ``predictions_1.csv`` and so on.
+
+    Rows go to the disk batch by batch. A run that is stopped leaves those so far as ``predictions.csv.0.part``, of
+    each process one, which begin with the image's number.
+
+    Example:
+        >>> import pytorch_lightning as pl
+        >>> trainer = pl.Trainer(callbacks=[PredictionsTable()], logger=False, enable_checkpointing=False)
+    """
+
+    def __init__(self) -> None:
+        super().__init__("batch")
+        self._path = Path()
+        self._header: list[str] = []
+        self._names: list[str] = []
+        self._files: list[str] | None = None
+        self._part: Any = None
+        self._count = 0
+        self._unreadable: list[str] = []
+        self._is_whole = False
+
+    def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
+        """Choose the file, in the folder of the logs, and open this process's part of it."""
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks all ranks
+        self._path = trainer.strategy.broadcast(_find_free_table(folder))
+        self._header, self._count, self._unreadable = [], 0, []
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._part = _name_part(self._path, trainer.global_rank).open("x", newline="", encoding="utf-8")
+
+    def write_on_batch_end(
+        self,
+        trainer: Any,
+        pl_module: Any,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Write the rows of a batch."""
+        if not self._header:
+            self._begin(trainer, pl_module, prediction.shape[1])
+        unreadable = find_unreadable(batch)
+        marks = [False] * len(prediction) if unreadable is None else unreadable.tolist()
+        numbers = batch_indices or range(self._count, self._count + len(prediction))
+        writer = csv.writer(self._part)
+        for number, probabilities, mark in zip(numbers, prediction.float().tolist(), marks, strict=True):
+            image = number if self._files is None else self._files[number]
+            writer.writerow([number, image, *self._make_fields(probabilities, is_read=not mark)])
+        self._count += len(prediction)
+
+    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
+        """Put the processes' parts together."""
+        self._part.close()
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            self._is_whole = True
+            self._merge_parts(trainer.world_size)
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Print where the table is and which images could not be read, below the progress bar."""
+        if self._is_whole:
+            print(f"Predictions: {self._path} ({self._count:,} images)")
+            _print_unreadable(self._unreadable)
+        self._is_whole = False
+
+    def _begin(self, trainer: Any, module: Any, classes: int) -> None:
+        """Find the names of the files and classes."""
+        loaders = trainer.predict_dataloaders
+        loader = loaders[0] if isinstance(loaders, list) else loaders
+        self._files = getattr(getattr(loader, "dataset", None), "files", None)
+        names = module.class_names or getattr(trainer.datamodule, "class_names", None)
+        self._names = names if names is not None and len(names) == classes else [str(label) for label in range(classes)]
+        self._header = ["image" if self._files is None else "file", "class", "probability"]
+        self._header += [f"probability_{name}" for name in self._names]
+
+    def _make_fields(self, probabilities: list[float], is_read: bool) -> list[str]:
+        """Return the fields of a row after the image's."""
+        if not is_read:
+            return [""] * (2 + len(probabilities))
+        largest = max(probabilities)
+        texts = [f"{probability:.6f}" for probability in probabilities]
+        return [self._names[probabilities.index(largest)], f"{largest:.6f}", *texts]
+
+    def _merge_parts(self, world_size: int) -> None:
+        """Write the table from the parts, which are removed, and count the rows of all processes."""
+        parts = [_name_part(self._path, rank) for rank in range(world_size)]
+        self._count = 0
+        with ExitStack() as stack:
+            rows = [csv.reader(stack.enter_context(part.open(newline="", encoding="utf-8"))) for part in parts]
+            with replace_file(self._path) as whole, whole.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(self._header)
+                for _, *row in heapq.merge(*rows, key=lambda row: int(row[0])):
+                    writer.writerow(row)
+                    self._count += 1
+                    if not row[1]:
+                        self._unreadable.append(row[0])
+        for part in parts:
+            part.unlink()
+
+
+def _find_free_table(folder: Path) -> Path:
+    """Return the path of a table that no other run has written, or is writing."""
+
+    def is_taken(path: Path) -> bool:
+        return path.exists() or _name_part(path, 0).exists()
+
+    return find_free_path(folder / "predictions.csv", is_taken)
+
+
+def _name_part(path: Path, rank: int) -> Path:
+    return path.with_name(f"{path.name}.{rank}.part")
+
+
+def _print_unreadable(files: list[str]) -> None:
+    if not files:
+        return
+    print(f"{len(files):,} of the images can't be read, so their rows have no class:")
+    for reason in _explain_unreadable(files[:MAX_NAMED]):
+        print(f"  {reason}")
+    if len(files) > MAX_NAMED:
+        print(f"  and {len(files) - MAX_NAMED:,} more")
+
+
+def _explain_unreadable(files: list[str]) -> Iterator[str]:
+    for file in files:
+        try:
+            read_rgb(file)
+        except ValueError as error:
+            yield str(error)

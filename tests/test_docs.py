@@ -1,0 +1,151 @@
+"""The site's pages: what they show runs, what they quote was measured, and the site builds without a warning."""
+
+import inspect
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import sysconfig
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lightning_adabelief import AdaBelief, BeliefMonitor
+from lightning_adabelief.beliefs.statistic import STATISTICS
+from tests import documents
+from tests.documents import ROOT, SECTIONS, blocks, commands, outputs, read
+
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
+PYTHON = [block for page in PAGES for block in blocks(page, "python")]
+NEEDS_A_PROCESS = "ModelParallelStrategy("
+"""What a block does not undo: it makes process groups."""
+
+ALREADY_RUN = {command for readme in ROOT.glob("**/README.md") for command in commands(readme.relative_to(ROOT))}
+"""The commands that the tests of READMEs run."""
+
+RESULT = re.compile(r"\[([^\]]*\d[^\]]*)\]\((?:\.\./)+(benchmarks/results/[^)#]+)\)")
+PUBLIC = (
+    "",
+    ".beliefs",
+    ".callbacks",
+    ".landscapes",
+    ".recipes.gan",
+    ".recipes.image_classification",
+    ".recipes.language_modeling",
+    ".recipes.object_detection",
+)
+"""The packages all of whose ``__all__`` is public, and documented."""
+
+
+def test_the_pages_have_the_blocks_that_are_looked_for_here():
+    assert len(PYTHON) > 10 and sum(len(outputs(page)) for page in PAGES) > 4
+
+
+@pytest.mark.parametrize("snippet", PYTHON)
+def test_a_python_block_names_nothing_that_it_does_not_import(snippet):
+    documents.check_names(snippet)
+
+
+IN_PROCESS = [block for block in PYTHON if NEEDS_A_PROCESS not in block.values[0]]
+
+
+@pytest.mark.parametrize("snippet", IN_PROCESS)
+def test_a_python_block_runs_and_what_it_configures_trains(snippet, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    documents.run(snippet)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("snippet", [block for block in PYTHON if block not in IN_PROCESS])
+def test_a_script_trains_in_a_process_of_its_own(snippet, tmp_path):
+    (tmp_path / "script.py").write_text(snippet)
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(("snippet", "output"), [pair for page in PAGES for pair in outputs(page)])
+def test_a_python_block_prints_what_stands_under_it(snippet, output):
+    assert documents.run(snippet) == output
+
+
+@pytest.mark.parametrize("snippet", [block for page in PAGES for block in blocks(page, "yaml")])
+def test_a_yaml_block_is_a_config_of_known_sections(snippet):
+    assert yaml.safe_load(snippet).keys() <= SECTIONS
+
+
+@pytest.mark.parametrize("command", sorted({c for page in PAGES for c in commands(page)} - ALREADY_RUN))
+def test_a_command_parses(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    documents.parse(command, capsys)
+
+
+@pytest.mark.parametrize("name", ["README.md", *PAGES])
+def test_the_tables_are_as_docs_tables_py_writes_them(name):
+    insert_tables = runpy.run_path(str(ROOT / "docs/tables.py"))["insert_tables"]
+    assert insert_tables(read(name)) == read(name)
+
+
+def test_a_figure_that_links_to_its_measurement_stands_there():
+    links = [link for page in PAGES for link in RESULT.findall(read(page))]
+    assert len(links) > 10
+    for text, result in links:
+        for number in re.findall(r"\d[\d,.e+-]*", text):
+            assert number.rstrip(".,") in read(result), f"{text} links to {result}"
+
+
+def test_every_statistic_has_a_section_with_its_definition():
+    page = read("docs/beliefs.md")
+    for row in STATISTICS:
+        assert f"\n## {row.name}\n\n<!-- statistic: {row.name} -->\n" in page
+        assert f"``{row.name}``" in BeliefMonitor.__doc__
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_every_public_name_is_on_a_page_of_the_api(package):
+    documented = set(re.findall(r"^::: (\S+)$", "".join(read(page) for page in PAGES), re.MULTILINE))
+    package = f"lightning_adabelief{package}"
+    for name in import_module(package).__all__:
+        assert {f"{package}.{name}", f"lightning_adabelief.{name}"} & documented
+
+
+OTHERS = {"timm 1.0": "timm.optim.adabelief", "pytorch-optimizer 4.1": "pytorch_optimizer"}
+
+
+@pytest.mark.parametrize("column", OTHERS)
+def test_another_adabeliefs_options_have_the_names_and_defaults_of_the_table(column):
+    rows = re.findall(r"^\| (.*) \|$", read("docs/from-adabelief.md").split("## Checkpoints")[0], re.MULTILINE)
+    header, *rows = [[cell.strip() for cell in row.split(" | ")] for row in rows]
+    here = inspect.signature(AdaBelief).parameters
+    there = inspect.signature(import_module(OTHERS[column]).AdaBelief).parameters
+    options = [row for row in rows if "=" in row[0]]
+    assert len(options) > 7
+    for row in options:
+        name, default = row[0].strip("`").split("=")
+        assert here[name].default == eval(default)
+        theirs = re.findall(r"`(\w+)=([^`]+)`", row[header.index(column)]) or [(name, default)]
+        assert there[theirs[0][0]].default == eval(theirs[0][1])
+
+
+@pytest.mark.parametrize("script", ["pictures.py", "tables.py"])
+def test_the_scripts_of_the_site_say_what_they_make(script):
+    source = read(f"docs/{script}")
+    for picture in re.findall(r'Picture\(\("(\w+)"', source):
+        assert (ROOT / f"docs/beliefs/{picture}.png").stat().st_size < 100_000
+    assert f"python docs/{script}" in source
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    mkdocs = Path(sysconfig.get_path("scripts")) / "mkdocs"
+    done = subprocess.run(
+        [mkdocs, "build", "--strict", "--site-dir", tmp_path],
+        cwd=ROOT,
+        env={"NO_MKDOCS_2_WARNING": "1", "PATH": shutil.os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    api = (tmp_path / "api/index.html").read_text(encoding="utf-8")
+    assert "<math" in api and ".. math::" not in api and ":class:" not in api
