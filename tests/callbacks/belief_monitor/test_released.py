@@ -21,8 +21,8 @@ class Releasing(Net):
 
 def logged(kind, fit, csv_rows, monitor=None, **options):
     torch.manual_seed(1)
-    module = kind(weight_decay=0.1)
-    fit(module, monitor or BeliefMonitor(include="*"), **options)
+    module = kind(weight_decay=0.1, **options)
+    fit(module, monitor or BeliefMonitor(include="*"))
     assert all(param.grad is None for param in module.parameters()) == (kind is not Net)
     return {tag: values for tag, values in csv_rows().items() if tag.startswith("belief")}
 
@@ -35,12 +35,10 @@ def assert_alike(usual, released):
             assert released[tag][step] == pytest.approx(value, rel=1e-5, nan_ok=True), (tag, step)
 
 
-@pytest.mark.parametrize("depth", [None, 1])
-def test_it_logs_the_figures_of_the_usual_step(depth, fit, csv_rows):
-    monitors = [BeliefMonitor(include="*", depth=depth) for _ in range(2)]
+@pytest.mark.parametrize(("depth", "fused"), [(None, False), (1, True)])
+def test_it_logs_the_figures_of_the_usual_step(depth, fused, fit, csv_rows):
     usual, released = (
-        logged(*pair, monitor)
-        for pair, monitor in zip(((Net, fit, csv_rows), (Releasing, fit, csv_rows)), monitors, strict=True)
+        logged(kind, fit, csv_rows, BeliefMonitor(include="*", depth=depth), fused=fused) for kind in (Net, Releasing)
     )
     assert_alike(usual, released)
     assert "belief/grad_norm/model" in usual and "belief/grad_momentum_cosine/model" in usual
