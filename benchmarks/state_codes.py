@@ -177,6 +177,13 @@ CODES_OF_S: list[Code] = [
 ]
 """The codes that are tried for s_t."""
 
+CODES_OF_MAXIMUM: list[Code] = [
+    blockwise(f"{bits} bits, fourth powers", levels["fourth powers"], 128, stochastic, power_of_two)
+    for bits, levels in ((16, _S16), (8, _S8))
+    for stochastic, power_of_two in ((False, False), (True, False), (False, True))
+]
+"""The codes that are tried for amsgrad's maximum."""
+
 
 def find_code(codes: list[Code], name: str) -> Code:
     """Return the code of that name."""
