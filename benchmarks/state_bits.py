@@ -315,17 +315,19 @@ DOCUMENT = """# Codes for m_t and s_t
 **s_t has to be rounded stochastically.** From step to step it changes by a thousandth (1 - beta2), which is less than
 half the distance of two codes. Rounded to the nearest it stays where it is: in bfloat16 everywhere, and in 8 bits
 wherever a block's largest number, whose scale is exact, does not fall along with the others; the dynamic map is no
-exception. The training loss does not show it. m_t changes by a tenth of the gradient, and is best to the nearest.
+exception. The training loss does not show it. m_t moves a tenth of the way to each gradient, and is best to the
+nearest.
 
 **For `state_bits=16` and `state_bits=8` alike:** blocks of 128 weights, each with its largest magnitude M in float32;
 m_t = M sign(q) (q / Q)², to the nearest, where q is an integer of that many bits and Q its largest; s_t = M (q / Q)⁴,
-stochastically, without a sign. Then sqrt(s_t) = sqrt(M) (q / Q)²: nothing is looked up, and q is a root of the root that
-the step takes. In 16 bits both are nearer to float32 than a bfloat16; in 8 bits no code is better on all three recipes.
-Blocks of 64 gain little, and take twice the bytes for scales. Tensors of less than 4,096 weights stay in float32. eps is
-added before s_t is stored, so that its accumulated floor is kept on average. Exact zeros are exact; any other s_t is at
-least M / Q⁴ of its block: beside larger neighbours a smaller one is lifted to that, which shortens the step, and in 8 bits
-an eps of 1e-16 has no say there. amsgrad's maximum has the code of s_t to the nearest, with the next power of two for M: it
-is then stored again without change. With M itself, in 8 bits, it grows along with its block's largest.
+stochastically, without a sign. Then sqrt(s_t) = sqrt(M) (q / Q)²: nothing is looked up, and to store s_t takes one
+more root of the root that the step takes. In 16 bits both are nearer to float32 than a bfloat16; in 8 bits no code is
+better on all three recipes. Blocks of 64 gain little, and take twice the bytes for scales. Tensors of less than 4,096
+weights stay in float32. eps is added before s_t is stored, so that its accumulated floor is kept on average. Exact
+zeros are exact; any other s_t is at least M / Q⁴ of its block: beside larger neighbours a smaller one is lifted to
+that, which shortens the step, and in 8 bits an eps of 1e-16 has no say there. amsgrad's maximum has the code of s_t
+to the nearest, with the next power of two for M: it is then stored again without change. With M itself, in 8 bits, it
+grows along with its block's largest.
 
 ## What s_t spans
 
