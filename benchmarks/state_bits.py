@@ -237,6 +237,11 @@ def describe_spans(states: list[tuple[Tensor, Tensor]]) -> list[str]:
     return [f"{float(span):.0f}" for span in spans]
 
 
+def format_percent(fraction: float) -> str:
+    """Return a fraction in percent, with two digits."""
+    return f"{100 * fraction:.2g}" if fraction < 0.995 else f"{100 * fraction:.0f}"
+
+
 def make_rows(codes: list[Code], recorded: dict[str, list[Recording]], is_of_m: bool) -> list[list[str]]:
     """Replay the recordings with each code, and return the table's rows."""
     exact = {task: [replay(one, FLOAT32, FLOAT32) for one in of_task] for task, of_task in recorded.items()}
@@ -247,7 +252,7 @@ def make_rows(codes: list[Code], recorded: dict[str, list[Recording]], is_of_m: 
         for task, of_task in recorded.items():
             once, _ = step_error(exact[task], code_once(exact[task], *pair))
             error, share = step_error(exact[task], [replay(one, *pair) for one in of_task])
-            cells += [f"{100 * once:.2g}", f"{100 * error:.2g}", f"{100 * share:.2g}"]
+            cells += [format_percent(value) for value in (once, error, share)]
         rows.append([code.name, f"{code.bytes:.2f}", *cells])
         print(rows[-1], file=sys.stderr, flush=True)
     return rows
@@ -283,7 +288,8 @@ def main() -> None:
     falls = []
     for code in CODES_OF_S:
         whole, error, mixed, error_of_mixed = follow_fall(code)
-        falls.append([code.name, f"{whole:.4g}", f"{100 * error:.2g}", f"{mixed:.4g}", f"{100 * error_of_mixed:.2g}"])
+        cells = [f"{whole:.4g}", format_percent(error), f"{mixed:.4g}", format_percent(error_of_mixed)]
+        falls.append([code.name, *cells])
         print(falls[-1], file=sys.stderr, flush=True)
     maxima = [[code.name, *(f"{ratio:.4g}" for ratio in follow_rise(code))] for code in CODES_OF_MAXIMUM]
     document = DOCUMENT.format(
@@ -322,7 +328,8 @@ nearest.
 m_t = M sign(q) (q / Q)², to the nearest, where q is an integer of that many bits and Q its largest; s_t = M (q / Q)⁴,
 stochastically, without a sign. Then sqrt(s_t) = sqrt(M) (q / Q)²: nothing is looked up, and to store s_t takes one
 more root of the root that the step takes. In 16 bits both are nearer to float32 than a bfloat16; in 8 bits no code is
-better on all three recipes. Blocks of 64 gain little, and take twice the bytes for scales. Tensors of less than 4,096
+better on all three recipes. The step of a weight whose s_t is ten thousand times below its block's largest is then
+right on average, but noisy. Blocks of 64 gain little, and take twice the bytes for scales. Tensors of less than 4,096
 weights stay in float32. eps is added before s_t is stored, so that its accumulated floor is kept on average. Exact
 zeros are exact; any other s_t is at least M / Q⁴ of its block: beside larger neighbours a smaller one is lifted to
 that, which shortens the step, and in 8 bits an eps of 1e-16 has no say there. amsgrad's maximum has the code of s_t
@@ -331,7 +338,7 @@ grows along with its block's largest.
 
 ## What s_t spans
 
-After {steps} steps, in tensors of 4,096 weights and more.
+In tensors of 4,096 weights and more, after the recorded steps: {steps}.
 
 {spans}
 ## m_t in a code, s_t exact
