@@ -81,7 +81,7 @@ def main() -> None:
     """Measure every implementation on every model."""
     parser = make_parser(__doc__)
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument("--rounds", type=int, default=25, help="timed steps of each (default: 25)")
+    parser.add_argument("--rounds", type=int, default=11, help="timed steps of each (default: 11)")
     args = parser.parse_args()
     device = torch.device(args.device)
     rows = [measure(model, name, device, args.rounds) for model in MODELS for name in IMPLEMENTATIONS]
