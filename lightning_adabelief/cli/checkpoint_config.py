@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lightning_adabelief.cli.class_source import PACKAGES
 from lightning_adabelief.cli.signals import is_first_rank
+from lightning_adabelief.cli.users_modules import list_class_paths
 from lightning_adabelief.config_file import UsageError, read_config
 from lightning_adabelief.recipes.catalog import find_config
 from lightning_adabelief.settings import Settings, read_settings
@@ -63,8 +65,11 @@ def _leave_runs_folder(command: str, config: Path) -> list[str]:
 
 def find_config_beside(checkpoint: Path) -> Path | None:
     """Return the config that was saved with a checkpoint's run: beside it, or in the folder above; None without."""
-    paths = (folder / CONFIG_NAME for folder in checkpoint.absolute().parents[:2])
-    return next((path for path in paths if path.is_file()), None)
+    for folder in checkpoint.absolute().parents[:2]:
+        path = folder / CONFIG_NAME
+        if path.is_file():
+            return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return None
 
 
 def find_model(checkpoint: Path, given: str | None) -> tuple[Any, Path]:
@@ -99,7 +104,8 @@ def read_model(checkpoint: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: If the file can't be read.
-        UsageError: If it does not tell its model.
+        UsageError: If it does not tell its model, or names classes of other than the known packages: a file from
+            elsewhere must not decide which code is imported.
     """
     from lightning_adabelief.checkpoint_file import read_checkpoint
 
@@ -111,4 +117,11 @@ def read_model(checkpoint: Path) -> dict[str, Any]:
             f"{checkpoint} does not tell its networks, and has no {CONFIG_NAME} beside it or in the folder above. "
             "Give --config the one that it was trained with"
         )
-    return {"class_path": class_path, "init_args": arguments}
+    model = {"class_path": class_path, "init_args": arguments}
+    for path in list_class_paths(model):
+        if path.partition(".")[0] not in PACKAGES:
+            raise UsageError(
+                f"{checkpoint} names {path}, which is imported only if a config says so. Give --config the one that it "
+                "was trained with"
+            )
+    return model

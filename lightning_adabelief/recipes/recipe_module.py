@@ -70,13 +70,13 @@ class RecipeModule(LightningModule):
                 raise
             names = ", ".join(f"{name}=..." for name in missing)
             raise ValueError(
-                f"{checkpoint_path} does not tell the {' and the '.join(missing)}: the module was made in Python, not "
-                f"from a config. Give what it was trained with: {cls.__name__}.load_from_checkpoint(PATH, {names})"
+                f"{checkpoint_path} does not tell the {' and the '.join(missing)}, for its module was made in Python "
+                f"or by an earlier version. Give what was trained: {cls.__name__}.load_from_checkpoint(PATH, {names})"
             ) from error
 
 
 def _is_plain(value: Any) -> bool:
-    """Return True for data that can be loaded by any program: without running code, or a class that only one has."""
+    """Return True for plain data that names no class which only the running program has."""
     if isinstance(value, dict):
         class_path = str(value.get("class_path", ""))
         if class_path.startswith("__main__.") or "<locals>" in class_path:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision.models import mobilenet_v3_small
 
 from lightning_adabelief.cli.main import main
 from tests.recipes.image_files import write_image_folder
@@ -74,11 +75,23 @@ def test_a_checkpoint_that_does_not_tell_its_model_is_an_error_that_asks_for_a_c
     assert "old.ckpt does not tell its networks, and has no config.yaml beside it" in capsys.readouterr().err
 
 
-def test_photos_are_predicted_by_a_checkpoint_alone_without_data_to_train_on(tmp_path, monkeypatch, capsys):
+def test_a_checkpoint_alone_imports_no_module_of_its_choice(checkpoint, capsys):
+    Path("gadget.py").write_text("raise SystemExit('imported')")
+    content = torch.load(checkpoint, weights_only=True)
+    content["hyper_parameters"]["network"] = {"class_path": "gadget.Network"}
+    torch.save(content, "other.ckpt")
+    assert main(["predict", "--ckpt_path=other.ckpt"]) == 2
+    assert "other.ckpt names gadget.Network, which is imported only if a config says so" in capsys.readouterr().err
+
+
+def test_photos_are_predicted_by_a_checkpoint_alone_without_data_or_pretrained_weights(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_image_folder("photos", classes=2)
-    data = "--data=lightning_adabelief.recipes.image_classification.ImageFolderDataModule"
-    words = [data, "--data.root=photos", "--data.size=8", "--data.num_workers=0", "--model.network.width=4"]
+    torch.save(mobilenet_v3_small().state_dict(), "photos/weights.pth")
+    package = "lightning_adabelief.recipes.image_classification"
+    data = [f"--data={package}.ImageFolderDataModule", "--data.root=photos", "--data.size=32", "--data.num_workers=0"]
+    network = [f"--model.network={package}.PretrainedNetwork", "--model.network.name=mobilenet_v3_small"]
+    words = [*data, *network, "--model.network.weights=photos/weights.pth"]
     assert main(["fit", "--config=digits-cnn", *SHORT, *words]) == 0
     (checkpoint,) = Path("logs").glob("**/*.ckpt")
     (tmp_path / "elsewhere").mkdir()

@@ -3,6 +3,7 @@
 from lightning_adabelief.recipes.gan.cifar import CIFAR10Images
 from lightning_adabelief.recipes.gan.classifier_scores import ClassifierScores
 from lightning_adabelief.recipes.gan.dcgan import DCGANCritic, DCGANGenerator
+from lightning_adabelief.recipes.gan.folder import FolderImages
 from lightning_adabelief.recipes.gan.inception_scores import InceptionScores
 from lightning_adabelief.recipes.gan.losses import Hinge, Wasserstein, WassersteinGP
 from lightning_adabelief.recipes.gan.module import GAN
@@ -18,6 +19,7 @@ __all__ = [
     "Critic",
     "DCGANCritic",
     "DCGANGenerator",
+    "FolderImages",
     "Generator",
     "Hinge",
     "InceptionScores",

@@ -15,7 +15,7 @@ MAX_MAGNITUDE = 30
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How the images that are trained on are changed at random.
+    """Random changes of the images that are trained on.
 
     The defaults are the usual ones for ImageNet. Mixup and cutmix, which change whole batches, are options of
     :class:`~lightning_adabelief.recipes.image_classification.ImageClassifier`.

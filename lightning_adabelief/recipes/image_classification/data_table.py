@@ -30,9 +30,9 @@ def make_data_table(root: str, parts: Mapping[str, FoundImages], notes: Iterable
     sizes = {part: len(found.files) for part, found in parts.items()}
     classes = f" in {len(total):,} classes" if total else ""
     table = Table(
-        title=escape(f"{root}: {sum(sizes.values()):,} images{classes}"),
+        title=_escape(f"{root}: {sum(sizes.values()):,} images{classes}"),
         title_justify="left",
-        caption=escape("\n".join(notes)) or None,
+        caption=_escape("\n".join(notes)) or None,
         caption_justify="left",
         caption_style="",
     )
@@ -43,15 +43,15 @@ def make_data_table(root: str, parts: Mapping[str, FoundImages], notes: Iterable
     table.add_column("", overflow="fold")
     for name, remark in _choose_classes(total).items():
         row = {part: _style_count(counts[part][name]) for part in parts} | {"all": f"{total[name]:,}"}
-        table.add_row(escape(name), *(row[column] for column in columns), remark)
+        table.add_row(_escape(name), *(row[column] for column in columns), remark)
     table.add_section()
     sizes["all"] = sum(sizes.values())
     table.add_row("all", *(f"{sizes[column]:,}" for column in columns), end_section=True)
     for reason in dict.fromkeys(reason for found in parts.values() for reason in found.left_out):
         paths = [path for found in parts.values() for path in found.left_out.get(reason, [])]
         folder = root if os.path.isdir(root) else os.path.dirname(root)
-        names = escape(name_first([os.path.relpath(path, folder or ".") for path in paths]))
-        table.add_row(f"[yellow]left out: {escape(reason)}[/]", *("" for _ in columns[1:]), f"{len(paths):,}", names)
+        names = _escape(name_first([os.path.relpath(path, folder or ".") for path in paths]))
+        table.add_row(f"[yellow]left out: {_escape(reason)}[/]", *("" for _ in columns[1:]), f"{len(paths):,}", names)
     return table
 
 
@@ -61,6 +61,11 @@ def _choose_classes(total: Counter[str]) -> dict[str, str]:
         return dict.fromkeys(sorted(total), "")
     ranked = [name for name, _ in total.most_common()]
     return {ranked[0]: "the largest class", ranked[-1]: "the smallest class"}
+
+
+def _escape(text: str) -> str:
+    """Return a text as it is printed, with signs in the place of bytes that are no UTF-8, which names of files have."""
+    return escape(os.fsencode(text).decode(errors="replace"))
 
 
 def _style_count(count: int) -> str:

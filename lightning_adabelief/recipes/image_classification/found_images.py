@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from lightning_adabelief.recipes.image_classification.image_file import find_flaw
+
 HIDDEN = "hidden"
 """The reason to leave out files and folders whose names begin with a dot."""
+
+KINDS = ".jpg, .png, .tif or another kind of torchvision's IMG_EXTENSIONS"
+"""The kinds of files that are read, for messages."""
+
+MAX_OPENED = 20_000
+"""The most images that are opened to find those that can't be read: a few seconds."""
 
 MAX_NAMES = 3
 """Files and folders that are named in a message or a row of a table."""
@@ -50,6 +59,23 @@ class FoundImages:
         )
         return FoundImages(self.source, files, names, classes, groups)
 
+    def leave_out_unreadable(self) -> None:
+        """Leave out images that can't be read, as far as the beginnings of their files tell.
+
+        Of more than :data:`MAX_OPENED` images none is opened.
+        """
+        if len(self.files) > MAX_OPENED:
+            return
+        with ThreadPoolExecutor() as threads:
+            flaws = list(threads.map(find_flaw, self.files))
+        if not any(flaws):
+            return
+        for path, flaw in zip(self.files, flaws, strict=True):
+            if flaw:
+                self.leave_out(flaw, path)
+        sound = self.select(i for i, flaw in enumerate(flaws) if not flaw)
+        self.files, self.names, self.classes, self.groups = sound.files, sound.names, sound.classes, sound.groups
+
 
 def find_images(path: str | Path) -> FoundImages:
     """List the images in a folder and the folders in it, sorted by path; no file is opened.
@@ -72,7 +98,7 @@ def find_images(path: str | Path) -> FoundImages:
         found.files, found.names = [str(path)], [os.path.basename(path)]
     else:
         found.leave_out(describe_kind(str(path)), str(path))
-    check_any_images(found, "Give images")
+    check_any_images(found, f"Give images as {KINDS}")
     return found
 
 
@@ -80,6 +106,7 @@ def add_images(found: FoundImages, folder: str) -> int:
     """Add the images in a folder and the folders in it, and what is left out of them; return the number of images."""
     number_before = len(found.files)
     for parent, folders, files in os.walk(folder, followlinks=True):
+        below = Path(os.path.relpath(parent, found.source)).as_posix()
         hidden = [name for name in (*folders, *files) if name.startswith(".")]
         found.leave_out(HIDDEN, *(os.path.join(parent, name) for name in hidden))
         folders[:] = sorted(name for name in folders if not name.startswith("."))  # those that os.walk goes on to
@@ -87,7 +114,7 @@ def add_images(found: FoundImages, folder: str) -> int:
             path = os.path.join(parent, name)
             if is_image(name):
                 found.files.append(path)
-                found.names.append(Path(os.path.relpath(path, found.source)).as_posix())
+                found.names.append(name if below == "." else f"{below}/{name}")
             else:
                 found.leave_out(describe_kind(name), path)
     return len(found.files) - number_before
@@ -109,17 +136,14 @@ def check_any_images(found: FoundImages, advice: str) -> None:
 
     Args:
         found: The images.
-        advice: The beginning of the sentence that says what to do, for the message.
+        advice: The end of the message, which says what to do.
 
     Raises:
         FileNotFoundError: If there are none; the message says what there is.
     """
     if not found.files:
         others = ", ".join(f"{reason} ({len(paths)})" for reason, paths in found.left_out.items()) or "nothing"
-        raise FileNotFoundError(
-            f"{found.source} has no images. It has {others}. {advice}, as .jpg, .png, .tif or another kind of "
-            "torchvision's IMG_EXTENSIONS"
-        )
+        raise FileNotFoundError(f"{found.source} has no images. It has {others}. {advice}")
 
 
 def name_first(names: Sequence[str]) -> str:

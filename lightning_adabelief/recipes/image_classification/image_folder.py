@@ -14,11 +14,11 @@ from lightning_adabelief.recipes.image_classification.augmentation import Augmen
 from lightning_adabelief.recipes.image_classification.found_images import FoundImages, find_images
 from lightning_adabelief.recipes.image_classification.image_data import ImageDataModule
 from lightning_adabelief.recipes.image_classification.image_parts import SplitOptions, check_classes, find_parts
-from lightning_adabelief.recipes.image_classification.image_sets import LabelledImages, UnlabelledImages
-from lightning_adabelief.recipes.image_classification.predictions import ReadableImages
+from lightning_adabelief.recipes.image_classification.image_sets import LabelledImages, ReadableImages, UnlabelledImages
 from lightning_adabelief.recipes.image_classification.preprocessing import IMAGENET, Preprocessing
 
 DEFAULT_AUGMENTATION = Augmentation()
+"""The usual augmentation for ImageNet."""
 
 
 class ImageFolderDataModule(ImageDataModule):
@@ -39,8 +39,9 @@ class ImageFolderDataModule(ImageDataModule):
     hardly any other. Without images to test on, those to validate on are tested on too.
 
     The first ``setup`` prints how many images each class has, how they were split, and which files are left out: hidden
-    ones, those of other kinds than torchvision's ``IMG_EXTENSIONS``, those beside the class folders, and class folders
-    without an image. How files are read is described at
+    ones, those of other kinds than torchvision's ``IMG_EXTENSIONS``, those beside the class folders, class folders
+    without an image and, among up to 20,000, images whose beginning can't be read. A file that was cut off is found
+    when it is read, and its name is in the error. How files are read is described at
     :func:`~lightning_adabelief.recipes.image_classification.image_file.read_rgb`.
 
     Images that are not trained on are resized and cropped at the centre. All stay uint8 in the worker processes and are
@@ -61,7 +62,7 @@ class ImageFolderDataModule(ImageDataModule):
         split_seed: Another seed makes another split.
         groups: Regular expression whose first pair of parentheses matches, in an image's path below its folder, the
             name of a group, such as a patient or a scene, whose images are kept in one part: ``"/([^_]+)_"`` finds
-            ``anna`` in ``cats/anna_1.jpg``. None for no groups.
+            ``anna`` in ``cats/anna_1.jpg``. It is an error if parts that the data have tear one. None for no groups.
         augmentation: How images to train on are changed at random.
         balanced: Draw images to train on with replacement, each class equally often. An epoch stays as long as it was.
 
@@ -77,8 +78,8 @@ class ImageFolderDataModule(ImageDataModule):
         predict_set: The images to predict; ``files`` has their paths.
 
     Shape:
-        Images (N, 3, size, size), labels (N,); grayscale files become RGB. Batches of ``predict`` are images and, in
-        the place of labels, True for each that could be read.
+        Images (N, 3, size, size), labels (N,); grayscale files become RGB. Batches of ``predict`` are
+        :class:`~lightning_adabelief.recipes.image_classification.image_sets.MarkedImages`.
     """
 
     in_channels = 3
@@ -146,7 +147,7 @@ class ImageFolderDataModule(ImageDataModule):
         self.class_counts = [counts[label] for label in range(self.num_classes)]
 
     def train_dataloader(self) -> DataLoader:
-        """Return shuffled batches of the training set, or, if ``balanced``, such as have each class equally often.
+        """Return shuffled batches of the training set, with each class drawn equally often if ``balanced``.
 
         The last batch is left out if it is a single image, on which batch normalization can't be trained.
         """
@@ -158,20 +159,27 @@ class ImageFolderDataModule(ImageDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         """Return batches of the images to predict, prepared as the checkpoint's were if it knows how."""
-        module = None if self.trainer is None else self.trainer.lightning_module
-        of_checkpoint = getattr(module, "preprocessing", None)
-        if of_checkpoint is not None and of_checkpoint != self.preprocessing:
-            if self.given_preprocessing:
-                rank_zero_warn(
-                    f"The data's options say {self.preprocessing}, and the checkpoint {of_checkpoint}. Images are "
-                    "predicted as the checkpoint says"
-                )
-            self._set_preprocessing(of_checkpoint)
-            self.predict_set.transform = of_checkpoint.make_transform()
+        self._follow_checkpoint()
         if self.predict is None:
             return self._make_loader(self.predict_set)
         shape = (self.in_channels, self.preprocessing.size, self.preprocessing.size)
         return self._make_loader(ReadableImages(self.predict_set, shape))
+
+    def _follow_checkpoint(self) -> None:
+        """Prepare the images to predict as the checkpoint's were, if it knows how."""
+        module = None if self.trainer is None else self.trainer.lightning_module
+        of_checkpoint = getattr(module, "preprocessing", None)
+        if of_checkpoint is None:
+            return
+        for name in self.given_preprocessing:
+            given, trained = (getattr(prepared, name) for prepared in (self.preprocessing, of_checkpoint))
+            if given != trained:
+                rank_zero_warn(
+                    f"The data's {name} is {given}, and that of the checkpoint's training {trained}. The images to "
+                    "predict are prepared as those to train on were"
+                )
+        self._set_preprocessing(of_checkpoint)
+        self.predict_set.transform = of_checkpoint.make_transform()
 
     def _find_preprocessing(self) -> Preprocessing:
         """Return the network's own preprocessing, or ImageNet's, with the values that were given."""

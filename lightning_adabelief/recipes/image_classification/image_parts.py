@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lightning_adabelief.recipes.image_classification.class_folders import PART_NAMES, find_parts_in_folders
-from lightning_adabelief.recipes.image_classification.found_images import FoundImages, name_first
+from lightning_adabelief.recipes.image_classification.found_images import FoundImages, check_any_images, name_first
 from lightning_adabelief.recipes.image_classification.labels_csv import read_labels
 from lightning_adabelief.recipes.image_classification.splitting import (
     check_groups_are_whole,
@@ -24,7 +24,7 @@ TESTED_ON_VAL = (
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """How images are split that come without a part to validate on.
+    """Options of the split of images that come without a part to validate on.
 
     Args:
         val_fraction: Fraction of the images, in (0, 1), to validate on.
@@ -77,13 +77,14 @@ class ImageParts:
 def find_parts(root: str | Path | None, csv: str | Path | None, options: SplitOptions) -> ImageParts:
     """Find the images of each part, in folders or by a CSV file, and split off the parts that are missing.
 
-    Where there is a part to validate on, all stay as they are. Otherwise the images to train on are split.
+    Where there is a part to validate on, all stay as they are. Otherwise the images to train on are split. Images
+    that can't be read are left out, as far as the beginnings of their files tell.
 
     Args:
         root: A folder as :func:`~lightning_adabelief.recipes.image_classification.class_folders.find_parts_in_folders`
             takes it; beside ``csv``, one that its paths may be below.
         csv: A CSV file as :func:`~lightning_adabelief.recipes.image_classification.labels_csv.read_labels` takes it.
-        options: How images are split.
+        options: Options of the split.
 
     Raises:
         FileNotFoundError: If there are no images.
@@ -95,7 +96,13 @@ def find_parts(root: str | Path | None, csv: str | Path | None, options: SplitOp
     elif root is not None:
         images = find_parts_in_folders(root)
     else:
-        raise ValueError("There are no images. Give data.root, a folder, or data.csv, a file that lists them")
+        raise ValueError(
+            "There are no images. Give data.root, a folder, or data.csv, a file that lists them; or data.predict to "
+            "predict others"
+        )
+    for found in images.values():
+        found.leave_out_unreadable()
+        check_any_images(found, "Mend one, or give others")
     if options.groups is not None:
         for found in images.values():
             if found.groups:
@@ -140,11 +147,9 @@ def _split_off(parts: ImageParts, options: SplitOptions) -> None:
     split = split_images(whole, fractions, options.seed)
     images = parts.images | split
     parts.images = {part: images[part] for part in PART_NAMES if part in images}
-    shares = " and ".join(f"{100 * fraction:g} % to {part}" for part, fraction in fractions.items())
+    shares = " and ".join(f"{100 * fraction:g} % for {part}" for part, fraction in fractions.items())
     groups = f"; each of {len(set(whole.groups)):,} groups is in one part" if whole.groups else ""
-    parts.notes.append(
-        f"Split off the images of {whole.source}: {shares}, of each class, by split_seed {options.seed}{groups}."
-    )
+    parts.notes.append(f"Split off from each class of {whole.source}: {shares}, by split_seed {options.seed}{groups}.")
 
 
 def _note_missing_classes(parts: ImageParts) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lightning_adabelief.recipes.image_classification.class_folders import PART_NAMES
 from lightning_adabelief.recipes.image_classification.found_images import (
+    KINDS,
     FoundImages,
     check_any_images,
     describe_kind,
@@ -42,7 +43,7 @@ def read_labels(path: str | Path, root: str | Path | None) -> dict[str, FoundIma
         ``split``.
 
     Raises:
-        FileNotFoundError: If there is no such file, or none of the images that it lists.
+        FileNotFoundError: If there is no such file, or a split has no images.
         ValueError: If it is not text in UTF-8, or a column, a value or a file is missing, a split is unknown, or a
             file is listed twice; the message names them.
     """
@@ -65,7 +66,7 @@ def read_labels(path: str | Path, root: str | Path | None) -> dict[str, FoundIma
     if "train" not in parts:
         raise ValueError(f"{path} has no image of the split 'train'. It has {join_names(parts, 'and')}")
     for found in parts.values():
-        check_any_images(found, "List the images of each split")
+        check_any_images(found, f"List images of each split, as {KINDS}")
     return {part: parts[part] for part in PART_NAMES if part in parts}
 
 

@@ -27,9 +27,9 @@ from lightning_adabelief.recipes.image_classification.confusion_matrix import (
     log_confusion_matrix,
 )
 from lightning_adabelief.recipes.image_classification.freeze_pretrained import FreezePretrained
+from lightning_adabelief.recipes.image_classification.image_sets import MarkedImages
 from lightning_adabelief.recipes.image_classification.metrics import make_metrics
 from lightning_adabelief.recipes.image_classification.networks import NetworkFromData
-from lightning_adabelief.recipes.image_classification.predictions import find_unreadable
 from lightning_adabelief.recipes.image_classification.preprocessing import Preprocessing
 from lightning_adabelief.recipes.image_classification.pretrained import PretrainedNetwork
 from lightning_adabelief.recipes.image_classification.training_images import TrainingImages
@@ -212,16 +212,17 @@ class ImageClassifier(RecipeModule):
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
         """Return the probabilities (N, num_classes) of a batch of images, with labels or without.
 
-        Those of an image that :class:`ReadableImages` could not read are NaN.
+        Those of :class:`MarkedImages` that could not be read are NaN.
         """
         images = batch if isinstance(batch, Tensor) else batch[0]
         probabilities = self(images).softmax(dim=-1)
-        unreadable = find_unreadable(batch)
-        return probabilities if unreadable is None else probabilities.masked_fill(unreadable[:, None], float("nan"))
+        if isinstance(batch, MarkedImages):
+            probabilities = probabilities.masked_fill(~batch.are_read[:, None], float("nan"))
+        return probabilities
 
     def on_validation_epoch_start(self) -> None:
         """Begin anew: what a test or a validation alone has left is of inference mode, and can't be added to."""
-        for metrics in (self.val_metrics, self.test_metrics, self.confusion):
+        for metrics in (self.val_metrics, self.test_metrics, self.confusion) if self._is_complete else ():
             if metrics is not None:
                 metrics.reset()
 
@@ -276,8 +277,10 @@ class ImageClassifier(RecipeModule):
                 f"{self.num_classes}. Give the data that it was trained on, or train anew"
             )
         of_checkpoint = TrainingImages.from_plain(entry)
-        of_checkpoint.check_class_names(getattr(getattr(self._trainer, "datamodule", None), "class_names", None))
-        self.training_images = of_checkpoint
+        data = getattr(self._trainer, "datamodule", None)
+        of_checkpoint.check_class_names(getattr(data, "class_names", None))
+        if data is None or self.trainer.state.fn != "fit":  # a training that goes on has the data's
+            self.training_images = of_checkpoint
 
     @property
     def _has_layers(self) -> bool:

@@ -43,7 +43,9 @@ class Preprocessing:
     interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
-        """Check the numbers and the name."""
+        """Check the numbers and the name; lists, as a config or a checkpoint has them, become tuples."""
+        object.__setattr__(self, "mean", tuple(self.mean))
+        object.__setattr__(self, "std", tuple(self.std))
         check_counts(size=self.size)
         for name, values in {"mean": self.mean, "std": self.std}.items():
             if len(values) != 3:

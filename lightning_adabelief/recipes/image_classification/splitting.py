@@ -20,8 +20,8 @@ VERBS = {"train": "train", "val": "validate", "test": "test"}
 def split_images(found: FoundImages, fractions: Mapping[str, float], seed: int) -> dict[str, FoundImages]:
     """Split images into parts with about the same shares of every class.
 
-    The images of a group stay together; an image without one is a group of its own. Classes are dealt out one after
-    another, that of the fewest groups first, as in Sechidis, Tsoumakas and Vlahavas, "On the stratification of
+    The images of a group stay together; an image without one is a group of its own. The classes are gone through,
+    that of the fewest groups first, as in Sechidis, Tsoumakas and Vlahavas, "On the stratification of
     multi-label data" (2011): each part takes groups in the order of a hash of the seed and their names for as long as
     they bring it nearer to its fraction. Of a class of at least as many groups as parts, each part has one; of one of
     fewer groups, first the images to train on have one, and then the parts in their order.
@@ -37,7 +37,7 @@ def split_images(found: FoundImages, fractions: Mapping[str, float], seed: int) 
     Raises:
         ValueError: If a part would have no image.
     """
-    part_of = _Dealer(found, fractions, seed).deal()
+    part_of = _Assignment(found, fractions, seed).assign_groups()
     groups = found.groups or found.names
     parts = {}
     for part in ("train", *fractions):
@@ -57,8 +57,8 @@ def split_images(found: FoundImages, fractions: Mapping[str, float], seed: int) 
     return parts
 
 
-class _Dealer:
-    """The groups that have been dealt out, and those that are left.
+class _Assignment:
+    """The groups that have been assigned to parts, and those that are left to train on.
 
     Args:
         found: The images and their classes.
@@ -81,8 +81,8 @@ class _Dealer:
         self.left = {name: len(groups) for name, groups in self.groups_of.items()}
         self.part_of: dict[str, str] = {}
 
-    def deal(self) -> dict[str, str]:
-        """Return the part of each group that is not trained on."""
+    def assign_groups(self) -> dict[str, str]:
+        """Assign groups to the parts, and return the part of each; those without one are trained on."""
         for name in sorted(self.groups_of, key=lambda name: (len(self.groups_of[name]), name)):
             for part in self.taken:
                 self._fill(part, name)
@@ -95,21 +95,21 @@ class _Dealer:
             if taken[name] >= target or not self._has_spare(part, name):
                 break
             if self._is_free(group) and self._brings_nearer(part, group):
-                self._give(part, group)
-        if not taken[name]:  # the smallest of its groups is more than the fraction
+                self._assign(part, group)
+        if not taken[name]:  # each of its groups is far more than the fraction: the smallest is nearest
             free = [group for group in self.groups_of[name] if self._is_free(group)]
             if free:
-                self._give(part, min(free, key=lambda group: len(self.members[group])))
+                self._assign(part, min(free, key=lambda group: len(self.members[group])))
 
     def _has_spare(self, part: str, name: str) -> bool:
-        """Return True if parts that have no group of a class yet will have one, after another is taken."""
+        """Return True if, after the part takes one more group of a class, there is one for each part without."""
         if not self.taken[part][name]:
             return True
         others = [other for other in self.taken if other != part and not self.taken[other][name]]
         return self.left[name] > 1 + len(others)
 
     def _is_free(self, group: str) -> bool:
-        """Return True if a group is not given away yet, and is the last of none of its classes."""
+        """Return True if a group is not assigned yet, and is the last of none of its classes."""
         return group not in self.part_of and all(self.left[name] > 1 for name in self._count_classes(group))
 
     def _brings_nearer(self, part: str, group: str) -> bool:
@@ -120,7 +120,7 @@ class _Dealer:
             change += after**2 - before**2
         return change <= 1e-9  # as near as before, but for rounding, is near enough
 
-    def _give(self, part: str, group: str) -> None:
+    def _assign(self, part: str, group: str) -> None:
         self.part_of[group] = part
         for name, count in self._count_classes(group).items():
             self.taken[part][name] += count

@@ -54,8 +54,8 @@ class AnnotatedImagesDataModule(DetectionDataModule):
             have no part to validate on.
         horizontal_flip: Probability, in [0, 1], with which a training image is flipped.
         image_folder: Folder of a COCO file's images; None for the places named above.
-        predict_images: Folder of images to predict, in folders of any depth; None for those that are tested on. Which
-            files are left out is printed.
+        predict_images: Folder of images to predict, at any depth, or one image's file; None for those that are tested
+            on. Files that are left out are printed.
         num_workers: Processes that load data; None for one per CPU core, at most 16.
         download: Download PASCAL VOC if it is not in ``root``.
 

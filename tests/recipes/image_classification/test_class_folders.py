@@ -1,10 +1,14 @@
 """Folders of classes, in parts or alone."""
 
+import io
+import os
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from lightning_adabelief.recipes.image_classification.class_folders import find_parts_in_folders
+from lightning_adabelief.recipes.image_classification.data_table import make_data_table
 
 
 @pytest.fixture(autouse=True)
@@ -61,5 +65,18 @@ def test_a_folder_that_is_missing_or_without_images_says_what_there_is():
     with pytest.raises(FileNotFoundError, match="There is no folder photos. Give data.root"):
         find_parts_in_folders("photos")
     touch("train/a/1.jpg", "val/2.jpg")
-    with pytest.raises(FileNotFoundError, match=r"photos/val has no images. It has in no class folder \(1\). Put the"):
+    with pytest.raises(
+        FileNotFoundError, match=r"photos/val has no images. It has files in no class folder \(1\). Put the"
+    ):
         find_parts_in_folders("photos")
+
+
+@pytest.mark.skipif(os.sep != "/", reason="other systems' names have characters, not bytes")
+def test_names_that_are_no_utf_8_are_printed_with_signs_in_their_place():
+    korean = os.fsdecode("고양이".encode("cp949"))  # as some archives of Windows have it
+    touch(f"{korean}/1.jpg", f"{korean}/2.gif")
+    found = find_parts_in_folders("photos")
+    printed = io.StringIO()
+    Console(file=printed).print(make_data_table("photos", found))
+    assert "\ufffd" in printed.getvalue() and printed.getvalue().encode("utf-8")
+    assert found["train"].classes == [korean]

@@ -74,7 +74,7 @@ def test_with_a_part_to_test_on_only_one_to_validate_on_is_split_off():
     make_images("photos/test", images=1)
     parts = find(val_fraction=0.25)
     assert {part: len(found.files) for part, found in parts.images.items()} == {"train": 30, "val": 10, "test": 10}
-    assert parts.notes == ["Split off the images of photos/train: 25 % to val, of each class, by split_seed 0."]
+    assert parts.notes == ["Split off from each class of photos/train: 25 % for val, by split_seed 0."]
 
 
 def test_without_a_part_to_test_on_a_note_says_so():
