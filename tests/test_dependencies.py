@@ -16,8 +16,9 @@ WITHOUT_IMPORT = {"faster-coco-eval", "pytorch-lightning", "tensorboard"}
 """torchmetrics and Lightning's TensorBoardLogger import the first and the last; lightning_tree.py the other, by a name
 that it works out."""
 
-ONLY_WHERE_INSTALLED = {"timm", "triton", "wandb"}
-"""timm and wandb are imported for a user's network and logger that come from them; Triton comes with torch for CUDA."""
+ONLY_WHERE_INSTALLED = {"huggingface_hub", "safetensors", "timm", "triton", "wandb"}
+"""timm and wandb are imported for a user's network and logger that come from them; safetensors for a user's file, and
+huggingface_hub, which timm needs, for where it keeps its downloads; Triton comes with torch for CUDA."""
 
 
 def imported_modules(tree):

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lightning_adabelief.cli.class_source import PACKAGES
 from lightning_adabelief.cli.signals import is_first_rank
+from lightning_adabelief.cli.users_modules import list_class_paths
 from lightning_adabelief.config_file import UsageError, read_config
 from lightning_adabelief.recipes.catalog import find_config
 from lightning_adabelief.settings import Settings, read_settings
@@ -32,7 +34,8 @@ def add_config(settings: Settings) -> Settings:
         UsageError: If there is no config beside the checkpoint, and it does not tell its networks.
     """
     given = settings.tree.get("ckpt_path")
-    if settings.configs or "model" in settings.tree or not isinstance(given, str) or not Path(given).is_file():
+    is_whole = settings.configs or _names_class(settings.tree.get("model"))
+    if is_whole or not isinstance(given, str) or not Path(given).is_file():
         return settings
     command, *options = settings.typed_words
     path = find_config_beside(Path(given))
@@ -41,12 +44,16 @@ def add_config(settings: Settings) -> Settings:
     else:
         model = read_model(Path(given))
         words, source = [f"--model={json.dumps(model)}"], f"the model that is in {given}"
-        data = settings.tree.get("data") or {}
-        if model["class_path"] == CLASSIFIER and isinstance(data, dict) and "class_path" not in data:
+        if model["class_path"] == CLASSIFIER and not _names_class(settings.tree.get("data")):
             words.append(f"--data={FOLDER_OF_IMAGES}")
     if is_first_rank():
         print(f"Without --config, that of the checkpoint's run is taken: {source}", file=sys.stderr)
     return read_settings([command, *words, *options])
+
+
+def _names_class(node: Any) -> bool:
+    """Return True if a part of the settings says which class it is, beside options of it."""
+    return isinstance(node, str) or (isinstance(node, dict) and "class_path" in node)
 
 
 def _leave_runs_folder(command: str, config: Path) -> list[str]:
@@ -94,7 +101,8 @@ def read_model(checkpoint: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: If the file can't be read.
-        UsageError: If it does not tell its model.
+        UsageError: If it does not tell its model, or names classes of other than the known packages: a file from
+            elsewhere must not decide which code is imported.
     """
     from lightning_adabelief.checkpoint_file import read_checkpoint
 
@@ -106,4 +114,11 @@ def read_model(checkpoint: Path) -> dict[str, Any]:
             f"{checkpoint} does not tell its networks, and has no {CONFIG_NAME} beside it or in the folder above. "
             "Give --config the one that it was trained with"
         )
-    return {"class_path": class_path, "init_args": arguments}
+    model = {"class_path": class_path, "init_args": arguments}
+    for path in list_class_paths(model):
+        if path.partition(".")[0] not in PACKAGES:
+            raise UsageError(
+                f"{checkpoint} names {path}, which is imported only if a config says so. Give --config the one that it "
+                "was trained with"
+            )
+    return model

@@ -103,7 +103,11 @@ def _export(checkpoint: Path, model: dict[str, Any], source: Path, out: Path) ->
         part.write_bytes(content)
     for name, text in exportable.metadata.items():
         print(f"{name + ':':15}{text}")
-    print(f"Wrote {out}. Its {exportable.output} differ from the module's own by at most {difference:.1e}")
+    examples = len(next(iter(exportable.inputs.values())))
+    print(
+        f"Wrote {out}. On {examples} random inputs its {exportable.output} differ from the module's own by at most "
+        f"{difference:.1e}"
+    )
 
 
 def _make_exportable(module: Any, checkpoint: Path) -> Exportable:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_adabelief.callbacks import ExactResume, ResumeReport
+from lightning_adabelief.callbacks.belief_monitor.outputs.loggers import folder_of
 from lightning_adabelief.checkpoint_file import CheckpointError, check_checkpoint, explain_other_network
 from lightning_adabelief.checkpoint_io import AtomicCheckpointIO, save_whole
 from lightning_adabelief.cli.check import OPTIMIZER_KEYS
@@ -247,9 +248,9 @@ class AdaBeliefCLI(LightningCLI):
             self.trainer.predict(**{**kwargs, "return_predictions": False})
             return
         predictions = self.trainer.predict(**kwargs)
-        path = Path(self.trainer.log_dir or ".", "predictions.pt")  # asks all ranks
         if self.trainer.is_global_zero:
-            path = find_free_path(path)
+            folder = folder_of(self.trainer.loggers) or Path(self.trainer.default_root_dir)
+            path = find_free_path(folder / "predictions.pt")
             save_whole(predictions, path)
             print(f"Predictions: {path} (torch.load gives a list, an entry a batch)")
 

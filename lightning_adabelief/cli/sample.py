@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
     model, source = find_model(checkpoint, arguments.config)
     model = _leave_out_scores(model, source)
     generator = model["init_args"]["generator"].get("init_args") or {}
-    if "num_classes" in generator:
+    if "num_classes" in generator and not model["init_args"].get("conditional"):  # which takes the data's classes
         _check_class(arguments.label, generator["num_classes"], source)
     if any(out.glob("sample*.png")):
         raise FileExistsError(f"{out} holds samples already, and is left as it is. Give --out another folder")
@@ -91,8 +91,8 @@ def _check_class(label: int | None, classes: int | None, source: Path) -> None:
         return
     if classes is None:
         raise UsageError(
-            f"--class is {label}, and the GAN of {source} has no classes. Leave --class out, or train with num_classes "
-            "in generator and critic"
+            f"--class is {label}, and the GAN of {source} has no classes. Leave --class out, or train with "
+            "model.conditional true"
         )
     raise UsageError(f"--class is {label}, and the GAN of {source} has {classes} classes. Give 0 to {classes - 1}")
 

@@ -70,8 +70,8 @@ class RecipeModule(LightningModule):
                 raise
             names = ", ".join(f"{name}=..." for name in missing)
             raise ValueError(
-                f"{checkpoint_path} does not tell the {' and the '.join(missing)}: the module was made in Python, not "
-                f"from a config. Give what it was trained with: {cls.__name__}.load_from_checkpoint(PATH, {names})"
+                f"{checkpoint_path} does not tell the {' and the '.join(missing)}, for its module was made in Python "
+                f"or by an earlier version. Give what was trained: {cls.__name__}.load_from_checkpoint(PATH, {names})"
             ) from error
 
 

@@ -135,8 +135,8 @@ BUILDING = [
 ]
 
 DATA = [
-    Row(f"{FOLDER}=none", ("There is no folder none/train", "one folder per class"), 1),
-    Row(f"{FOLDER}=a_file", ("There is no folder a_file/train",), 1),
+    Row(f"{FOLDER}=none", ("There is no folder none", "one folder of images per class"), 1),
+    Row(f"{FOLDER}=a_file", ("There is no folder a_file",), 1),
     Row(f"{FOLDER}=no_classes", ("no_classes/train has no images. It has nothing", "a folder of its own"), 1),
     Row(
         f"{FOLDER}=no_images",
@@ -147,6 +147,10 @@ DATA = [
     Row(f"{FOLDER}=no_pictures --data.num_workers=0", ("a.png can't be read as an image", "Mend it"), 1),
     Row(f"{FOLDER}=no_pictures --data.num_workers=1", ("a.png can't be read as an image", "Mend it"), 1),
     Row(f"{FOLDER}=no_pictures --data.size=0", ("Invalid size: 0. Give 1 or more",), 1),
+    Row(f"{FOLDER}=no_pictures '--data.groups=('", ("Invalid groups: '(' is no regular expression",), 1),
+    Row(f"{FOLDER}=no_pictures '--data.groups=/(x)_'", ("finds no group in", "no_pictures/train"), 1),
+    Row(f"{FOLDER}=no_pictures --data.csv=a_file", ("a_file has no column 'file'",), 1),
+    Row(f"{FOLDER}=null", ("There are no images. Give data.root, a folder, or data.csv",), 1),
 ]
 
 CHECKPOINTS = [

@@ -1,6 +1,7 @@
 """The command, as a user types it."""
 
 import contextlib
+import csv
 import re
 import subprocess
 import sys
@@ -98,8 +99,18 @@ def test_validate_test_and_predict_run_from_a_checkpoint(capsys):
     capsys.readouterr()
     assert main(["predict", "-c", "digits-cnn", checkpoint]) == 0
     path = Path(capsys.readouterr().out.split("Predictions: ")[1].split(" (")[0])
-    predictions = torch.cat(torch.load(path))
-    assert predictions.shape == (360, 10)
+    with path.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert path.name == "predictions.csv" and len(header) == 3 + 10 and len(rows) == 360
+
+
+def test_predictions_that_are_no_table_are_kept_beside_those_of_an_earlier_run():
+    boring = "pytorch_lightning.demos.boring_classes.Boring"
+    words = [f"--model={boring}Model", f"--data={boring}DataModule", "--ckpt_path=null", "--trainer.logger=false"]
+    for _ in range(2):
+        assert main(["predict", *words]) == 0
+    first, second = (torch.load(name) for name in ("predictions.pt", "predictions_1.pt"))
+    assert len(first) == len(second) == 64
 
 
 def test_the_saved_config_runs_again():

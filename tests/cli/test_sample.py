@@ -1,10 +1,12 @@
 """``adabelief sample``: a trained GAN's images, from its checkpoint."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -116,7 +118,18 @@ def test_bad_input_is_refused_before_torch_is_imported(words, message, tmp_path)
     assert not Path(tmp_path / "out").exists()
 
 
-def test_a_checkpoint_without_its_config_is_an_error_that_asks_for_it(tmp_path):
-    (tmp_path / "best.ckpt").write_bytes(b"not read")
-    message = refuse(["sample", "--ckpt_path", str(tmp_path / "best.ckpt"), "--out", str(tmp_path)])
+def test_a_checkpoint_alone_tells_the_networks(run, tmp_path):
+    expected = sample(run, tmp_path / "expected", "--n", "2")
+    shutil.copy(find_checkpoint(run), tmp_path / "alone.ckpt")
+    words = ["sample", "--ckpt_path", str(tmp_path / "alone.ckpt"), "--out", str(tmp_path / "out"), "--n", "2"]
+    assert main(words) == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == expected
+
+
+def test_an_older_checkpoint_without_its_config_is_an_error_that_asks_for_it(run, tmp_path, capsys):
+    content = torch.load(find_checkpoint(run), weights_only=True)
+    del content["hyper_parameters"]
+    torch.save(content, tmp_path / "old.ckpt")
+    assert main(["sample", "--ckpt_path", str(tmp_path / "old.ckpt"), "--out", str(tmp_path / "out")]) == 2
+    message = capsys.readouterr().err
     assert "has no config.yaml beside it or in the folder above" in message and "Give --config" in message

@@ -60,7 +60,7 @@ def test_of_a_module_made_in_python_the_network_is_asked_for_and_the_rest_is_kno
     schedule = functools.partial(torch.optim.lr_scheduler.StepLR, step_size=3)
     module = ImageClassifier(SmallCNN(width=4), optimizer=optimizer, lr_scheduler=schedule, label_smoothing=0.1)
     save(module, tmp_path / "saved.ckpt")
-    with pytest.raises(ValueError, match="does not tell the network: .*load_from_checkpoint\\(PATH, network=..."):
+    with pytest.raises(ValueError, match="does not tell the network, .*load_from_checkpoint\\(PATH, network=..."):
         ImageClassifier.load_from_checkpoint(tmp_path / "saved.ckpt")
     network = SmallCNN(width=4)
     loaded = ImageClassifier.load_from_checkpoint(tmp_path / "saved.ckpt", network=network, mixup=0.5)

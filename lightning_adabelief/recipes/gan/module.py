@@ -14,6 +14,13 @@ from lightning_adabelief.configure import build_optimizer
 from lightning_adabelief.lightning_tree import OptimizerCallable
 from lightning_adabelief.optim import AdaBelief
 from lightning_adabelief.recipes.checks import check_counts
+from lightning_adabelief.recipes.gan.completion import (
+    check_same_classes,
+    check_same_shape,
+    complete_networks,
+    find_image_size,
+    find_num_classes,
+)
 from lightning_adabelief.recipes.gan.evaluation import Evaluation
 from lightning_adabelief.recipes.gan.losses import Loss, WassersteinGP
 from lightning_adabelief.recipes.gan.networks import Critic, Generator
@@ -55,6 +62,8 @@ class GAN(RecipeModule):
         seed: Seed of the noise.
         gradient_clip_val: The largest norm of each network's gradient: a longer one is scaled down to it. None for no
             clipping. It stands in for the Trainer's option, which Lightning refuses under manual optimization.
+        conditional: Condition generator and critic on the classes of the data, as ``num_classes`` does that is given to
+            both.
 
     Attributes:
         class_names: Names of the classes of a conditional GAN, from the data that it was trained on; None where they
@@ -81,15 +90,11 @@ class GAN(RecipeModule):
         ema_decay: float | None = None,
         seed: int = 0,
         gradient_clip_val: float | None = None,
+        conditional: bool = False,
     ) -> None:
         super().__init__()
         self.keep_hyperparameters(locals())
-        if generator.num_classes != critic.num_classes:
-            raise ValueError(
-                f"The generator's num_classes is {generator.num_classes} and the critic's {critic.num_classes}. Give "
-                "the same number to both, or to neither"
-            )
-        _check_same_shape("the generator's images", generator.image_shape, critic)
+        check_same_classes(generator, critic)
         check_counts(n_critic=n_critic)
         if ema_decay is not None and not 0 <= ema_decay < 1:
             raise ValueError(f"Invalid ema_decay: {ema_decay}. Give a decay in [0, 1), such as 0.999, or None")
@@ -106,14 +111,33 @@ class GAN(RecipeModule):
         self.critic_optimizer = critic_optimizer
         self.n_critic = n_critic
         self.gradient_clip_val = gradient_clip_val
+        self.conditional = conditional
+        self.ema_decay = ema_decay
         self.ema: AveragedModel | None = None
-        if ema_decay is not None:
-            average = get_ema_multi_avg_fn(ema_decay)
-            self.ema = AveragedModel(generator, multi_avg_fn=average, use_buffers=True).requires_grad_(False)
         self.class_names: list[str] | None = None
         self.seed = seed
         self._noise = torch.Generator().manual_seed(seed)
         self._critic_steps = 0
+        self._is_complete = False
+        lacks_classes = conditional and generator.num_classes is None
+        if generator.is_complete and critic.is_complete and not lacks_classes:
+            self._complete(None, None)
+
+    def configure_model(self) -> None:
+        """Make layers that wait for the size or the classes of the data, and the average of the weights.
+
+        Raises:
+            ValueError: If the networks can't be made for the data, or training begins without a DataModule.
+        """
+        trainer = self._trainer
+        data = getattr(trainer, "datamodule", None)
+        if not self._is_complete and data is not None:
+            self._complete(find_image_size(data), find_num_classes(data) if self.conditional else None)
+        elif not self._is_complete and trainer is not None and trainer.state.fn == "fit":
+            raise ValueError(
+                "The networks wait for the size or the classes of the data. Train with a DataModule, or give generator "
+                "and critic image_size and num_classes"
+            )
 
     @property
     def sampler(self) -> nn.Module:
@@ -217,20 +241,35 @@ class GAN(RecipeModule):
         checkpoint["gan"] = {
             "noise": gather_from_ranks(self._noise.get_state(), self.trainer.world_size),
             "critic_steps": self._critic_steps,
+            "image_size": self._image_size,
+            "num_classes": self.generator.num_classes,
             "class_names": self.class_names,
             "evaluation": None if self.evaluation is None else self.evaluation.state_dict(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore what :meth:`on_save_checkpoint` added."""
+        """Restore what :meth:`on_save_checkpoint` added, and make layers that wait for the data."""
         saved = checkpoint.get("gan")
         if saved is None:  # of another module
             return
         self._critic_steps = saved["critic_steps"]
         self.class_names = saved.get("class_names")  # an earlier version did not keep them
         self._restore_noise(saved["noise"])
+        if not self._is_complete:
+            self._complete(saved["image_size"], saved["num_classes"])
         if self.evaluation is not None and saved["evaluation"] is not None:
             self.evaluation.load_state_dict(saved["evaluation"])
+
+    def _complete(self, image_size: int | None, num_classes: int | None) -> None:
+        """Make what is missing of the networks, and the average, on the CPU: a seed gives the same on every device."""
+        with torch.device("cpu"):
+            complete_networks(self.generator, self.critic, image_size, num_classes)
+        check_same_shape("the generator's images", self.generator.image_shape, self.critic)
+        if self.ema_decay is not None:
+            average = get_ema_multi_avg_fn(self.ema_decay)
+            self.ema = AveragedModel(self.generator, multi_avg_fn=average, use_buffers=True).requires_grad_(False)
+        self._image_size = image_size
+        self._is_complete = True
 
     def _restore_noise(self, states: list[Tensor] | Tensor) -> None:
         """Restore this process's noise, or begin it anew if the checkpoint is of another number of processes."""
@@ -267,7 +306,7 @@ class GAN(RecipeModule):
     def _prepare_batch(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Return the batch's images in [-1, 1], and its labels if the networks are conditional."""
         images, labels = batch
-        _check_same_shape("the data's images", tuple(images.shape[1:]), self.critic)
+        check_same_shape("the data's images", tuple(images.shape[1:]), self.critic)
         return images * 2 - 1, None if self.generator.num_classes is None else labels
 
     def _make_optimizer(
@@ -294,13 +333,3 @@ class GAN(RecipeModule):
         self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, sync_dist=True)
         distance = values[evaluation.scores.names[0]]
         self.log(f"{stage}/distance", distance, prog_bar=True, logger=False, sync_dist=True)
-
-
-def _check_same_shape(what: str, shape: tuple[int, ...] | None, critic: Critic) -> None:
-    """Raise an error if a critic can't score images of a shape; a network of one's own need not give its own."""
-    expected = critic.image_shape
-    if shape is not None and expected is not None and shape != expected:
-        raise ValueError(
-            f"Of {what}, channels, height and width are {shape}, and the critic takes {expected}. Give generator and "
-            "critic the image_size and channels of the data"
-        )

@@ -7,6 +7,8 @@ from lightning_adabelief.recipes.image_classification.imagenet import ImageNetDa
 from lightning_adabelief.recipes.image_classification.module import ImageClassifier
 from lightning_adabelief.recipes.image_classification.networks import NetworkFromData, SmallCNN, TorchvisionNetwork
 from lightning_adabelief.recipes.image_classification.predictions import PredictionsTable
+from lightning_adabelief.recipes.image_classification.pretrained import PretrainedNetwork
+from lightning_adabelief.recipes.image_classification.worst_mistakes import WorstMistakes
 
 __all__ = [
     "CIFAR100DataModule",
@@ -16,7 +18,9 @@ __all__ = [
     "ImageFolderDataModule",
     "ImageNetDataModule",
     "NetworkFromData",
+    "PretrainedNetwork",
     "PredictionsTable",
     "SmallCNN",
     "TorchvisionNetwork",
+    "WorstMistakes",
 ]

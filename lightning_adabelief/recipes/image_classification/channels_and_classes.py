@@ -15,6 +15,38 @@ ADVICE = "Give the DataModule the attributes in_channels and num_classes, or Ima
 """The end of an error message where the data can't be looked through."""
 
 
+def find_numbers(
+    network: nn.Module, data: LightningDataModule | None, num_classes: int | None, fitting: bool
+) -> tuple[int | None, int | None]:
+    """Find the numbers of classes and of channels.
+
+    Args:
+        network: The network.
+        data: The DataModule, if there is one.
+        num_classes: The number given to ImageClassifier, if any.
+        fitting: True to look through the data where nobody tells a number. A test has a checkpoint, which does.
+
+    Returns:
+        The number of classes, and that of channels; None for one that is not known, or, of channels, not needed.
+
+    Raises:
+        ValueError: If two of them have different numbers, the data can't be looked through, or there is one class
+            only.
+    """
+    classes = agree_on("num_classes", network, data, num_classes)
+    channels = agree_on("in_channels", network, data)
+    if fitting and data is not None:
+        has_layers = not isinstance(network, NetworkFromData) or network.is_complete
+        classes = classes or find_classes(data)
+        channels = channels or (None if has_layers else find_channels(data))
+    if classes is not None and classes < 2:
+        raise ValueError(
+            f"There is {classes} class, and a classifier tells classes apart. Give images of two or more: "
+            "for yes or no, of both"
+        )
+    return classes, channels
+
+
 def agree_on(
     name: Literal["in_channels", "num_classes"],
     network: nn.Module,

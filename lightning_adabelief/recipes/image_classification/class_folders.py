@@ -3,102 +3,108 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from torch.utils.data import Dataset
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from lightning_adabelief.recipes.image_classification.found_images import (
+    HIDDEN,
+    FoundImages,
+    add_images,
+    check_any_images,
+)
 
-from lightning_adabelief.recipes.image_classification.image_file import read_rgb
+EMPTY, STRAY, BESIDE = "empty class folders", "in no class folder", "beside the folder of training images"
+"""Reasons to leave a file or folder out, beside the ending of its name and a dot at its beginning."""
 
-EMPTY, HIDDEN, STRAY = "empty class folders", "hidden", "in no class folder"
-"""Reasons to leave a file or folder out, beside the ending of its name."""
+PART_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+"""Names, in small letters, of the folders of each part."""
+
+ADVICE = "Put the images of each class into a folder of its own there"
 
 
-@dataclass
-class FoundImages:
-    """The images in a folder of class folders.
+def find_parts_in_folders(root: str | Path) -> dict[str, FoundImages]:
+    """List the images in the folders ``train``, ``val`` and ``test``; without these, in one folder per class.
 
-    Attributes:
-        files: The images, sorted by class and path.
-        classes: The class of each.
-        left_out: From the reason why files and folders are left out to their paths.
+    Args:
+        root: A folder that holds ``train``, and ``val`` and ``test`` if there are such, under one of their
+            :data:`PART_NAMES` in small or capital letters; or one that holds the class folders themselves.
+
+    Returns:
+        From a part's name (``"train"``, ``"val"``, ``"test"``) to its images. All are in ``"train"`` if ``root`` holds
+        the class folders themselves.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, it or one of its parts has no images, or there are class
+            folders in ``val`` or ``test`` and no ``train``.
+        ValueError: If there are two folders of one part.
     """
+    if not os.path.isdir(root):
+        raise FileNotFoundError(
+            f"There is no folder {root}. Give data.root a folder that holds one folder of images per class, or the "
+            "folders train and val that do"
+        )
+    folders = _find_part_folders(root)
+    if "train" not in folders:
+        _check_are_classes(root, folders)
+        return {"train": find_class_folders(root)}
+    parts = {part: find_class_folders(folder.path) for part, folder in folders.items()}
+    known = {folder.name for folder in folders.values()}
+    for entry in _list_entries(root):
+        if entry.name not in known:
+            parts["train"].leave_out(HIDDEN if entry.name.startswith(".") else BESIDE, entry.path)
+    return parts
 
-    files: list[str] = field(default_factory=list)
-    classes: list[str] = field(default_factory=list)
-    left_out: dict[str, list[str]] = field(default_factory=dict)
 
-    def leave_out(self, reason: str, *paths: str) -> None:
-        """Record files or folders that are left out."""
-        if paths:
-            self.left_out.setdefault(reason, []).extend(paths)
-
-
-def find_images(folder: str | Path) -> FoundImages:
-    """List the images in a folder that holds one folder per class; no file is opened.
+def find_class_folders(folder: str | Path) -> FoundImages:
+    """List the images in a folder that holds one folder per class, sorted by class and path; no file is opened.
 
     Folders in a class's folder belong to it. Files and folders whose names begin with a dot are left out, and so are
     files of other kinds than torchvision's ``IMG_EXTENSIONS``, files beside the class folders, and class folders
     without an image.
+
+    Raises:
+        FileNotFoundError: If there are no images.
     """
-    found = FoundImages()
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+    found = FoundImages(str(folder))
+    for entry in _list_entries(folder):
         if entry.name.startswith("."):
             found.leave_out(HIDDEN, entry.path)
         elif not entry.is_dir():
             found.leave_out(STRAY, entry.path)
+        elif number := add_images(found, entry.path):
+            found.classes += [entry.name] * number
         else:
-            _find_images_of_class(entry, found)
+            found.leave_out(EMPTY, entry.path)
+    check_any_images(found, ADVICE)
     return found
 
 
-def _find_images_of_class(folder: os.DirEntry[str], found: FoundImages) -> None:
-    number_before = len(found.files)
-    for parent, folders, files in os.walk(folder.path, followlinks=True):
-        hidden = [name for name in (*folders, *files) if name.startswith(".")]
-        found.leave_out(HIDDEN, *(os.path.join(parent, name) for name in hidden))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))  # those that os.walk goes on to
-        for name in sorted(name for name in files if not name.startswith(".")):
-            path = os.path.join(parent, name)
-            ending = os.path.splitext(name)[1].lower()
-            if ending in IMG_EXTENSIONS:
-                found.files.append(path)
-                found.classes.append(folder.name)
-            else:
-                found.leave_out(f"{ending} files" if ending else "files without an ending", path)
-    if len(found.files) == number_before:
-        found.leave_out(EMPTY, folder.path)
+def _find_part_folders(root: str | Path) -> dict[str, os.DirEntry[str]]:
+    folders: dict[str, os.DirEntry[str]] = {}
+    for part, names in PART_NAMES.items():
+        for entry in _list_entries(root):
+            if entry.name.lower() in names and entry.is_dir():
+                if part in folders:
+                    raise ValueError(
+                        f"{root} has two folders of {part}: {folders[part].name} and {entry.name}. Put the images of "
+                        "each class into one of them"
+                    )
+                folders[part] = entry
+    return folders
 
 
-class LabelledImages(Dataset):
-    """Images in files, and their labels.
+def _check_are_classes(root: str | Path, folders: dict[str, os.DirEntry[str]]) -> None:
+    """Check that folders named like a part, where there is none to train on, hold images as a class's folder does."""
+    for folder in folders.values():
+        if any(entry.is_dir() and not entry.name.startswith(".") for entry in _list_entries(folder.path)):
+            raise FileNotFoundError(
+                f"{root} has the folder {folder.name}, and no folder train. Give the folder of the images to train on "
+                f"that name, or take {folder.name} out to have images split off"
+            )
 
-    Args:
-        files: The images.
-        labels: The label of each, an index into ``classes``.
-        classes: Names of all classes.
-        transform: A function from the image, of mode ``RGB``, to what is put into batches.
-    """
 
-    def __init__(
-        self, files: list[str], labels: list[int], classes: list[str], transform: Callable[[Any], Any]
-    ) -> None:
-        self.files = files
-        self.labels = labels
-        self.classes = classes
-        self.transform = transform
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Read an image, and return it transformed, with its label.
-
-        Raises:
-            ValueError: If the file can't be read as an image; the message names it.
-        """
-        return self.transform(read_rgb(self.files[index])), self.labels[index]
+def _list_entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    return sorted(os.scandir(folder), key=lambda entry: entry.name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from torch import Tensor
@@ -18,6 +20,22 @@ MAX_NAMED_CLASSES = 20
 def are_legible(names: list[str]) -> bool:
     """Return True if the figure can have the names of the classes: there are few, and a font has their letters."""
     return len(names) <= MAX_NAMED_CLASSES and find_font("".join(names)) is not None
+
+
+def log_confusion_matrix(writer: Any, stage: str, counts: Tensor, names: list[str] | None, step: int) -> None:
+    """Log the figure to TensorBoard as ``<stage>/confusion_matrix``, and the classes' names where it has numbers.
+
+    Args:
+        writer: TensorBoard's SummaryWriter.
+        stage: ``"val"`` or ``"test"``.
+        counts: See :func:`draw_confusion_matrix`.
+        names: Names of the classes; None for their numbers.
+        step: The step.
+    """
+    writer.add_figure(f"{stage}/confusion_matrix", draw_confusion_matrix(counts, names), step)
+    if names and not are_legible(names):
+        numbered = (f"- {number}: {name}" for number, name in enumerate(names))
+        writer.add_text("class_names", "\n".join(numbered), step)
 
 
 def draw_confusion_matrix(counts: Tensor, names: list[str] | None = None) -> Figure:

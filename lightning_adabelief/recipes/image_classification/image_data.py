@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
+from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from lightning_adabelief.lightning_tree import LightningDataModule
+from lightning_adabelief.recipes.image_classification.data_table import make_data_table
+from lightning_adabelief.recipes.image_classification.found_images import FoundImages
 
 MAX_WORKERS = 16
 """More processes than this seldom load faster, and each takes memory."""
@@ -62,6 +65,7 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(f"Invalid num_workers: {num_workers}. Give 0 or more, or null for one per CPU core")
         self.batch_size = batch_size
         self.num_workers = min(_count_cores(), MAX_WORKERS) if num_workers is None else num_workers
+        self._printed: set[str] = set()
         self._normalize: Callable[[Tensor], Tensor] = v2.Compose(
             [v2.ToDtype(torch.float32, scale=True), v2.Normalize(self.mean, self.std)]
         )
@@ -93,17 +97,24 @@ class ImageDataModule(LightningDataModule):
             return self.on_after_batch_transfer(images, dataloader_idx), labels
         return self._normalize(batch) if batch.dtype == torch.uint8 else batch
 
+    def _print_table(self, title: str, parts: Mapping[str, FoundImages], notes: Iterable[str] = ()) -> None:
+        """Print what was found in a folder or by a CSV file, once and by one process."""
+        if title not in self._printed and (self.trainer is None or self.trainer.is_global_zero):
+            Console().print(make_data_table(title, parts, notes))
+        self._printed.add(title)
+
     def _ends_in_single_image(self) -> bool:
         ranks = 1 if self.trainer is None else self.trainer.world_size
         images = math.ceil(len(self.train_set) / ranks)  # type: ignore[arg-type]
         return images > self.batch_size and images % self.batch_size == 1
 
     def _make_loader(self, dataset: Dataset, shuffle: bool = False, **options: Any) -> DataLoader:
+        is_drawn = shuffle or "sampler" in options  # and then a resumed run must draw its workers' augmentation again
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0 and not shuffle,  # a resumed run must draw their augmentation again
+            persistent_workers=self.num_workers > 0 and not is_drawn,
             prefetch_factor=4 if self.num_workers > 0 else None,  # batches in reserve bridge a slow one
             pin_memory=torch.cuda.is_available(),  # so that copies to the device overlap with its work
             shuffle=shuffle,

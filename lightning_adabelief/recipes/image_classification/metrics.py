@@ -7,10 +7,12 @@ from typing import Any
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
+from lightning_adabelief.recipes.image_classification.macro_metrics import make_macro_metrics
+
 TOP_K = 5
 
 
-def make_metrics(num_classes: int, stage: str) -> MetricCollection:
+def make_metrics(num_classes: int, stage: str, macro: bool = False) -> MetricCollection:
     """Make the metrics of a stage, named ``<stage>/<metric>``.
 
     They are ``accuracy`` (top-1) and ``loss`` and, except in training, ``calibration_error``: the expected
@@ -20,6 +22,8 @@ def make_metrics(num_classes: int, stage: str) -> MetricCollection:
     Args:
         num_classes: Number of classes.
         stage: ``"train"``, ``"val"`` or ``"test"``.
+        macro: Add :func:`~lightning_adabelief.recipes.image_classification.macro_metrics.make_macro_metrics`, except
+            in training.
 
     Returns:
         The metrics, to be updated with ``preds`` (probabilities (N, num_classes)), ``target`` (labels
@@ -34,4 +38,6 @@ def make_metrics(num_classes: int, stage: str) -> MetricCollection:
         metrics["accuracy_top5"] = MulticlassAccuracy(average="micro", top_k=TOP_K, **unchecked)
     if stage != "train":
         metrics["calibration_error"] = MulticlassCalibrationError(n_bins=15, **unchecked)
+        if macro:
+            metrics |= make_macro_metrics(num_classes)
     return MetricCollection(metrics, prefix=f"{stage}/", compute_groups=False)

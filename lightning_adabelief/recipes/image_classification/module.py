@@ -8,33 +8,32 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
-from torchvision.transforms import v2
 
 from lightning_adabelief.lightning_tree import (
+    Callback,
     LRSchedulerCallable,
     OptimizerCallable,
     TensorBoardLogger,
 )
 from lightning_adabelief.optim import AdaBelief
 from lightning_adabelief.recipes.image_classification.channels_and_classes import (
-    agree_on,
     check_batch,
     check_logits,
-    find_channels,
-    find_classes,
+    find_numbers,
     get_input_channels,
 )
 from lightning_adabelief.recipes.image_classification.confusion_matrix import (
     MAX_CLASSES,
-    are_legible,
-    draw_confusion_matrix,
+    log_confusion_matrix,
 )
+from lightning_adabelief.recipes.image_classification.freeze_pretrained import FreezePretrained
 from lightning_adabelief.recipes.image_classification.metrics import make_metrics
-from lightning_adabelief.recipes.image_classification.mixing import make_mixing
 from lightning_adabelief.recipes.image_classification.networks import NetworkFromData
 from lightning_adabelief.recipes.image_classification.predictions import find_unreadable
 from lightning_adabelief.recipes.image_classification.preprocessing import Preprocessing
+from lightning_adabelief.recipes.image_classification.pretrained import PretrainedNetwork
 from lightning_adabelief.recipes.image_classification.training_images import TrainingImages
+from lightning_adabelief.recipes.image_classification.training_loss import ClassWeights, TrainingLoss
 from lightning_adabelief.recipes.optimizers import make_optimizers
 from lightning_adabelief.recipes.recipe_module import RecipeModule
 
@@ -74,6 +73,13 @@ class ImageClassifier(RecipeModule):
             Training accuracy then counts the label of the larger weight.
         cutmix: In training, paste a rectangle of another image that covers a fraction of the area drawn from
             Beta(cutmix, cutmix); 0 for none. If both are on, each batch has one of the two.
+        class_weights: In training, factor of the loss of each class's images: a list in the order of the labels, or
+            ``"balanced"`` for factors in inverse proportion to the numbers of training images, which the
+            DataModule's attribute ``class_counts`` gives; None for the same.
+        freeze_epochs: Number of epochs in which the pretrained layers of a
+            :class:`~lightning_adabelief.recipes.image_classification.PretrainedNetwork` are frozen.
+        macro_metrics: Log ``<stage>/accuracy_macro``, ``f1_macro`` and ``auroc_macro`` for val and test, in which
+            each class counts the same.
         channels_last: Store weights and images with the channels last, which is faster on tensor cores.
         compile: Compile the network with ``torch.compile``.
 
@@ -98,29 +104,26 @@ class ImageClassifier(RecipeModule):
         label_smoothing: float = 0.0,
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        class_weights: ClassWeights = None,
+        freeze_epochs: int = 0,
+        macro_metrics: bool = False,
         channels_last: bool = False,
         compile: bool = False,
     ) -> None:
         super().__init__()
         self.keep_hyperparameters(locals())
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"Invalid label_smoothing: {label_smoothing}. Give a fraction in [0, 1), such as 0.1")
-        for name, value in {"mixup": mixup, "cutmix": cutmix}.items():
-            if value < 0:
-                raise ValueError(f"Invalid {name}: {value}. Give a positive number, such as 0.2, or 0 for none")
         self.network = network
         self.num_classes = num_classes
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.lr_scheduler_interval = lr_scheduler_interval
-        self.label_smoothing = label_smoothing
-        self.mixup = mixup
-        self.cutmix = cutmix
+        self.training_loss = TrainingLoss(label_smoothing, mixup, cutmix, class_weights)
+        self.freezing = FreezePretrained(freeze_epochs)
+        self.macro_metrics = macro_metrics
         self.channels_last = channels_last
         self.compile_network = compile
         self.training_images = TrainingImages()
         self.confusion: MulticlassConfusionMatrix | None = None
-        self._mix_batch: v2.Transform | None = None
         self._is_complete = False
         self._validations = 0
 
@@ -145,27 +148,32 @@ class ImageClassifier(RecipeModule):
 
         Raises:
             ValueError: If the data, the network and ``num_classes`` have different numbers, or training
-                begins and none of them has one, or there is one class only.
+                begins and none of them has one, there is one class only, or ``class_weights`` do not fit.
         """
-        if self._is_complete:
-            return
         trainer = self._trainer
         data = getattr(trainer, "datamodule", None)
-        classes = agree_on("num_classes", self.network, data, self.num_classes)
-        channels = agree_on("in_channels", self.network, data)
         fitting = trainer is not None and trainer.state.fn == "fit"
-        if fitting and data is not None:  # a test has a checkpoint, which holds both numbers
-            classes = classes or find_classes(data)
-            channels = channels or (None if self._has_layers else find_channels(data))
-        if classes is not None and classes < 2:
-            raise ValueError(
-                f"There is {classes} class, and a classifier tells classes apart. Give images of two or more: "
-                "for yes or no, of both"
-            )
-        if classes is not None and (channels is not None or self._has_layers):
-            self._make_parts(classes, channels)
-        elif fitting:
-            raise ValueError(UNKNOWN_NUMBERS)
+        if not self._is_complete:
+            classes, channels = find_numbers(self.network, data, self.num_classes, fitting)
+            if classes is not None and (channels is not None or self._has_layers):
+                self._make_parts(classes, channels)
+            elif fitting:
+                raise ValueError(UNKNOWN_NUMBERS)
+        if fitting:
+            self.training_loss.balance(data)
+
+    def on_fit_start(self) -> None:
+        """Load the network's pretrained weights, unless a checkpoint has been loaded.
+
+        Raises:
+            ValueError: If the weights can't be downloaded or read, or are of another network.
+        """
+        if isinstance(self.network, PretrainedNetwork):
+            self.network.load_weights()
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Return the callback that freezes pretrained layers, where some are to be frozen."""
+        return [self.freezing] if self.freezing.epochs else []
 
     def forward(self, images: Tensor) -> Tensor:
         """Turn images (N, C, H, W) into logits (N, num_classes).
@@ -184,23 +192,22 @@ class ImageClassifier(RecipeModule):
         images, labels = batch
         self._check_batch(images, labels, batch_idx)
         self.training_images.shape = tuple(images.shape[1:])
-        targets = labels
-        if self._mix_batch is not None:
-            images, targets = self._mix_batch(images, labels)
+        images, targets = self.training_loss.mix(images, labels)
+        if targets is not labels:
             labels = targets.argmax(dim=1)
         logits = self._compute_logits(images)
-        loss = nn.functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        loss = self.training_loss(logits, targets)
         self._log_metrics(self.train_metrics, logits, labels, loss)
         self.log("train/loss_step", loss, prog_bar=True)
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update the validation metrics."""
-        self._evaluate_batch(batch, batch_idx, "val")
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Update the validation metrics, and return the logits (N, num_classes) for callbacks."""
+        return self._evaluate_batch(batch, batch_idx, "val")
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update the test metrics."""
-        self._evaluate_batch(batch, batch_idx, "test")
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Update the test metrics, and return the logits (N, num_classes) for callbacks."""
+        return self._evaluate_batch(batch, batch_idx, "test")
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
         """Return the probabilities (N, num_classes) of a batch of images, with labels or without.
@@ -212,22 +219,26 @@ class ImageClassifier(RecipeModule):
         unreadable = find_unreadable(batch)
         return probabilities if unreadable is None else probabilities.masked_fill(unreadable[:, None], float("nan"))
 
+    def on_validation_epoch_start(self) -> None:
+        """Begin anew: what a test or a validation alone has left is of inference mode, and can't be added to."""
+        for metrics in (self.val_metrics, self.test_metrics, self.confusion) if self._is_complete else ():
+            if metrics is not None:
+                metrics.reset()
+
+    on_test_epoch_start = on_validation_epoch_start
+
     def on_validation_epoch_end(self) -> None:
         """Draw the confusion matrix after validations 1, 2, 4, 8, ...: a figure may take longer than a validation."""
-        if self.confusion is None:
-            return
-        if not self.trainer.sanity_checking:
+        if self.confusion is not None and not self.trainer.sanity_checking:
             self._validations += 1
             is_power_of_2 = self._validations & (self._validations - 1) == 0
             if is_power_of_2:
                 self._log_confusion_matrix(self.confusion, "val")
-        self.confusion.reset()
 
     def on_test_epoch_end(self) -> None:
         """Draw the confusion matrix."""
         if self.confusion is not None:
             self._log_confusion_matrix(self.confusion, "test")
-            self.confusion.reset()
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer of the trainable parameters, and its learning-rate scheduler if there is one.
@@ -279,11 +290,11 @@ class ImageClassifier(RecipeModule):
             if isinstance(self.network, NetworkFromData):
                 self.network.complete(in_channels, num_classes)
             self.train_metrics, self.val_metrics, self.test_metrics = (
-                make_metrics(num_classes, stage) for stage in ("train", "val", "test")
+                make_metrics(num_classes, stage, self.macro_metrics) for stage in ("train", "val", "test")
             )
+            self.training_loss.prepare(num_classes)
             if num_classes <= MAX_CLASSES:
                 self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
-        self._mix_batch = make_mixing(self.mixup, self.cutmix, num_classes)
         if self.channels_last:
             self.network.to(memory_format=torch.channels_last)
         if self.compile_network:
@@ -301,7 +312,7 @@ class ImageClassifier(RecipeModule):
         check_logits(logits, self.num_classes)
         return logits
 
-    def _evaluate_batch(self, batch: Batch, batch_idx: int, stage: str) -> None:
+    def _evaluate_batch(self, batch: Batch, batch_idx: int, stage: str) -> Tensor:
         images, labels = batch
         self._check_batch(images, labels, batch_idx)
         logits = self._compute_logits(images)
@@ -310,6 +321,7 @@ class ImageClassifier(RecipeModule):
         )
         if self.confusion is not None:
             self.confusion.update(logits, labels)
+        return logits
 
     def _log_metrics(self, metrics: MetricCollection, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
         size = len(labels)
@@ -323,8 +335,4 @@ class ImageClassifier(RecipeModule):
         class_names = getattr(getattr(self.trainer, "datamodule", None), "class_names", None)
         for logger in self.loggers if self.trainer.is_global_zero else []:
             if isinstance(logger, TensorBoardLogger):
-                figure = draw_confusion_matrix(counts, class_names)
-                logger.experiment.add_figure(f"{stage}/confusion_matrix", figure, self.global_step)
-                if class_names and not are_legible(class_names):
-                    numbered = (f"- {number}: {name}" for number, name in enumerate(class_names))
-                    logger.experiment.add_text("class_names", "\n".join(numbered), self.global_step)
+                log_confusion_matrix(logger.experiment, stage, counts, class_names, self.global_step)

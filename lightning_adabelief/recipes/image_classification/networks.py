@@ -133,7 +133,7 @@ class TorchvisionNetwork(NetworkFromData):
         if self.small_images:
             _adapt_to_small_images(body, num_classes)
         if in_channels != 3:
-            _replace_first_convolution(body, in_channels)
+            replace_first_convolution(body, in_channels)
         self.body = body
 
     def forward(self, images: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ def _make_stem(stem: nn.Module) -> nn.Conv2d:
     return convolution
 
 
-def _replace_first_convolution(network: nn.Module, in_channels: int) -> None:
+def replace_first_convolution(network: nn.Module, in_channels: int) -> None:
     """Make the first convolution anew, for images of other than 3 channels."""
     name, first = next((name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d))
     convolution = nn.Conv2d(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_adabelief.callbacks.belief_monitor.outputs.loggers import folder_of
 from lightning_adabelief.files import find_free_path, replace_file
 from lightning_adabelief.lightning_tree import BasePredictionWriter
 from lightning_adabelief.recipes.image_classification.image_file import read_rgb
@@ -84,12 +85,14 @@ class PredictionsTable(BasePredictionWriter):
         self._files: list[str] | None = None
         self._part: Any = None
         self._count = 0
+        self._unreadable: list[str] = []
+        self._is_whole = False
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
         """Choose the file, in the folder of the logs, and open this process's part of it."""
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks all ranks
+        folder = folder_of(trainer.loggers) or Path(trainer.default_root_dir)
         self._path = trainer.strategy.broadcast(_find_free_table(folder))
-        self._header, self._count = [], 0
+        self._header, self._count, self._unreadable = [], 0, []
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._part = _name_part(self._path, trainer.global_rank).open("x", newline="", encoding="utf-8")
 
@@ -116,13 +119,19 @@ class PredictionsTable(BasePredictionWriter):
         self._count += len(prediction)
 
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
-        """Put the processes' parts together, and print where the table is and which images could not be read."""
+        """Put the processes' parts together."""
         self._part.close()
         trainer.strategy.barrier()
         if trainer.is_global_zero:
-            count, unreadable = self._merge_parts(trainer.world_size)
-            print(f"Predictions: {self._path} ({count:,} images)")
-            _print_unreadable(unreadable)
+            self._is_whole = True
+            self._merge_parts(trainer.world_size)
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Print where the table is and which images could not be read, below the progress bar."""
+        if self._is_whole:
+            print(f"Predictions: {self._path} ({self._count:,} images)")
+            _print_unreadable(self._unreadable)
+        self._is_whole = False
 
     def _begin(self, trainer: Any, module: Any, classes: int) -> None:
         """Find the names of the files and classes."""
@@ -142,10 +151,10 @@ class PredictionsTable(BasePredictionWriter):
         texts = [f"{probability:.6f}" for probability in probabilities]
         return [self._names[probabilities.index(largest)], f"{largest:.6f}", *texts]
 
-    def _merge_parts(self, world_size: int) -> tuple[int, list[str]]:
-        """Write the table from the parts, which are removed; return the number of rows, and the unreadable files."""
+    def _merge_parts(self, world_size: int) -> None:
+        """Write the table from the parts, which are removed, and count the rows of all processes."""
         parts = [_name_part(self._path, rank) for rank in range(world_size)]
-        count, unreadable = 0, []
+        self._count = 0
         with ExitStack() as stack:
             rows = [csv.reader(stack.enter_context(part.open(newline="", encoding="utf-8"))) for part in parts]
             with replace_file(self._path) as whole, whole.open("w", newline="", encoding="utf-8") as file:
@@ -153,12 +162,11 @@ class PredictionsTable(BasePredictionWriter):
                 writer.writerow(self._header)
                 for _, *row in heapq.merge(*rows, key=lambda row: int(row[0])):
                     writer.writerow(row)
-                    count += 1
+                    self._count += 1
                     if not row[1]:
-                        unreadable.append(row[0])
+                        self._unreadable.append(row[0])
         for part in parts:
             part.unlink()
-        return count, unreadable
 
 
 def _find_free_table(folder: Path) -> Path:
@@ -177,7 +185,7 @@ def _name_part(path: Path, rank: int) -> Path:
 def _print_unreadable(files: list[str]) -> None:
     if not files:
         return
-    print(f"{len(files):,} of them can't be read, and have no class there:")
+    print(f"{len(files):,} of the images can't be read, so their rows have no class:")
     for reason in _explain_unreadable(files[:MAX_NAMED]):
         print(f"  {reason}")
     if len(files) > MAX_NAMED:

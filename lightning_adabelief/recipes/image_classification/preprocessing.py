@@ -43,7 +43,9 @@ class Preprocessing:
     interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
-        """Check the numbers and the name."""
+        """Check the numbers and the name; lists, as a config or a checkpoint has them, become tuples."""
+        object.__setattr__(self, "mean", tuple(self.mean))
+        object.__setattr__(self, "std", tuple(self.std))
         check_counts(size=self.size)
         for name, values in {"mean": self.mean, "std": self.std}.items():
             if len(values) != 3:
@@ -62,13 +64,14 @@ class Preprocessing:
         """The interpolation as torchvision's transforms take it."""
         return v2.InterpolationMode(self.interpolation)
 
-    def make_transform(self) -> v2.Transform:
-        """Make the transform from a Pillow image of mode ``RGB`` to a uint8 tensor (3, size, size).
-
-        The image is resized, its sides in proportion, and cropped at the centre.
-        """
+    def make_crop(self) -> v2.Transform:
+        """Make the transform that resizes an image, its sides in proportion, and crops it at the centre."""
         resize = v2.Resize(round(self.size / self.crop), self.interpolation_mode)
-        return v2.Compose([resize, v2.CenterCrop(self.size), v2.PILToTensor()])
+        return v2.Compose([resize, v2.CenterCrop(self.size)])
+
+    def make_transform(self) -> v2.Transform:
+        """Make the transform from a Pillow image of mode ``RGB`` to a uint8 tensor (3, size, size)."""
+        return v2.Compose([self.make_crop(), v2.PILToTensor()])
 
     def normalize(self, images: Tensor) -> Tensor:
         """Normalize images (..., 3, H, W), uint8 or floats in [0, 1], to float32 of the same shape."""

@@ -16,6 +16,7 @@ from torchvision.datasets.folder import is_image_file
 from torchvision.transforms import v2
 
 from lightning_adabelief.recipes.checks import check_probability
+from lightning_adabelief.recipes.image_classification.found_images import find_images
 from lightning_adabelief.recipes.image_classification.image_file import read_rgb
 from lightning_adabelief.recipes.object_detection.annotations import MIN_SIDE, Annotation, read_coco, read_voc
 from lightning_adabelief.recipes.object_detection.detection_data import DetectionDataModule, Target
@@ -53,7 +54,8 @@ class AnnotatedImagesDataModule(DetectionDataModule):
             have no part to validate on.
         horizontal_flip: Probability, in [0, 1], with which a training image is flipped.
         image_folder: Folder of a COCO file's images; None for the places named above.
-        predict_images: Folder of images to predict; None for those that are tested on.
+        predict_images: Folder of images to predict, at any depth, or one image's file; None for those that are tested
+            on. Files that are left out are printed.
         num_workers: Processes that load data; None for one per CPU core, at most 16.
         download: Download PASCAL VOC if it is not in ``root``.
 
@@ -115,7 +117,9 @@ class AnnotatedImagesDataModule(DetectionDataModule):
                 not trained on, or there is nothing to validate on.
         """
         if self.predict_images is not None:
-            self.predict_set = AnnotatedImages(_list_images(self.predict_images), [])
+            found = find_images(self.predict_images)
+            self._print_table(str(self.predict_images), {"predict": found})
+            self.predict_set = AnnotatedImages([Annotation(path, path) for path in map(Path, found.files)], [])
             if stage == "predict":
                 return
         parts = self._read_parts()
@@ -271,13 +275,6 @@ class AnnotatedImages(Dataset):
             "iscrowd": crowd,
             "file": str(annotation.image),
         }
-
-
-def _list_images(folder: Path) -> list[Annotation]:
-    paths = sorted(path for path in folder.glob("**/*") if is_image_file(path.name))
-    if not paths:
-        raise FileNotFoundError(f"There are no images to predict in {folder}")
-    return [Annotation(path, path) for path in paths]
 
 
 def _read_list(path: Path) -> list[str]:

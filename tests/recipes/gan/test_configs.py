@@ -20,7 +20,7 @@ def test_the_authors_settings_are_written_out(recipe):
         assert (options["lr"], options["betas"], model["n_critic"]) == (2e-4, [0.5, 0.999], 5)
         assert options["eps"] == (1e-16 if "sngan" in recipe.name else 1e-12)
         assert options["rectify"] is ("sngan" in recipe.name)
-    assert (options["residual"] == "previous") == ("previous" in recipe.name)
+    assert (options["residual"] == "previous") == (options["betas"][0] == 0)
 
 
 @pytest.mark.slow

@@ -8,6 +8,8 @@ import torch
 from lightning_adabelief.recipes.gan import (
     ClassifierScores,
     InceptionScores,
+    RandomFeatureScores,
+    best_available_scores,
 )
 from lightning_adabelief.recipes.gan.scores import Comparison
 from lightning_adabelief.recipes.image_classification import DigitsDataModule, ImageClassifier, SmallCNN
@@ -114,3 +116,50 @@ def test_with_inceptions_weights_given_it_is_fid(tmp_path, monkeypatch):
     images = torch.rand(4, 3, 32, 32) * 2 - 1
     values = compare(scores, images, images.flip(0))
     assert list(values) == ["fid", "kid", "inception_score"] and values["fid"] == pytest.approx(0, abs=1e-3)
+
+
+def test_random_features_order_digits_by_how_far_they_are_from_real_ones():
+    """And their scores are called neither FID nor by the names of a classifier's."""
+    data = DigitsDataModule()
+    data.setup("fit")
+    real = torch.stack([image for image, _ in data.val_set]) * 2 - 1
+    others = torch.stack([image for image, _ in data.train_set]) * 2 - 1
+    scores = RandomFeatureScores()
+    noise = torch.randn(others.shape)
+    distances = []
+    for strength in (0.0, 0.1, 0.3, 0.6):
+        values = compare(scores, real, (others + strength * noise).clamp(-1, 1))
+        assert list(values) == ["frechet_random", "kernel_random"]
+        distances.append(values["frechet_random"])
+    assert distances == sorted(distances) and distances[-1] > 10 * distances[0]
+    few = compare(scores, real, others[:4].repeat(100, 1, 1, 1))["frechet_random"]
+    upside_down = compare(scores, real, others.flip(2))["frechet_random"]
+    assert few > 2 * distances[0] and upside_down > 2 * distances[0]
+
+
+def test_random_features_are_the_same_whatever_the_seed_and_leave_no_trace_in_the_draws():
+    images = torch.rand(70, 1, 16, 16)
+    features = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        features.append(RandomFeatureScores().extract(images)[0])
+        drawn = torch.rand(1)
+        torch.manual_seed(seed)
+        assert torch.equal(drawn, torch.rand(1))
+    assert torch.equal(*features) and features[0].shape == (70, RandomFeatureScores.num_features)
+
+
+def test_the_best_available_scores_are_fid_where_its_network_is_at_hand(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert isinstance(best_available_scores(50), RandomFeatureScores)
+    inception = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    weights = tmp_path / "hub/checkpoints" / inception.URL_INCEPTION_V3.rpartition("/")[2]
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"not read")
+    found = best_available_scores(50)
+    assert isinstance(found, InceptionScores) and found.weights == str(weights) and found.num_samples == 50
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
+    assert isinstance(best_available_scores(50), RandomFeatureScores)
+    with pytest.raises(ValueError, match="pip install torch-fidelity"):
+        best_available_scores(50, weights=str(weights))

@@ -157,7 +157,7 @@ def test_with_mixing_training_accuracy_counts_the_label_of_the_larger_weight():
 
     module = ImageClassifier(Predict(), num_classes=10, mixup=0.2)
     module.configure_model()
-    module._mix_batch = Mix()
+    module.training_loss.mixing = Mix()
     module.log = lambda *_, **__: None
     module.training_step((torch.rand(2, 1, 8, 8), torch.tensor([0, 1])), 0)
     assert module.train_metrics["accuracy"].compute() == 1

@@ -106,7 +106,7 @@ def test_an_image_that_cannot_be_read_costs_its_own_row_alone(files, tmp_path, c
     for number in (1, 4):
         assert set(rows[number].values()) == {str(files[number]), ""}
     out = capsys.readouterr().out
-    assert "2 of them can't be read" in out
+    assert "2 of the images can't be read" in out
     assert all(f"{files[number]} can't be read as an image: " in out for number in (1, 4))
 
 

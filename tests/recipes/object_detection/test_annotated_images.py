@@ -1,5 +1,6 @@
 """PASCAL VOC, and files in its form and in COCO's."""
 
+import re
 from urllib.error import URLError
 
 import pytest
@@ -242,12 +243,19 @@ def test_a_folder_of_something_else_is_an_error_rather_than_a_download(tmp_path)
         read(tmp_path / "boxes.json")
 
 
-def test_images_of_ones_own_are_predicted_without_the_data_that_were_trained_on(tmp_path):
+def test_images_of_ones_own_are_predicted_without_the_data_that_were_trained_on(tmp_path, capsys):
     write_image(tmp_path / "x/1.png")
     write_image(tmp_path / "y/1.png")
+    write_image(tmp_path / ".thumbnails/1.png")
+    (tmp_path / "x/2.heic").touch()
     data = AnnotatedImagesDataModule(root=str(tmp_path / "gone"), predict_images=str(tmp_path), num_workers=0)
     data.setup("predict")
     assert [data.predict_set[i][1]["file"] for i in range(2)] == [str(tmp_path / n) for n in ("x/1.png", "y/1.png")]
+    out = capsys.readouterr().out
+    assert re.search(r"left out: .heic files +. +1 . x/2.heic", out) and re.search("left out: hidden .*thumbnails", out)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(FileNotFoundError, match="none has no images. It has nothing"):
+        AnnotatedImagesDataModule(predict_images=str(tmp_path / "none")).setup("predict")
 
 
 def test_values_out_of_range_are_errors(tmp_path):
