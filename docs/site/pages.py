@@ -52,10 +52,18 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Turn the page's links, those of the repository, into the site's, and make them of pictures; brackets side by side are none."""
+    """Turn the repository's links into the site's, and pictures into links; brackets side by side are none."""
+    if page.file.src_uri == "benchmarks/README.md":
+        markdown += _list_results()
     markdown = _substitute(PICTURE, lambda picture: f"[{picture[0]}]({picture['target']})", markdown)
     markdown = _substitute(LINK, lambda link: _turn_link(link, page.file.src_uri, files), markdown)
     return _substitute(BRACKETS, lambda brackets: rf"\{brackets[0]}", markdown)
+
+
+def _list_results() -> str:
+    """List the results, which the README of the benchmarks names by pattern."""
+    names = sorted(path.name for path in (ROOT / "benchmarks/results").glob("*.md"))
+    return "\n".join(["\n## Results\n", *(f"- [{name.removesuffix('.md')}](results/{name})" for name in names), ""])
 
 
 def _substitute(pattern: re.Pattern[str], replace: Callable[[re.Match[str]], str], markdown: str) -> str:
