@@ -1,6 +1,5 @@
 """The site's pages: what they show runs, what they quote was measured, and the site builds without a warning."""
 
-import inspect
 import os
 import re
 import runpy
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightning_adabelief import AdaBelief, BeliefMonitor
+from lightning_adabelief import BeliefMonitor
 from lightning_adabelief.beliefs.statistic import STATISTICS
 from tests import documents
 from tests.documents import ROOT, SECTIONS, blocks, commands, outputs, read
@@ -111,24 +110,6 @@ def test_every_public_name_is_on_a_page_of_the_api(package):
         assert any(path.startswith(f"lightning_adabelief{package}.") for path in places) or (
             f"lightning_adabelief.{name}" in places
         )
-
-
-OTHERS = {"timm 1.0": "timm.optim.adabelief", "pytorch-optimizer 4.1": "pytorch_optimizer"}
-
-
-@pytest.mark.parametrize("column", OTHERS)
-def test_another_adabeliefs_options_have_the_names_and_defaults_of_the_table(column):
-    rows = re.findall(r"^\| (.*) \|$", read("docs/from-adabelief.md").split("## Checkpoints")[0], re.MULTILINE)
-    header, *rows = [[cell.strip() for cell in row.split(" | ")] for row in rows]
-    here = inspect.signature(AdaBelief).parameters
-    there = inspect.signature(import_module(OTHERS[column]).AdaBelief).parameters
-    options = [row for row in rows if "=" in row[0]]
-    assert len(options) > 7
-    for row in options:
-        name, default = row[0].strip("`").split("=")
-        assert here[name].default == eval(default)
-        theirs = re.findall(r"`(\w+)=([^`]+)`", row[header.index(column)]) or [(name, default)]
-        assert there[theirs[0][0]].default == eval(theirs[0][1])
 
 
 @pytest.mark.parametrize("script", ["pictures.py", "tables.py"])
