@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,7 +94,14 @@ def read_settings(words: Sequence[str]) -> Settings:
             settings.configs[value] = read_config(path)
             settings.tree = _merge(settings.tree, settings.configs[value])
         else:
-            _set_option(settings, option.lstrip("-"), value)
+            key = option.lstrip("-")
+            _set_option(settings, key, value)
+            if parse_value(value) is None and _is_in_nested_class(settings.tree, key):
+                # jsonargparse 4.53 hands a null on to the class within the class as the text "None".
+                as_config = json.dumps(_nest(key.split("."), None))
+                settings.words[i] = f"--config={as_config}" if equals else as_config
+                if not equals:
+                    settings.words[i - 1] = "--config"
     return settings
 
 
@@ -106,6 +114,23 @@ def _explain_word(word: str) -> str:
     if word in list_names():
         return f"{word!r} is not an option. Did you mean '--config {word}'?"
     return f"{word!r} is not an option. Options begin with --, for example --trainer.max_epochs=3"
+
+
+def _is_in_nested_class(tree: dict[str, Any], key: str) -> bool:
+    """Return True for the option of a class that is itself an option of a class, in no list."""
+    node: Any = tree
+    depth = 0
+    for part in strip_wrappers(key).split(".")[:-1]:
+        node = _select_holder(node, part).get(part)
+        if not isinstance(node, dict):
+            return False
+        depth += "class_path" in node
+    return depth > 1
+
+
+def _nest(parts: Sequence[str], value: Any) -> Any:
+    """Return the mapping that has a value under the parts of a key."""
+    return {parts[0]: _nest(parts[1:], value)} if parts else value
 
 
 def _set_option(settings: Settings, key: str, text: str) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from lightning_adabelief.recipes.image_classification.found_images import (
     HIDDEN,
+    KINDS,
     FoundImages,
     add_images,
     check_any_images,
 )
 
-EMPTY, STRAY, BESIDE = "empty class folders", "in no class folder", "beside the folder of training images"
+EMPTY, STRAY, BESIDE = "empty class folders", "files in no class folder", "beside the folder of training images"
 """Reasons to leave a file or folder out, beside the ending of its name and a dot at its beginning."""
 
 PART_NAMES = {
@@ -22,7 +23,11 @@ PART_NAMES = {
 }
 """Names, in small letters, of the folders of each part."""
 
-ADVICE = "Put the images of each class into a folder of its own there"
+ADVICE = (
+    f"Put the images of each class into a folder of its own there, as {KINDS}, or list them in a file for data.csv. "
+    "Images without classes are for data.predict"
+)
+"""The end of the message where there are no images in class folders."""
 
 
 def find_parts_in_folders(root: str | Path) -> dict[str, FoundImages]:

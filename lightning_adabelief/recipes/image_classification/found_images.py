@@ -12,6 +12,9 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 HIDDEN = "hidden"
 """The reason to leave out files and folders whose names begin with a dot."""
 
+KINDS = ".jpg, .png, .tif or another kind of torchvision's IMG_EXTENSIONS"
+"""The kinds of files that are read, for messages."""
+
 MAX_NAMES = 3
 """Files and folders that are named in a message or a row of a table."""
 
@@ -72,7 +75,7 @@ def find_images(path: str | Path) -> FoundImages:
         found.files, found.names = [str(path)], [os.path.basename(path)]
     else:
         found.leave_out(describe_kind(str(path)), str(path))
-    check_any_images(found, "Give images")
+    check_any_images(found, f"Give images as {KINDS}")
     return found
 
 
@@ -110,17 +113,14 @@ def check_any_images(found: FoundImages, advice: str) -> None:
 
     Args:
         found: The images.
-        advice: The beginning of the sentence that says what to do, for the message.
+        advice: The end of the message, which says what to do.
 
     Raises:
         FileNotFoundError: If there are none; the message says what there is.
     """
     if not found.files:
         others = ", ".join(f"{reason} ({len(paths)})" for reason, paths in found.left_out.items()) or "nothing"
-        raise FileNotFoundError(
-            f"{found.source} has no images. It has {others}. {advice}, as .jpg, .png, .tif or another kind of "
-            "torchvision's IMG_EXTENSIONS"
-        )
+        raise FileNotFoundError(f"{found.source} has no images. It has {others}. {advice}")
 
 
 def name_first(names: Sequence[str]) -> str:

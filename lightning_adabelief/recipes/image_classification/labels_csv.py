@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lightning_adabelief.recipes.image_classification.class_folders import PART_NAMES
 from lightning_adabelief.recipes.image_classification.found_images import (
+    KINDS,
     FoundImages,
     check_any_images,
     describe_kind,
@@ -65,7 +66,7 @@ def read_labels(path: str | Path, root: str | Path | None) -> dict[str, FoundIma
     if "train" not in parts:
         raise ValueError(f"{path} has no image of the split 'train'. It has {join_names(parts, 'and')}")
     for found in parts.values():
-        check_any_images(found, "List the images of each split")
+        check_any_images(found, f"List images of each split, as {KINDS}")
     return {part: parts[part] for part in PART_NAMES if part in parts}
 
 

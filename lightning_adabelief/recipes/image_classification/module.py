@@ -276,8 +276,10 @@ class ImageClassifier(RecipeModule):
                 f"{self.num_classes}. Give the data that it was trained on, or train anew"
             )
         of_checkpoint = TrainingImages.from_plain(entry)
-        of_checkpoint.check_class_names(getattr(getattr(self._trainer, "datamodule", None), "class_names", None))
-        self.training_images = of_checkpoint
+        data = getattr(self._trainer, "datamodule", None)
+        of_checkpoint.check_class_names(getattr(data, "class_names", None))
+        if data is None or self.trainer.state.fn != "fit":  # a training that goes on has the data's
+            self.training_images = of_checkpoint
 
     @property
     def _has_layers(self) -> bool:

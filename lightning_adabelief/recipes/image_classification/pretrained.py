@@ -61,10 +61,10 @@ class PretrainedNetwork(NetworkFromData):
     ) -> None:
         super().__init__(in_channels, num_classes)
         self.name = name
-        self.weights = weights
+        self.weights = None if weights == "None" else weights  # which jsonargparse makes of null on a command line
         self._library = find_network(name)
         self.preprocessing: Preprocessing = self._library.preprocessing
-        self._has_weights = weights is None
+        self._has_weights = self.weights is None
         self._new_layers: set[str] = set()
         self.register_load_state_dict_post_hook(_mark_as_loaded)
         self.complete()

@@ -65,7 +65,9 @@ def test_a_folder_that_is_missing_or_without_images_says_what_there_is():
     with pytest.raises(FileNotFoundError, match="There is no folder photos. Give data.root"):
         find_parts_in_folders("photos")
     touch("train/a/1.jpg", "val/2.jpg")
-    with pytest.raises(FileNotFoundError, match=r"photos/val has no images. It has in no class folder \(1\). Put the"):
+    with pytest.raises(
+        FileNotFoundError, match=r"photos/val has no images. It has files in no class folder \(1\). Put the"
+    ):
         find_parts_in_folders("photos")
 
 

@@ -129,3 +129,11 @@ def test_it_stops_before_training_where_it_cant_work(weights, tmp_path):
         make(weights, freeze_epochs=-1)
     with pytest.raises(ValueError, match="freeze_epochs 2: SmallCNN has no pretrained_layers. Give"):
         fit(ImageClassifier(SmallCNN(), freeze_epochs=2), tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:find_unused_parameters=True was specified")
+def test_of_several_processes_all_must_know_which_weights_have_no_gradient(weights, tmp_path):
+    with pytest.raises(ValueError, match="freeze_epochs 2: DDPStrategy needs .* ddp_find_unused_parameters_true, or"):
+        fit(make(weights), tmp_path, strategy="ddp", devices=1)
+    trainer = fit(make(weights), tmp_path, strategy="ddp_find_unused_parameters_true", devices=1)
+    assert trainer.optimizers[0].state[trainer.lightning_module.network.body.conv1[0].weight]["step"] == 2

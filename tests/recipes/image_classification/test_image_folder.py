@@ -83,7 +83,7 @@ def test_what_is_found_and_left_out_is_printed_once_with_names_and_counts(capsys
     assert ["left out: .gif files", "", "", "2", "train/n00000000/one.gif, train/n00000001/two.GIF"] in rows
     assert ["left out: .heic files", "", "", "1", "val/n00000000/x.heic"] in rows
     assert ["left out: hidden", "", "", "2", "train/.ipynb_checkpoints, train/n00000000/.ipynb_checkpoints"] in rows
-    assert ["left out: in no class folder", "", "", "1", "train/notes.txt"] in rows
+    assert ["left out: files in no class folder", "", "", "1", "train/notes.txt"] in rows
     assert ["left out: empty class folders", "", "", "1", "train/to do"] in rows
     assert ["left out: beside the folder of training images", "", "", "1", "labels.csv"] in rows
     assert any("The part val has no image of 'n00000002' (2 to train on)." in row[0] for row in rows)

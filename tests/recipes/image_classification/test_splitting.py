@@ -63,6 +63,8 @@ def test_of_a_small_class_the_parts_to_train_and_to_validate_on_have_the_first_i
         [1, 1, 0],
         [1, 0, 0],
     ]
+    parts = split_images(make_found("a" * 20 + "333"), {"val": 0.5, "test": 0.2}, seed=0)
+    assert all("3" in found.classes for found in parts.values()), "half of three is two, which leaves none to test on"
 
 
 @pytest.mark.parametrize("mixed", [False, True])

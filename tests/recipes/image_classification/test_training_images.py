@@ -19,10 +19,8 @@ OWN = Preprocessing(16, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), crop=1.0, int
 
 
 def make_trainer(**options):
-    options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False} | options
-    return pl.Trainer(
-        max_steps=1, limit_val_batches=0, enable_checkpointing=False, enable_model_summary=False, **options
-    )
+    options = {"max_steps": 1, "accelerator": "cpu", "logger": False, "enable_progress_bar": False} | options
+    return pl.Trainer(limit_val_batches=0, enable_checkpointing=False, enable_model_summary=False, **options)
 
 
 def write_folders(root, names):
@@ -33,7 +31,7 @@ def write_folders(root, names):
             for number in range(2):
                 pixels = random.integers(0, 256, (20, 24, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(root / part / name / f"{number}.png")
-    return ImageFolderDataModule(str(root), batch_size=2, num_workers=0)
+    return ImageFolderDataModule(str(root), batch_size=4, num_workers=0)
 
 
 def train(data, network, path):
@@ -71,12 +69,16 @@ def test_classes_of_other_names_are_not_taken_for_those_of_the_checkpoint(checkp
         make_trainer().test(ImageClassifier(SmallCNN(width=4)), others, ckpt_path=checkpoint)
 
 
-def test_an_older_checkpoint_knows_nothing_of_its_images_and_takes_any(checkpoint, tmp_path):
+def test_an_older_checkpoint_knows_nothing_of_its_images_until_its_training_goes_on(checkpoint, tmp_path):
     content = torch.load(checkpoint, weights_only=True)
     content["image_classifier"] = {"num_classes": 2, "in_channels": 3}
     torch.save(content, tmp_path / "old.ckpt")
     loaded = ImageClassifier.load_from_checkpoint(tmp_path / "old.ckpt", network=SmallCNN(width=4))
     assert loaded.training_images == TrainingImages()
+    data = ImageFolderDataModule(str(tmp_path / "photos"), size=16, batch_size=4, num_workers=0)
+    trainer = make_trainer(max_steps=3)
+    trainer.fit(loaded, data, ckpt_path=tmp_path / "old.ckpt")
+    assert loaded.class_names == ["cats", "dogs"] and loaded.preprocessing == data.preprocessing
 
 
 def test_attributes_of_data_that_mean_something_else_are_not_kept():
