@@ -22,7 +22,8 @@ PYTHON = [block for page in PAGES for block in blocks(page, "python")]
 NEEDS_A_PROCESS = "ModelParallelStrategy("
 """What a block does not undo: it makes process groups."""
 
-ALREADY_RUN = {command for readme in ROOT.glob("**/README.md") for command in commands(readme.relative_to(ROOT))}
+READMES = ["README.md", *(ROOT / "lightning_adabelief").glob("**/README.md")]
+ALREADY_RUN = {command for readme in READMES for command in commands(readme)}
 """The commands that the tests of READMEs run."""
 
 RESULT = re.compile(r"\[([^\]]*\d[^\]]*)\]\((?:\.\./)+(benchmarks/results/[^)#]+)\)")
@@ -67,7 +68,7 @@ def test_a_script_trains_in_a_process_of_its_own(snippet, tmp_path):
 
 @pytest.mark.parametrize(("snippet", "output"), [pair for page in PAGES for pair in outputs(page)])
 def test_a_python_block_prints_what_stands_under_it(snippet, output):
-    assert documents.run(snippet) == output
+    assert documents.run(snippet).endswith(output)  # a Trainer tells of the model before
 
 
 @pytest.mark.parametrize("snippet", [block for page in PAGES for block in blocks(page, "yaml")])
@@ -130,5 +131,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    api = (tmp_path / "api/index.html").read_text(encoding="utf-8")
-    assert "<math" in api and ".. math::" not in api and ":class:" not in api
+    api = [page.read_text(encoding="utf-8") for page in tmp_path.glob("api/**/index.html")]
+    assert len(api) == 7 and any("<math" in page for page in api)
+    untouched = re.compile(r"\.\. math::|:(class|meth|func|data|mod|attr):|Example::|\{statistics\}|<p>:::")
+    assert not any(untouched.search(page) for page in api)
