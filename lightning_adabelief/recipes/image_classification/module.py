@@ -27,9 +27,9 @@ from lightning_adabelief.recipes.image_classification.confusion_matrix import (
     log_confusion_matrix,
 )
 from lightning_adabelief.recipes.image_classification.freeze_pretrained import FreezePretrained
+from lightning_adabelief.recipes.image_classification.image_sets import MarkedImages
 from lightning_adabelief.recipes.image_classification.metrics import make_metrics
 from lightning_adabelief.recipes.image_classification.networks import NetworkFromData
-from lightning_adabelief.recipes.image_classification.predictions import find_unreadable
 from lightning_adabelief.recipes.image_classification.preprocessing import Preprocessing
 from lightning_adabelief.recipes.image_classification.pretrained import PretrainedNetwork
 from lightning_adabelief.recipes.image_classification.training_images import TrainingImages
@@ -212,12 +212,13 @@ class ImageClassifier(RecipeModule):
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
         """Return the probabilities (N, num_classes) of a batch of images, with labels or without.
 
-        Those of an image that :class:`ReadableImages` could not read are NaN.
+        Those of :class:`MarkedImages` that could not be read are NaN.
         """
         images = batch if isinstance(batch, Tensor) else batch[0]
         probabilities = self(images).softmax(dim=-1)
-        unreadable = find_unreadable(batch)
-        return probabilities if unreadable is None else probabilities.masked_fill(unreadable[:, None], float("nan"))
+        if isinstance(batch, MarkedImages):
+            probabilities = probabilities.masked_fill(~batch.are_read[:, None], float("nan"))
+        return probabilities
 
     def on_validation_epoch_start(self) -> None:
         """Begin anew: what a test or a validation alone has left is of inference mode, and can't be added to."""
