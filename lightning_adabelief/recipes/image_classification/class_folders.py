@@ -11,6 +11,7 @@ from lightning_adabelief.recipes.image_classification.found_images import (
     FoundImages,
     add_images,
     check_any_images,
+    make_printable,
 )
 
 EMPTY, STRAY, BESIDE = "empty class folders", "files in no class folder", "beside the folder of training images"
@@ -80,7 +81,7 @@ def find_class_folders(folder: str | Path) -> FoundImages:
         elif not entry.is_dir():
             found.leave_out(STRAY, entry.path)
         elif number := add_images(found, entry.path):
-            found.classes += [entry.name] * number
+            found.classes += [make_printable(entry.name)] * number
         else:
             found.leave_out(EMPTY, entry.path)
     check_any_images(found, ADVICE)

@@ -131,6 +131,11 @@ def describe_kind(name: str) -> str:
     return f"{ending} files" if ending else "files without an ending"
 
 
+def make_printable(name: str) -> str:
+    r"""Return a file's name with its bytes that are no UTF-8 written out: ``caf\xe9`` for such a byte at the end."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
 def check_any_images(found: FoundImages, advice: str) -> None:
     """Check that there are images.
 

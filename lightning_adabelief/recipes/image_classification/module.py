@@ -162,18 +162,10 @@ class ImageClassifier(RecipeModule):
         if fitting:
             self.training_loss.balance(data)
 
-    def on_fit_start(self) -> None:
-        """Load the network's pretrained weights, unless a checkpoint has been loaded.
-
-        Raises:
-            ValueError: If the weights can't be downloaded or read, or are of another network.
-        """
-        if isinstance(self.network, PretrainedNetwork):
-            self.network.load_weights()
-
     def configure_callbacks(self) -> list[Callback]:
         """Return the callback that freezes pretrained layers, where some are to be frozen."""
-        return [self.freezing] if self.freezing.epochs else []
+        is_needed = self.freezing.epochs > 0 and self.freezing not in self.trainer.callbacks  # type: ignore[attr-defined]
+        return [self.freezing] if is_needed else []
 
     def forward(self, images: Tensor) -> Tensor:
         """Turn images (N, C, H, W) into logits (N, num_classes).
@@ -244,9 +236,15 @@ class ImageClassifier(RecipeModule):
     def configure_optimizers(self) -> Any:
         """Make the optimizer of the trainable parameters, and its learning-rate scheduler if there is one.
 
+        Before that, load the network's pretrained weights, unless a checkpoint has been loaded. By now that is known,
+        and callbacks that try a few steps, such as BatchSizeFinder, have not begun.
+
         Raises:
-            ValueError: If the optimizer comes with a learning-rate schedule and ``lr_scheduler`` is another.
+            ValueError: If the optimizer comes with a learning-rate schedule and ``lr_scheduler`` is another, or the
+                weights can't be downloaded or read, or are of another network.
         """
+        if isinstance(self.network, PretrainedNetwork):
+            self.network.load_weights()
         return make_optimizers(self, self.optimizer, self.lr_scheduler, self.lr_scheduler_interval, "val/loss")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from lightning_adabelief.callbacks.belief_monitor.outputs.loggers import folder_of
 from lightning_adabelief.files import find_free_path, replace_file
 from lightning_adabelief.lightning_tree import BasePredictionWriter
+from lightning_adabelief.recipes.image_classification.found_images import make_printable
 from lightning_adabelief.recipes.image_classification.image_file import read_rgb
 from lightning_adabelief.recipes.image_classification.image_sets import MarkedImages
 
@@ -20,12 +21,12 @@ MAX_NAMED = 3
 
 
 class PredictionsTable(BasePredictionWriter):
-    """Write ``predictions.csv`` beside the logs, with a row per image in the order of the data.
+    r"""Write ``predictions.csv`` beside the logs, with a row per image in the order of the data.
 
     Its columns are ``file`` (``image``, its number from 0, where the data set has no attribute ``files``), ``class``,
     ``probability``, and for each class ``probability_<name>``. Of an image that can't be read, the row has the file
-    alone; how many they are, and why, is printed at the end. Where the table exists, another is written:
-    ``predictions_1.csv`` and so on.
+    alone; how many they are, and why, is printed at the end. The table is UTF-8: other bytes of a file's name are
+    written out, as ``\xff``. Where it exists, another is written: ``predictions_1.csv`` and so on.
 
     Rows go to the disk batch by batch. A run that is stopped leaves those so far as ``predictions.csv.0.part``, of
     each process one, which begin with the image's number.
@@ -52,7 +53,7 @@ class PredictionsTable(BasePredictionWriter):
         self._path = trainer.strategy.broadcast(_find_free_table(folder))
         self._header, self._count, self._unreadable = [], 0, []
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._part = _name_part(self._path, trainer.global_rank).open("x", newline="", encoding="utf-8")
+        self._part = _open_part(_name_part(self._path, trainer.global_rank), "x")
 
     def write_on_batch_end(
         self,
@@ -113,15 +114,15 @@ class PredictionsTable(BasePredictionWriter):
         parts = [_name_part(self._path, rank) for rank in range(world_size)]
         self._count = 0
         with ExitStack() as stack:
-            rows = [csv.reader(stack.enter_context(part.open(newline="", encoding="utf-8"))) for part in parts]
+            rows = [csv.reader(stack.enter_context(_open_part(part, "r"))) for part in parts]
             with replace_file(self._path) as whole, whole.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow(self._header)
-                for _, *row in heapq.merge(*rows, key=lambda row: int(row[0])):
-                    writer.writerow(row)
+                for _, image, *row in heapq.merge(*rows, key=lambda row: int(row[0])):
+                    writer.writerow([make_printable(image), *row])
                     self._count += 1
-                    if not row[1]:
-                        self._unreadable.append(row[0])
+                    if not row[0]:
+                        self._unreadable.append(image)
         for part in parts:
             part.unlink()
 
@@ -139,12 +140,17 @@ def _name_part(path: Path, rank: int) -> Path:
     return path.with_name(f"{path.name}.{rank}.part")
 
 
+def _open_part(path: Path, mode: str) -> Any:
+    """Open a part, in which names of files have the bytes that they have on the disk, even those that are no UTF-8."""
+    return path.open(mode, newline="", encoding="utf-8", errors="surrogateescape")
+
+
 def _print_unreadable(files: list[str]) -> None:
     if not files:
         return
     print(f"{len(files):,} of the images can't be read, so their rows have no class:")
     for reason in _explain_unreadable(files[:MAX_NAMED]):
-        print(f"  {reason}")
+        print(f"  {make_printable(reason)}")
     if len(files) > MAX_NAMED:
         print(f"  and {len(files) - MAX_NAMED:,} more")
 

@@ -79,4 +79,5 @@ def test_names_that_are_no_utf_8_are_printed_with_signs_in_their_place():
     printed = io.StringIO()
     Console(file=printed).print(make_data_table("photos", found))
     assert "\ufffd" in printed.getvalue() and printed.getvalue().encode("utf-8")
-    assert found["train"].classes == [korean]
+    assert found["train"].files == [f"photos/{korean}/1.jpg"]
+    assert found["train"].classes == [r"\xb0\xed\xbe\xe7\xc0\xcc"], "a class's name is printed, drawn and saved"

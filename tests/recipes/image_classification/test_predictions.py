@@ -1,6 +1,7 @@
 """The table of a classifier's predictions."""
 
 import csv
+import os
 
 import numpy as np
 import pytest
@@ -60,6 +61,16 @@ def files(tmp_path):
     return paths
 
 
+@pytest.fixture
+def oddly_named(tmp_path, files):
+    """Two images with bytes in their names that are no UTF-8, the second one damaged."""
+    paths = [os.fsdecode(os.fsencode(tmp_path) + name) for name in (b"/caf\xe9.png", b"/\xff, of cats.png")]
+    for path, file in zip(paths, files, strict=False):
+        file.rename(path)
+    os.truncate(paths[1], 60)
+    return paths
+
+
 def predict(data, folder, names=NAMES, channels=3, classes=3, **options):
     """Predict with a small random classifier, and return it."""
     torch.manual_seed(0)
@@ -92,6 +103,15 @@ def test_a_row_has_the_file_its_class_and_the_probability_of_each_class(files, t
     for row, probabilities in zip(rows, module.predict_step(images, 0), strict=True):
         assert_row(row, probabilities, NAMES)
     assert f"Predictions: {tmp_path / 'predictions.csv'} (5 images)" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.sep != "/", reason="other systems' names have characters, not bytes")
+def test_bytes_of_a_name_that_are_no_utf_8_are_written_out(oddly_named, tmp_path, capsys):
+    predict(Photos(oddly_named), tmp_path)
+    rows = read(tmp_path / "predictions.csv")
+    assert [row["file"] for row in rows] == [rf"{tmp_path}/caf\xe9.png", rf"{tmp_path}/\xff, of cats.png"]
+    assert rows[0]["class"] in NAMES and not rows[1]["class"]
+    assert r"\xff, of cats.png can't be read as an image: " in capsys.readouterr().out
 
 
 def test_an_image_that_cannot_be_read_costs_its_own_row_alone(files, tmp_path, capsys):
