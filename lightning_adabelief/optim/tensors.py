@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -18,6 +18,9 @@ class StepTensors(NamedTuple):
         exp_avg_vars: Their s_t, like ``exp_avgs``.
         max_exp_avg_vars: Their largest s_t so far, like ``exp_avgs``; empty without amsgrad.
         steps: The number of steps each has taken, 0-dim tensors; 1 is added in place.
+        corrections: The bits that a parameter of 16 bits lacks, like ``params``, ``None`` where there are none
+            (:mod:`lightning_adabelief.optim.low_precision`); updated in place. Empty without any.
+        rounding_seeds: The seeds of their stochastic rounding; empty where there is none.
     """
 
     params: list[Tensor]
@@ -26,22 +29,26 @@ class StepTensors(NamedTuple):
     exp_avg_vars: list[Tensor]
     max_exp_avg_vars: list[Tensor]
     steps: list[Tensor]
+    corrections: Sequence[Tensor | None] = ()
+    rounding_seeds: Sequence[int] = ()
 
     @classmethod
     def empty(cls) -> StepTensors:
         """Return empty columns, to be filled."""
-        return cls([], [], [], [], [], [])
+        return cls([], [], [], [], [], [], [], [])
 
     def select(self, members: Sequence[int]) -> StepTensors:
         """Return the columns of some parameters, by their indices; an empty column stays empty."""
-        return StepTensors(*([column[i] for i in members] if column else [] for column in self))
+        columns: Iterable[Any] = ([column[i] for i in members] if column else [] for column in self)
+        return StepTensors(*columns)
 
     def columns_in_param_shape(self) -> list[list[Tensor]]:
-        """Return all columns but ``steps``, and without ``max_exp_avg_vars`` where it is empty."""
+        """Return the columns from ``params`` on, without ``max_exp_avg_vars`` where it is empty."""
         columns = [self.params, self.grads, self.exp_avgs, self.exp_avg_vars]
         return [*columns, self.max_exp_avg_vars] if self.max_exp_avg_vars else columns
 
-    def rows(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]]:
-        """Iterate over (param, grad, exp_avg, exp_avg_var, max_exp_avg_var or None)."""
+    def rows(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]]:
+        """Iterate over (param, grad, exp_avg, exp_avg_var, max_exp_avg_var or None, correction or None)."""
         maxima: Iterable[Tensor | None] = self.max_exp_avg_vars or [None] * len(self.params)
-        return zip(self.params, self.grads, self.exp_avgs, self.exp_avg_vars, maxima, strict=True)
+        corrections = self.corrections or [None] * len(self.params)
+        return zip(self.params, self.grads, self.exp_avgs, self.exp_avg_vars, maxima, corrections, strict=True)

@@ -8,51 +8,11 @@
 #include <atomic>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
+#include <type_traits>
+
+#include "low_precision.h"
 
 namespace {
-
-template <typename To, typename From>
-inline To bits(From value) {
-  static_assert(sizeof(To) == sizeof(From), "the same bits");
-  To result;
-  std::memcpy(&result, &value, sizeof(To));
-  return result;
-}
-
-// The 16-bit formats in integer arithmetic: it is exact, needs no particular compiler or CPU, and
-// vectorizes. Rounding is to nearest, ties to even, as in PyTorch.
-
-struct BFloat16 {
-  uint16_t raw;
-  operator float() const { return bits<float>(uint32_t(raw) << 16); }
-  static BFloat16 from(float value) {
-    uint32_t b = bits<uint32_t>(value);
-    uint32_t rounded = (b + 0x7fff + ((b >> 16) & 1)) >> 16;
-    return {uint16_t(value != value ? 0x7fc0 : rounded)};
-  }
-};
-
-struct Half {
-  uint16_t raw;
-  operator float() const {
-    uint32_t sign = uint32_t(raw & 0x8000) << 16, b = uint32_t(raw & 0x7fff) << 13;
-    uint32_t normal = b + ((127 - 15) << 23);
-    uint32_t infinite_or_nan = b | 0x7f800000;
-    uint32_t subnormal = bits<uint32_t>(bits<float>(b + (113u << 23)) - bits<float>(113u << 23));
-    uint32_t finite = b < (1u << 23) ? subnormal : normal;
-    return bits<float>(sign | (b >= (31u << 23) ? infinite_or_nan : finite));
-  }
-  static Half from(float value) {
-    uint32_t b = bits<uint32_t>(value), sign = (b >> 16) & 0x8000, size = b & 0x7fffffff;
-    uint32_t normal = (size - ((127 - 15) << 23) + 0xfff + ((size >> 13) & 1)) >> 13;
-    // Adding 0.5 leaves a float whose last bit is worth 2^-24, half's smallest number.
-    uint32_t subnormal = bits<uint32_t>(bits<float>(size) + 0.5f) - bits<uint32_t>(0.5f);
-    uint32_t finite = size < (113u << 23) ? subnormal : normal;
-    uint32_t large = size > 0x7f800000 ? 0x7e00 : 0x7c00;
-    return {uint16_t(sign | (size >= 0x477ff000 ? large : finite))};
-  }
-};
 
 inline void store(double* to, double value) { *to = value; }
 inline void store(float* to, float value) { *to = value; }
@@ -87,6 +47,8 @@ struct Pack {
   void* const* exp_avgs;
   void* const* exp_avg_vars;
   void* const* max_exp_avg_vars;  // null without amsgrad
+  void* const* corrections;       // null unless the parameters are of 16 bits and have some
+  const uint32_t* keys;           // of their stochastic rounding, where there is some
 };
 
 typedef void (*Parallel)(void (*)(void*), void*, unsigned threads, unsigned flags);
@@ -100,11 +62,10 @@ void unscale(int64_t n, G* grad, S scale) {
   for (int64_t i = 0; i < n; ++i) store(grad + i, S(grad[i]) / scale);
 }
 
-// P, G, S: the dtypes of parameter, gradient and state; the arithmetic runs in the state's.
 // amsgrad and bounded are known when it is compiled, so that a step without them pays nothing for them.
-template <bool amsgrad, bool bounded, typename P, typename G, typename S>
-void update(int64_t n, P* __restrict param, const G* __restrict grad, S* __restrict exp_avg,
-            S* __restrict exp_avg_var, S* __restrict max_exp_avg_var, const Scalars& scalars) {
+template <bool amsgrad, bool bounded, typename S>
+void update_elements(int64_t n, S* __restrict param, const S* __restrict grad, S* __restrict exp_avg,
+                     S* __restrict exp_avg_var, S* __restrict max_exp_avg_var, const Scalars& scalars) {
   const S sign = S(scalars.sign), shrink = S(scalars.shrink), decay = S(scalars.decay);
   const S beta1_complement = S(scalars.beta1_complement), beta2 = S(scalars.beta2);
   const S residual_weight = S(scalars.residual_weight), eps = S(scalars.eps);
@@ -114,8 +75,8 @@ void update(int64_t n, P* __restrict param, const G* __restrict grad, S* __restr
   const bool stays = scalars.step_size == 0;      // even where m is infinite
   const bool remembers = scalars.beta2 != 0;      // an infinite s times 0 would be NaN
   for (int64_t i = 0; i < n; ++i) {
-    S theta = S(param[i]) * shrink;
-    S g = S(grad[i]) * sign;
+    S theta = param[i] * shrink;
+    S g = grad[i] * sign;
     g = coupled ? g + decay * theta : g;
 
     S d = g - exp_avg[i];
@@ -135,11 +96,41 @@ void update(int64_t n, P* __restrict param, const G* __restrict grad, S* __restr
       quotient = quotient > max_quotient ? max_quotient : quotient;
       quotient = quotient < -max_quotient ? -max_quotient : quotient;
     }
-    store(param + i, stays ? theta : theta - step_size * quotient);
+    param[i] = stays ? theta : theta - step_size * quotient;
   }
 }
 
-template <typename P, typename G, typename S>
+template <typename S>
+void update(int64_t n, S* param, const S* grad, S* exp_avg, S* exp_avg_var, S* largest, const Scalars& scalars) {
+  const bool bounded = std::isfinite(scalars.max_quotient);
+  auto* chosen = largest ? (bounded ? update_elements<true, true, S> : update_elements<true, false, S>)
+                         : (bounded ? update_elements<false, true, S> : update_elements<false, false, S>);
+  chosen(n, param, grad, exp_avg, exp_avg_var, largest, scalars);
+}
+
+constexpr int64_t PIECE = 256;  // elements of a parameter of 16 bits whose float32 copies stay in the cache
+
+// One stretch of a tensor. P, G, C, S: the dtypes of parameter, gradient, correction and state. The arithmetic runs
+// in the state's: on float32 copies of parameters and gradients of 16 bits.
+template <typename P, typename G, typename C, typename S>
+void update_stretch(int64_t n, P* param, const G* grad, C* correction, S* exp_avg, S* exp_avg_var, S* largest,
+                    const Scalars& scalars, uint32_t key) {
+  if constexpr (std::is_same_v<P, S>) {
+    update(n, param, grad, exp_avg, exp_avg_var, largest, scalars);
+  } else {
+    alignas(64) S theta[PIECE], g[PIECE];
+    for (int64_t at = 0; at < n; at += PIECE) {
+      const int64_t size = std::min(PIECE, n - at);
+      C* correction_here = correction ? correction + at : nullptr;
+      read_master(size, param + at, correction_here, theta);
+      for (int64_t i = 0; i < size; ++i) g[i] = S(grad[at + i]);
+      update(size, theta, g, exp_avg + at, exp_avg_var + at, largest ? largest + at : nullptr, scalars);
+      write_master(size, param + at, correction_here, theta, key + uint32_t(at));
+    }
+  }
+}
+
+template <typename P, typename G, typename C, typename S>
 struct Work {
   const Pack& pack;
   const Scalars& scalars;
@@ -167,40 +158,43 @@ struct Work {
       S* exp_avg = static_cast<S*>(pack.exp_avgs[t]) + at;
       S* exp_avg_var = static_cast<S*>(pack.exp_avg_vars[t]) + at;
       S* largest = pack.max_exp_avg_vars ? static_cast<S*>(pack.max_exp_avg_vars[t]) + at : nullptr;
+      C* correction = pack.corrections ? static_cast<C*>(pack.corrections[t]) + at : nullptr;
       if (scalars.grad_scale != 0) unscale(n, grad, S(scalars.grad_scale));
-      const bool bounded = std::isfinite(scalars.max_quotient);
-      auto* update_elements = largest ? (bounded ? update<true, true, P, G, S> : update<true, false, P, G, S>)
-                                      : (bounded ? update<false, true, P, G, S> : update<false, false, P, G, S>);
-      update_elements(n, param, grad, exp_avg, exp_avg_var, largest, scalars);
+      update_stretch(n, param, grad, correction, exp_avg, exp_avg_var, largest, scalars, pack.keys[t] + uint32_t(at));
       begin = stop;
     }
   }
 };
 
-template <typename P, typename G, typename S>
+template <typename P, typename G, typename C, typename S>
 void step(const Pack* pack, const Scalars* scalars, Parallel parallel, unsigned threads, int64_t chunk) {
-  Work<P, G, S> work{*pack, *scalars, chunk};
+  Work<P, G, C, S> work{*pack, *scalars, chunk};
   if (parallel && threads > 1 && pack->offsets[pack->tensors] > chunk)
-    parallel(Work<P, G, S>::run, &work, threads, 0);
+    parallel(Work<P, G, C, S>::run, &work, threads, 0);
   else
-    Work<P, G, S>::run(&work);
+    Work<P, G, C, S>::run(&work);
 }
 
 }  // namespace
 
 extern "C" {
 
-// One step on a pack; named by the dtypes of parameter, gradient and state.
-#define STEP(name, P, G, S)                                                                        \
+// One step on a pack; named by the dtypes of parameter, gradient and state, and for parameters of 16 bits by the
+// bits of the master weight.
+#define STEP(name, P, G, C, S)                                                                     \
   void name(const Pack* p, const Scalars* s, Parallel f, unsigned threads, int64_t chunk) {        \
-    step<P, G, S>(p, s, f, threads, chunk);                                                        \
+    step<P, G, C, S>(p, s, f, threads, chunk);                                                     \
   }
-STEP(float64_float64_float64, double, double, double)
-STEP(float32_float32_float32, float, float, float)
-STEP(bfloat16_bfloat16_float32, BFloat16, BFloat16, float)
-STEP(bfloat16_float32_float32, BFloat16, float, float)
-STEP(float16_float16_float32, Half, Half, float)
-STEP(float16_float32_float32, Half, float, float)
+#define STEP_16_BITS(name, P, G)               \
+  STEP(name##_master32, P, G, int16_t, float)  \
+  STEP(name##_master24, P, G, int8_t, float)   \
+  STEP(name##_master16, P, G, NoCorrection, float)
+STEP(float64_float64_float64, double, double, NoCorrection, double)
+STEP(float32_float32_float32, float, float, NoCorrection, float)
+STEP_16_BITS(bfloat16_bfloat16_float32, BFloat16, BFloat16)
+STEP_16_BITS(bfloat16_float32_float32, BFloat16, float)
+STEP_16_BITS(float16_float16_float32, Half, Half)
+STEP_16_BITS(float16_float32_float32, Half, float)
 
 // Add 1 to each step count and tell what it is now.
 void advance(int64_t n, float* const* steps, float* now) {

@@ -21,13 +21,14 @@ from __future__ import annotations
 import math
 import struct
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from lightning_adabelief.optim.fused.layout import align_layouts
+from lightning_adabelief.optim.layout import align_layouts
+from lightning_adabelief.optim.low_precision import MISSING_BITS
 from lightning_adabelief.optim.rule import residual_scale
 from lightning_adabelief.optim.scaling import RHO_TRACTABLE, warmup_steps
 from lightning_adabelief.optim.tensors import StepTensors
@@ -69,12 +70,20 @@ def fused_adabelief_cuda(
     Raises:
         ImportError: On import of this module, where Triton is missing.
     """
+    corrected = [i for i, correction in enumerate(tensors.corrections) if correction is not None]
+    if corrected and len(corrected) < len(tensors.params):
+        others = sorted(set(range(len(tensors.params))) - set(corrected))
+        for members in (corrected, others):
+            fused_adabelief_cuda(tensors.select(members), grad_scale=grad_scale, found_inf=found_inf, **options)
+        return
     if not tensors.params:
         return
     device = tensors.params[0].device
-    columns, copied = align_layouts(tensors.columns_in_param_shape())
+    columns = tensors.columns_in_param_shape()
+    columns, copied = align_layouts([*columns, cast(Any, tensors.corrections)] if corrected else columns)
+    corrections = columns.pop() if corrected else []
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        for group in group_tensors(columns, tensors.steps):
+        for group in group_tensors(columns, tensors.steps, corrections, tensors.rounding_seeds):
             _launch_kernels(group, device, bool(tensors.max_exp_avg_vars), grad_scale, found_inf, **options)
     # Autograd does not see what a kernel writes through an address.
     increment_version(tensors.params if grad_scale is None else [*tensors.params, *tensors.grads])
@@ -142,7 +151,8 @@ def _launch_kernels(
     if len(owners) == 0:  # all tensors are empty, and Triton refuses to launch no programs
         return
     c = residual_scale(residual, beta1)
-    param_dtype, grad_dtype, state_dtype = (getattr(tl, str(dtype).removeprefix("torch.")) for dtype in dtypes)
+    missing = MISSING_BITS.get(dtypes[0], 0)
+    param_dtype, grad_dtype, state_dtype = (getattr(tl, str(dtype).removeprefix("torch.")) for dtype in dtypes[:3])
     rule[(len(owners),)](
         table,
         owners,
@@ -157,9 +167,11 @@ def _launch_kernels(
         eps=_encode_float64(eps),
         AMSGRAD=amsgrad,
         BOUNDED=max_update_to_lr is not None,
-        PARAM=param_dtype,
+        PARAM=tl.int16 if missing else param_dtype,
         GRAD=grad_dtype,
         STATE=state_dtype,
+        MISSING=missing,
+        KEPT=0 if dtypes[3] is None else 8 * dtypes[3].itemsize,
         ALIGNED=aligned,
         BLOCK=BLOCK,
         enable_fp_fusion=True,

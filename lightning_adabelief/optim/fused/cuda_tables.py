@@ -30,14 +30,14 @@ class TensorGroup(NamedTuple):
     """The kernels' arguments for tensors of the same dtypes.
 
     Attributes:
-        dtypes: The dtypes of parameters, gradients and state.
+        dtypes: The dtypes of parameters, gradients and state, and of corrections or None.
         aligned: True if all addresses are multiples of 16 bytes and all sizes of 8 elements.
         table: (tensors, COLUMNS) int64, on the device; see ``cuda_kernels.py``.
         owners: (blocks,) int32, the row of the tensor that each block belongs to.
         scales: (tensors, SCALES) float64, filled by the first kernel with the scalars of the step.
     """
 
-    dtypes: tuple[torch.dtype, ...]
+    dtypes: tuple[Any, ...]
     aligned: bool
     table: Tensor
     owners: Tensor
@@ -67,35 +67,44 @@ class _TableCache:
 _caches: MutableMapping[Tensor, _TableCache] = WeakTensorKeyDictionary()
 
 
-def group_tensors(columns: Sequence[list[Tensor]], steps: list[Tensor]) -> list[TensorGroup]:
+def group_tensors(
+    columns: Sequence[list[Tensor]],
+    steps: list[Tensor],
+    corrections: Sequence[Tensor] = (),
+    rounding_seeds: Sequence[int] = (),
+) -> list[TensorGroup]:
     """Sort tensors into groups, and put their addresses on the device.
 
     Args:
         columns: Parameters, gradients, exp_avg, exp_avg_var and, under amsgrad, its maximum; the
             tensors of a parameter laid out alike.
         steps: The step tensor of each parameter.
+        corrections: Those of parameters of 16 bits, laid out as these; empty without any.
+        rounding_seeds: The seeds of their rounding; empty where there is none.
 
     Returns:
         The groups. They hold addresses only: the tensors must outlive their use.
     """
     device = columns[0][0].device
     addresses = [list(map(Tensor.data_ptr, column)) for column in (*columns, steps)]
+    rounding = [list(map(Tensor.data_ptr, corrections)) or [0] * len(steps), rounding_seeds or [0] * len(steps)]
     numels = list(map(Tensor.numel, columns[0]))
-    dtypes = [[tensor.dtype for tensor in column] for column in columns[:3]]
+    dtypes: list[Sequence[Any]] = [[tensor.dtype for tensor in column] for column in columns[:3]]
+    dtypes.append([tensor.dtype for tensor in corrections] or [None] * len(steps))
     cache = _caches.get(steps[0])
     if cache is None:
         cache = _caches[steps[0]] = _TableCache()
     size = COLUMNS.value * len(steps)
     if device.type == "cuda":
         if torch.cuda.is_current_stream_capturing():
-            return _build_groups(addresses, numels, dtypes, device, cache.use_spare(size))
+            return _build_groups(addresses, rounding, numels, dtypes, device, cache.use_spare(size))
         cache.set_aside(size)
     # The stream is part of the key: on another one nothing would order the sending of a table and its reading.
     stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    key = (device, stream, len(columns), *numels, *chain(*addresses), *chain(*dtypes))
+    key = (device, stream, len(columns), *numels, *chain(*addresses), *chain(*rounding), *chain(*dtypes))
     if key not in cache.groups:
         staging = _allocate_pinned(size) if device.type == "cuda" else torch.empty(size, dtype=torch.int64)
-        cache.groups[key] = _build_groups(addresses, numels, dtypes, device, staging)
+        cache.groups[key] = _build_groups(addresses, rounding, numels, dtypes, device, staging)
         if len(cache.groups) > MAX_TABLES:
             cache.groups.popitem(last=False)
     cache.groups.move_to_end(key)
@@ -104,8 +113,9 @@ def group_tensors(columns: Sequence[list[Tensor]], steps: list[Tensor]) -> list[
 
 def _build_groups(
     addresses: list[list[int]],
+    rounding: Sequence[Sequence[int]],
     numels: list[int],
-    dtypes: list[list[torch.dtype]],
+    dtypes: Sequence[Sequence[Any]],
     device: torch.device,
     staging: Tensor,
 ) -> list[TensorGroup]:
@@ -113,19 +123,21 @@ def _build_groups(
 
     Args:
         addresses: The addresses of each column, those of the steps last.
+        rounding: The addresses of the corrections, and the seeds; 0 for none.
         numels: The number of elements of each parameter.
-        dtypes: The dtypes of parameters, gradients and state.
+        dtypes: The dtypes of parameters, gradients, state and corrections.
         device: The device that the tables are sent to.
         staging: int64 memory for all tables, pinned where the device is a GPU.
     """
-    tables: dict[tuple[tuple[torch.dtype, ...], bool], list[tuple[int, ...]]] = defaultdict(list)
-    block_counts: dict[tuple[tuple[torch.dtype, ...], bool], int] = defaultdict(int)
-    of_parameters = zip(numels, zip(*dtypes, strict=True), zip(*addresses, strict=True), strict=True)
-    for numel, of_dtypes, (*tensors, step) in of_parameters:
-        aligned = numel % 8 == 0 and not any(address % 16 for address in tensors)
+    tables: dict[tuple[tuple[Any, ...], bool], list[tuple[int, ...]]] = defaultdict(list)
+    block_counts: dict[tuple[tuple[Any, ...], bool], int] = defaultdict(int)
+    columns = numels, zip(*dtypes, strict=True), zip(*addresses, strict=True), zip(*rounding, strict=True)
+    for numel, of_dtypes, (*tensors, step), (correction, seed) in zip(*columns, strict=True):
+        aligned = numel % 8 == 0 and not any(address % 16 for address in (*tensors, correction))
         kind = of_dtypes, aligned
         without_maximum = 5 - len(tensors)  # every row has the same length, amsgrad or not
-        tables[kind].append((*tensors, *(0,) * without_maximum, step, numel, block_counts[kind]))
+        row = (*tensors, *(0,) * without_maximum, step, numel, block_counts[kind], correction, seed)
+        tables[kind].append(row)
         block_counts[kind] += _count_blocks(numel)
 
     # All tables go in one transfer, and each group takes its rows of it.
@@ -135,7 +147,7 @@ def _build_groups(
     groups = []
     for (of_dtypes, aligned), table in zip(tables, rows_of_groups, strict=True):
         # output_size is known here; without it repeat_interleave would wait for the device to tell it.
-        blocks_of_rows = (table[:, -2] + (BLOCK - 1)) // BLOCK
+        blocks_of_rows = (table[:, 6] + (BLOCK - 1)) // BLOCK
         rows = torch.arange(len(table), dtype=torch.int32, device=device)
         owners = rows.repeat_interleave(blocks_of_rows, output_size=block_counts[of_dtypes, aligned])
         scales = torch.empty(len(table), SCALES.value, dtype=torch.float64, device=device)
