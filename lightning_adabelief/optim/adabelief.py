@@ -92,7 +92,7 @@ class AdaBelief(Optimizer):
     if ``fused``, ``capturable`` or skipping; float64 if that is torch's default dtype), ``exp_avg`` (m_t),
     ``exp_avg_var`` (s_t) and, under amsgrad, ``max_exp_avg_var``, each of the parameter's shape and
     in float32, or in the parameter's dtype where that is wider; and of a parameter of 16 bits
-    ``weight_correction``, the int16 or int8 tensor of ``master_weight_bits``.
+    ``weight_correction`` (int8) and ``weight_correction_low`` (uint8), as ``master_weight_bits`` has them.
 
     Raises:
         ValueError: If an option is out of its range, two do not go together, a gradient is sparse, or,

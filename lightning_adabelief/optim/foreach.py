@@ -81,7 +81,8 @@ def _update_tensors(
         # One for each tensor: foreach's addition would take a single one as a number, and wait for it.
         s_addend = replace_where(skip, eps, 0.0).expand(len(tensors.params))
     params, grads, m, s, maxima, *_ = tensors
-    corrections = tensors.corrections or [None] * len(params)
+    none = [None] * len(params)
+    corrections = tensors.corrections or none, tensors.corrections_low or none
     if torch.is_complex(params[0]):
         grads = [grad.resolve_conj() for grad in grads]  # of a lazily conjugated tensor there is no real view
         params, grads, m, s, maxima = (
@@ -89,7 +90,7 @@ def _update_tensors(
         )
 
     is_narrow = params[0].dtype in MISSING_BITS
-    theta = list(map(read_master, params, corrections)) if is_narrow else params
+    theta = list(map(read_master, params, *corrections)) if is_narrow else params
     g = _cast_tensors(grads, m[0].dtype)
     if maximize:
         g = list(torch._foreach_neg(g))
@@ -175,7 +176,7 @@ def _update_tensors(
     else:
         torch._foreach_add_(theta, m, alpha=-scale.step_size)
     if is_narrow:
-        for row in zip(params, corrections, theta, rounding_keys, strict=True):
+        for row in zip(params, *corrections, theta, rounding_keys, strict=True):
             write_master(*row)
 
 

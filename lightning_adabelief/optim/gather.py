@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_adabelief.optim.low_precision import CORRECTION_DTYPES, MISSING_BITS, convert_correction, make_seed
+from lightning_adabelief.optim.low_precision import CORRECTIONS, MISSING_BITS, make_seed
 from lightning_adabelief.optim.state import STATE_DTYPES, check_grad, prepare_state
 
 
@@ -23,6 +23,7 @@ def gather_tensors(
     max_exp_avg_vars: list[Tensor],
     steps: list[Tensor],
     corrections: list[Tensor | None],
+    corrections_low: list[Tensor | None],
     rounding_seeds: list[int],
 ) -> None:
     """Fill the columns of a :class:`~lightning_adabelief.optim.tensors.StepTensors` for one param group.
@@ -38,6 +39,7 @@ def gather_tensors(
         max_exp_avg_vars: A column.
         steps: A column.
         corrections: A column.
+        corrections_low: A column.
         rounding_seeds: A column.
 
     Raises:
@@ -76,24 +78,26 @@ def gather_tensors(
         steps.append(state["step"])
     if narrow:
         corrections += [None] * len(params)
+        corrections_low += [None] * len(params)
         for index, _ in narrow:
-            corrections[index] = _prepare_correction(states[params[index]], params[index], bits)
+            parts = _prepare_correction(states[params[index]], params[index], bits)
+            corrections[index], corrections_low[index] = parts
         if bits < 32:
             rounding_seeds += _make_group_seeds(param_groups, group, narrow, len(params))
 
 
-def _prepare_correction(state: dict[str, Any], param: Tensor, bits: int) -> Tensor | None:
-    """Return the correction of a parameter of 16 bits; none at first, or as a change of the option asks."""
-    dtype = CORRECTION_DTYPES[bits]
-    correction = state.get("weight_correction")
-    if dtype is None:
-        state.pop("weight_correction", None)
-        return None
-    if correction is None:
-        state["weight_correction"] = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
-    elif correction.dtype != dtype or correction.device != param.device:
-        state["weight_correction"] = convert_correction(correction.to(param.device), dtype)
-    return state["weight_correction"]
+def _prepare_correction(state: dict[str, Any], param: Tensor, bits: int) -> list[Tensor | None]:
+    """Return both parts of the correction of a parameter of 16 bits, None for one that these bits do not need."""
+    parts: list[Tensor | None] = []
+    for name, (dtype, bits_with_it) in CORRECTIONS.items():
+        if bits < bits_with_it:
+            state.pop(name, None)
+        elif name not in state:
+            state[name] = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
+        elif state[name].device != param.device:
+            state[name] = state[name].to(param.device)
+        parts.append(state.get(name))
+    return parts
 
 
 def _make_group_seeds(

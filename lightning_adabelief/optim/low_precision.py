@@ -4,10 +4,12 @@ A step is often smaller than half of a 16-bit weight's last place; rounded to ne
 would weight decay. So a step works on a master weight in float32. The weight is the master, rounded to 16 bits;
 what that took away is kept beside it, in units of a fraction of the weight's last place::
 
-    master_weight_bits   correction                  master
-    32                   int16, 1/65536 of a place   a float32, exactly (of a float16: down to 2^-38)
-    24                   int8, 1/256 of a place      rounded stochastically to the weight and 8 more bits
-    16                   none                        rounded stochastically to the weight
+    master_weight_bits   weight_correction        weight_correction_low       master
+    32                   int8, 1/256 of a place   uint8, 1/65536 of a place   a float32, exactly (float16: to 2^-38)
+    24                   int8, 1/256 of a place   none                        rounded stochastically to 8 more bits
+    16                   none                     none                        rounded stochastically to the weight
+
+They are two tensors of bytes, since collectives of torch.distributed take no integers of 16 bits.
 
 A correction is at most half a place, so one that is stale, because the weight was set by other hands (a
 checkpoint, a clamp), changes the weight by no more than that.
@@ -33,8 +35,8 @@ from lightning_adabelief.optim.scaling import Scalar
 MISSING_BITS = {torch.bfloat16: 16, torch.float16: 13}
 """The last bits of a master weight's code that a weight of each dtype does not have."""
 
-CORRECTION_DTYPES = {32: torch.int16, 24: torch.int8, 16: None}
-"""The dtype of the correction by ``master_weight_bits``."""
+CORRECTIONS = {"weight_correction": (torch.int8, 24), "weight_correction_low": (torch.uint8, 32)}
+"""The dtype of each part of a correction, by its name in the state, and the ``master_weight_bits`` that need it."""
 
 _SIZE = 0x7FFFFFFF  # all bits of a float32 but the sign
 _INFINITY = 0x7F800000
@@ -43,12 +45,13 @@ _SMALLEST_NORMAL = 2.0**-14  # of float16
 _UINT32 = 0xFFFFFFFF
 
 
-def read_master(weight: Tensor, correction: Tensor | None) -> Tensor:
+def read_master(weight: Tensor, correction: Tensor | None = None, correction_low: Tensor | None = None) -> Tensor:
     """Return the master weight.
 
     Args:
         weight: A weight in bfloat16 or float16, any shape.
-        correction: Its correction, in int16 or int8, of the same shape; ``None`` for none.
+        correction: Its correction, in int8, of the same shape; ``None`` for none.
+        correction_low: The last 8 bits of that, in uint8; ``None`` for 0.
 
     Returns:
         A new float32 tensor of that shape.
@@ -58,9 +61,10 @@ def read_master(weight: Tensor, correction: Tensor | None) -> Tensor:
     sign = (bits & -0x8000) << 16
     code = (bits & 0x7FFF) << missing
     if correction is not None:
-        spare = 8 * correction.element_size() - missing  # the bits of a correction that are more or fewer than needed
-        offset = correction.to(torch.int32)
-        code += offset >> spare if spare >= 0 else offset << -spare
+        offset = correction.to(torch.int32) << 8
+        if correction_low is not None:
+            offset |= correction_low.to(torch.int32)
+        code += offset >> (16 - missing)
         code.clamp_(min=0)  # a weight that other hands have set to 0, its correction that of a larger one
     if weight.dtype == torch.float16:
         small = (code + (_BIAS + (1 << 23))).view(torch.float32).sub_(_SMALLEST_NORMAL).view(torch.int32)
@@ -69,18 +73,20 @@ def read_master(weight: Tensor, correction: Tensor | None) -> Tensor:
     return (code | sign).view(torch.float32)
 
 
-def write_master(weight: Tensor, correction: Tensor | None, master: Tensor, key: Scalar = 0) -> None:
+def write_master(
+    weight: Tensor, correction: Tensor | None, correction_low: Tensor | None, master: Tensor, key: Scalar = 0
+) -> None:
     """Round a master weight to the weight and its correction, in place.
 
     Args:
         weight: As for :func:`read_master`; a half rounds away from 0.
-        correction: Its correction; without one the weight is rounded stochastically, and with one of 8 bits the
-            correction.
+        correction: Its correction; without one the weight is rounded stochastically.
+        correction_low: The last 8 bits of that; without them the correction is rounded stochastically.
         master: The master weight, in float32.
         key: The draw's, from :func:`make_keys`.
     """
     missing = MISSING_BITS[weight.dtype]
-    kept = 0 if correction is None else 8 * correction.element_size()
+    kept = 0 if correction is None else 8 if correction_low is None else 16
     bits = master.view(torch.int32)
     size = bits & _SIZE
     code = size
@@ -94,24 +100,11 @@ def write_master(weight: Tensor, correction: Tensor | None, master: Tensor, key:
         code = (code + (_draw_bits(weight, key) & below)) & ~below
     rounded = (code + (1 << (missing - 1))) >> missing
     if correction is not None:
-        difference = code - (rounded << missing)
-        correction.copy_(difference << (kept - missing) if kept >= missing else difference >> (missing - kept))
+        difference = (code - (rounded << missing)) << (16 - missing)
+        correction.copy_(difference >> 8)
+        if correction_low is not None:
+            correction_low.copy_(difference & 0xFF)
     weight.copy_((rounded | (bits >> 31 << 15)).to(torch.int16).view(weight.dtype))
-
-
-def convert_correction(correction: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a correction in more or fewer bits.
-
-    Args:
-        correction: In int16 or int8, any shape.
-        dtype: The other of the two.
-
-    Returns:
-        A new tensor, unless it is in ``dtype`` already; fewer bits are the first ones.
-    """
-    if correction.dtype == dtype:
-        return correction
-    return (correction >> 8).to(dtype) if dtype == torch.int8 else correction.to(dtype) << 8
 
 
 def make_seed(seed: int, position: int) -> int:

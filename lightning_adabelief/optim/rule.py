@@ -49,6 +49,7 @@ def single_tensor_adabelief(
     exp_avg_var: Tensor,
     max_exp_avg_var: Tensor | None,
     correction: Tensor | None,
+    correction_low: Tensor | None,
     scale: StepScale,
     *,
     betas: tuple[Scalar, Scalar],
@@ -73,7 +74,8 @@ def single_tensor_adabelief(
             16 bits.
         exp_avg_var: s_t, like ``exp_avg``.
         max_exp_avg_var: The largest s_t so far, like ``exp_avg``; ``None`` without amsgrad.
-        correction: The bits that a parameter of 16 bits lacks; ``None`` where there are none.
+        correction: That of a parameter of 16 bits; ``None`` for none.
+        correction_low: Its last 8 bits; ``None`` for none.
         scale: The scalars of the step; its tensors have no dimension.
         betas: (beta1, beta2). See :class:`~lightning_adabelief.AdaBelief` for the options.
         eps: Added into s_t and to its root.
@@ -100,7 +102,7 @@ def single_tensor_adabelief(
         max_exp_avg_var = None if max_exp_avg_var is None else torch.view_as_real(max_exp_avg_var)
 
     is_narrow = param.dtype in MISSING_BITS
-    theta = read_master(param, correction) if is_narrow else param
+    theta = read_master(param, correction, correction_low) if is_narrow else param
     g = grad if grad.dtype == exp_avg.dtype else grad.to(exp_avg.dtype)
     m, s, s_max = exp_avg, exp_avg_var, max_exp_avg_var
     if differentiable:  # autograd keeps these tensors, and the next step would overwrite them
@@ -140,7 +142,7 @@ def single_tensor_adabelief(
         theta.add_(m, alpha=-scale.step_size)
 
     if is_narrow:
-        write_master(param, correction, theta, rounding_key)
+        write_master(param, correction, correction_low, theta, rounding_key)
         return
     # Where the rule ran on copies (differentiable), the results are written back.
     for stored, value in ((param, theta), (exp_avg, m), (exp_avg_var, s), (max_exp_avg_var, s_max)):

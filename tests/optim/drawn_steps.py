@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lightning_adabelief import AdaBelief
 from lightning_adabelief.optim import state as state_module
-from lightning_adabelief.optim.low_precision import MISSING_BITS, read_master
+from lightning_adabelief.optim.low_precision import CORRECTIONS, MISSING_BITS, read_master
 
 IMPLEMENTATIONS: dict[str, dict[str, Any]] = {
     "forloop": dict(foreach=False),
@@ -187,7 +187,7 @@ def _to_numpy(tensor: Tensor) -> np.ndarray:
 
 def _read_weight(param: Tensor, state: dict[str, Any]) -> Tensor:
     """Return the weight that a step works on."""
-    return read_master(param, state.get("weight_correction")) if param.dtype in MISSING_BITS else param
+    return read_master(param, *map(state.get, CORRECTIONS)) if param.dtype in MISSING_BITS else param
 
 
 def _bound_rounding(low: Tensor, high: Tensor, dtype: torch.dtype, options: dict[str, Any]) -> tuple[Tensor, Tensor]:

@@ -10,9 +10,8 @@ from torch import nn
 
 from lightning_adabelief import AdaBelief
 from lightning_adabelief.optim.low_precision import (
-    CORRECTION_DTYPES,
+    CORRECTIONS,
     MISSING_BITS,
-    convert_correction,
     make_keys,
     make_seed,
     read_master,
@@ -21,7 +20,7 @@ from lightning_adabelief.optim.low_precision import (
 from tests.optim.reference import original
 
 NARROW = list(MISSING_BITS)
-BITS = list(CORRECTION_DTYPES)
+BITS = [32, 24, 16]
 SWITCHES = [dict(foreach=False), dict(foreach=True), dict(fused=True)]
 SPECIAL = [0.0, 1e-45, 1.1754942e-38, 1.1754944e-38, 2.0**-25, 2.0**-24, 2.0**-14, 1 - 2.0**-24, 1.0, 1 + 2.0**-8]
 SPECIAL += [1 + 2.0**-11, 65503.0, 65519.0, 65520.0, 65536.0, 3.3895e38, 3.4028235e38, float("inf"), float("nan")]
@@ -37,12 +36,14 @@ def numbers():
 
 
 def split(master, dtype, bits, key=0):
-    """Return the weight and the correction of a master weight."""
+    """Return the weight and both parts of the correction of a master weight."""
     weight = torch.empty_like(master, dtype=dtype)
-    kind = CORRECTION_DTYPES[bits]
-    correction = None if kind is None else torch.empty_like(master, dtype=kind)
-    write_master(weight, correction, master, key)
-    return weight, correction
+    parts = [
+        torch.empty_like(master, dtype=part) if bits >= bits_with_it else None
+        for part, bits_with_it in CORRECTIONS.values()
+    ]
+    write_master(weight, *parts, master, key)
+    return weight, *parts
 
 
 def test_a_bfloat16_and_16_bits_are_any_float32():
@@ -65,7 +66,8 @@ def test_a_float16_and_16_bits_are_any_float32_in_its_range():
 def test_the_weight_is_the_nearest_to_its_master_and_the_correction_counts_65536ths_of_its_place(dtype):
     master = torch.randn(100_000, generator=torch.Generator().manual_seed(0))
     master = master[master.abs() >= 2.0**-14]  # below, the places of float16 are all alike
-    weight, correction = split(master, dtype, 32)
+    weight, high, low = split(master, dtype, 32)
+    correction = 256 * high.int() + low
     distance, nearest = ((w.double() - master.double()).abs() for w in (weight, master.to(dtype)))
     assert torch.equal(distance, nearest)  # a half may go either way
     exponent = torch.frexp(weight.double().abs()).exponent.double()
@@ -113,7 +115,7 @@ def train(param, grads, **options):
 
 
 def master_of(optimizer, param):
-    return read_master(param, optimizer.state[param].get("weight_correction"))
+    return read_master(param, *map(optimizer.state[param].get, CORRECTIONS))
 
 
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
@@ -262,17 +264,12 @@ def test_the_bits_may_be_changed_in_a_run(before, after, switches):
     optimizer.param_groups[0] |= {"master_weight_bits": after, "lr": 0.0}
     param.grad = grads[0]
     optimizer.step()
-    correction = optimizer.state[param].get("weight_correction")
-    assert (None if correction is None else correction.dtype) == CORRECTION_DTYPES[after]
+    state = optimizer.state[param]
+    assert {name for name in CORRECTIONS if name in state} == {
+        name for name, (_, bits_with_it) in CORRECTIONS.items() if after >= bits_with_it
+    }
     place = torch.finfo(torch.bfloat16).eps / (256 if 16 not in (before, after) else 1)
     torch.testing.assert_close(master_of(optimizer, param), was, rtol=place, atol=0)
-
-
-def test_fewer_bits_of_a_correction_are_its_first_ones():
-    correction = torch.tensor([-32768, -257, -1, 0, 255, 256, 32767], dtype=torch.int16)
-    fewer = convert_correction(correction, torch.int8)
-    assert fewer.tolist() == [-128, -2, -1, 0, 0, 1, 127]
-    assert convert_correction(fewer, torch.int16).tolist() == [-32768, -512, -256, 0, 0, 256, 32512]
 
 
 def test_checkpoints_without_a_correction_and_those_of_adabelief_pytorch_go_on():
@@ -280,7 +277,9 @@ def test_checkpoints_without_a_correction_and_those_of_adabelief_pytorch_go_on()
     param = nn.Parameter(start.clone())
     optimizer = train(param, grads)
     older = copy.deepcopy(optimizer.state_dict())
-    del older["state"][0]["weight_correction"], older["param_groups"][0]["master_weight_bits"]
+    for name in CORRECTIONS:
+        del older["state"][0][name]
+    del older["param_groups"][0]["master_weight_bits"]
     optimizer.load_state_dict(older)
     assert torch.equal(master_of(optimizer, param), param.float())
     param.grad = grads[0]
@@ -300,7 +299,7 @@ def test_a_module_cast_to_float32_takes_no_correction_along():
     wide = nn.Parameter(param.detach().float())
     optimizer = AdaBelief([wide])
     optimizer.load_state_dict(saved)
-    assert "weight_correction" not in optimizer.state[wide] and "weight_correction" in saved["state"][0]
+    assert not optimizer.state[wide].keys() & CORRECTIONS.keys() and "weight_correction" in saved["state"][0]
     wide.grad = torch.ones(10)
     optimizer.step()
     assert wide.isfinite().all()

@@ -48,6 +48,7 @@ struct Pack {
   void* const* exp_avg_vars;
   void* const* max_exp_avg_vars;  // null without amsgrad
   void* const* corrections;       // null unless the parameters are of 16 bits and have some
+  void* const* corrections_low;   // null unless these have 16 bits
   const uint32_t* keys;           // of their stochastic rounding, where there is some
 };
 
@@ -110,27 +111,28 @@ void update(int64_t n, S* param, const S* grad, S* exp_avg, S* exp_avg_var, S* l
 
 constexpr int64_t PIECE = 256;  // elements of a parameter of 16 bits whose float32 copies stay in the cache
 
-// One stretch of a tensor. P, G, C, S: the dtypes of parameter, gradient, correction and state. The arithmetic runs
-// in the state's: on float32 copies of parameters and gradients of 16 bits.
-template <typename P, typename G, typename C, typename S>
-void update_stretch(int64_t n, P* param, const G* grad, C* correction, S* exp_avg, S* exp_avg_var, S* largest,
-                    const Scalars& scalars, uint32_t key) {
+// One stretch of a tensor. P, G, S: the dtypes of parameter, gradient and state. The arithmetic runs in the state's:
+// on float32 copies of parameters and gradients of 16 bits. kept: the bits of the correction.
+template <typename P, typename G, uint32_t kept, typename S>
+void update_stretch(int64_t n, P* param, const G* grad, int8_t* correction, uint8_t* low, S* exp_avg, S* exp_avg_var,
+                    S* largest, const Scalars& scalars, uint32_t key) {
   if constexpr (std::is_same_v<P, S>) {
     update(n, param, grad, exp_avg, exp_avg_var, largest, scalars);
   } else {
     alignas(64) S theta[PIECE], g[PIECE];
     for (int64_t at = 0; at < n; at += PIECE) {
       const int64_t size = std::min(PIECE, n - at);
-      C* correction_here = correction ? correction + at : nullptr;
-      read_master(size, param + at, correction_here, theta);
+      int8_t* correction_here = kept > 0 ? correction + at : nullptr;
+      uint8_t* low_here = kept == 16 ? low + at : nullptr;
+      read_master<P, kept>(size, param + at, correction_here, low_here, theta);
       for (int64_t i = 0; i < size; ++i) g[i] = S(grad[at + i]);
       update(size, theta, g, exp_avg + at, exp_avg_var + at, largest ? largest + at : nullptr, scalars);
-      write_master(size, param + at, correction_here, theta, key + uint32_t(at));
+      write_master<P, kept>(size, param + at, correction_here, low_here, theta, key + uint32_t(at));
     }
   }
 }
 
-template <typename P, typename G, typename C, typename S>
+template <typename P, typename G, uint32_t kept, typename S>
 struct Work {
   const Pack& pack;
   const Scalars& scalars;
@@ -158,21 +160,23 @@ struct Work {
       S* exp_avg = static_cast<S*>(pack.exp_avgs[t]) + at;
       S* exp_avg_var = static_cast<S*>(pack.exp_avg_vars[t]) + at;
       S* largest = pack.max_exp_avg_vars ? static_cast<S*>(pack.max_exp_avg_vars[t]) + at : nullptr;
-      C* correction = pack.corrections ? static_cast<C*>(pack.corrections[t]) + at : nullptr;
+      int8_t* correction = kept > 0 ? static_cast<int8_t*>(pack.corrections[t]) + at : nullptr;
+      uint8_t* low = kept == 16 ? static_cast<uint8_t*>(pack.corrections_low[t]) + at : nullptr;
       if (scalars.grad_scale != 0) unscale(n, grad, S(scalars.grad_scale));
-      update_stretch(n, param, grad, correction, exp_avg, exp_avg_var, largest, scalars, pack.keys[t] + uint32_t(at));
+      update_stretch<P, G, kept>(n, param, grad, correction, low, exp_avg, exp_avg_var, largest, scalars,
+                                 pack.keys[t] + uint32_t(at));
       begin = stop;
     }
   }
 };
 
-template <typename P, typename G, typename C, typename S>
+template <typename P, typename G, uint32_t kept, typename S>
 void step(const Pack* pack, const Scalars* scalars, Parallel parallel, unsigned threads, int64_t chunk) {
-  Work<P, G, C, S> work{*pack, *scalars, chunk};
+  Work<P, G, kept, S> work{*pack, *scalars, chunk};
   if (parallel && threads > 1 && pack->offsets[pack->tensors] > chunk)
-    parallel(Work<P, G, C, S>::run, &work, threads, 0);
+    parallel(Work<P, G, kept, S>::run, &work, threads, 0);
   else
-    Work<P, G, C, S>::run(&work);
+    Work<P, G, kept, S>::run(&work);
 }
 
 }  // namespace
@@ -181,16 +185,16 @@ extern "C" {
 
 // One step on a pack; named by the dtypes of parameter, gradient and state, and for parameters of 16 bits by the
 // bits of the master weight.
-#define STEP(name, P, G, C, S)                                                                     \
+#define STEP(name, P, G, kept, S)                                                                     \
   void name(const Pack* p, const Scalars* s, Parallel f, unsigned threads, int64_t chunk) {        \
-    step<P, G, C, S>(p, s, f, threads, chunk);                                                     \
+    step<P, G, kept, S>(p, s, f, threads, chunk);                                                     \
   }
-#define STEP_16_BITS(name, P, G)               \
-  STEP(name##_master32, P, G, int16_t, float)  \
-  STEP(name##_master24, P, G, int8_t, float)   \
-  STEP(name##_master16, P, G, NoCorrection, float)
-STEP(float64_float64_float64, double, double, NoCorrection, double)
-STEP(float32_float32_float32, float, float, NoCorrection, float)
+#define STEP_16_BITS(name, P, G)         \
+  STEP(name##_master32, P, G, 16, float) \
+  STEP(name##_master24, P, G, 8, float)  \
+  STEP(name##_master16, P, G, 0, float)
+STEP(float64_float64_float64, double, double, 0, double)
+STEP(float32_float32_float32, float, float, 0, float)
 STEP_16_BITS(bfloat16_bfloat16_float32, BFloat16, BFloat16)
 STEP_16_BITS(bfloat16_float32_float32, BFloat16, float)
 STEP_16_BITS(float16_float16_float32, Half, Half)

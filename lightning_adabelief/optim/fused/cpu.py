@@ -46,9 +46,6 @@ KERNELS = {
 For a parameter of 16 bits the bits of the master weight follow it.
 """
 
-MASTER_BITS = {None: 16, torch.int8: 24, torch.int16: 32}
-"""The bits of the master weight by the dtype of its correction."""
-
 
 class _Scalars(ctypes.Structure):
     """The scalars that all elements of a call share; see ``cpu.cpp``."""
@@ -78,7 +75,17 @@ class _Pack(ctypes.Structure):
         ("tensors", ctypes.c_int64),
         *(
             (name, ctypes.c_void_p)
-            for name in ("offsets", "params", "grads", "exp_avgs", "exp_avg_vars", "maxima", "corrections", "keys")
+            for name in (
+                "offsets",
+                "params",
+                "grads",
+                "exp_avgs",
+                "exp_avg_vars",
+                "maxima",
+                "corrections",
+                "corrections_low",
+                "keys",
+            )
         ),
     ]
 
@@ -110,13 +117,14 @@ def fused_adabelief_cpu(
     keys = make_keys(tensors.rounding_seeds, steps)
     packs: dict[tuple[str, float], list[tuple[Any, ...]]] = defaultdict(list)
     for row, step, key in zip(tensors.rows(), steps, keys, strict=True):
-        param, grad, exp_avg, exp_avg_var, maximum, correction = row
-        states = (exp_avg, exp_avg_var) if maximum is None else (exp_avg, exp_avg_var, maximum)
+        param, grad, *averages, correction, correction_low = row
+        states = [average for average in averages if average is not None]
+        corrections = [part for part in (correction, correction_low) if part is not None]
         kernel = KERNELS.get((param.dtype, grad.dtype))
-        if kernel is not None and _is_readable(param, grad, states, correction):
+        if kernel is not None and _is_readable(param, grad, states, corrections):
             if param.dtype in MISSING_BITS:
-                kernel += f"_master{MASTER_BITS[None if correction is None else correction.dtype]}"
-            packs[kernel, step].append((param, grad, exp_avg, exp_avg_var, maximum, correction, key))
+                kernel += f"_master{16 + 8 * len(corrections)}"
+            packs[kernel, step].append((*row, key))
         else:
             if grad_scale is not None:
                 grad.div_(scale)
@@ -139,7 +147,7 @@ def _increment_steps(library: ctypes.CDLL, step_tensors: list[Tensor]) -> array[
     return steps
 
 
-def _is_readable(param: Tensor, grad: Tensor, states: tuple[Tensor, ...], correction: Tensor | None) -> bool:
+def _is_readable(param: Tensor, grad: Tensor, states: list[Tensor], corrections: list[Tensor]) -> bool:
     """True if element i in memory is the same element in all of the tensors, and no two elements share memory.
 
     The first of the states is of the right dtype and shape: the optimizer has seen to it.
@@ -149,9 +157,9 @@ def _is_readable(param: Tensor, grad: Tensor, states: tuple[Tensor, ...], correc
     for state in states[1:]:  # a loop, for it runs for every parameter at every step
         if state.dtype is not dtype or state.shape != shape:
             return False
-    if grad.shape != shape or (correction is not None and correction.shape != shape):
+    if grad.shape != shape or any(part.shape != shape for part in corrections):
         return False
-    for tensor in (grad, *states) if correction is None else (grad, *states, correction):
+    for tensor in (grad, *states, *corrections):
         if tensor.stride() != strides if strides else not tensor.is_contiguous():
             return False
     if strides is not None and not is_dense(shape, strides):

@@ -70,21 +70,24 @@ def fused_adabelief_cuda(
     Raises:
         ImportError: On import of this module, where Triton is missing.
     """
-    corrected = [i for i, correction in enumerate(tensors.corrections) if correction is not None]
-    if corrected and len(corrected) < len(tensors.params):
-        others = sorted(set(range(len(tensors.params))) - set(corrected))
-        for members in (corrected, others):
-            fused_adabelief_cuda(tensors.select(members), grad_scale=grad_scale, found_inf=found_inf, **options)
-        return
     if not tensors.params:
+        return
+    narrow = [i for i, correction in enumerate(tensors.corrections) if correction is not None]
+    if narrow and len(narrow) < len(tensors.params):
+        others = sorted(set(range(len(tensors.params))) - set(narrow))
+        for members in (narrow, others):
+            fused_adabelief_cuda(tensors.select(members), grad_scale=grad_scale, found_inf=found_inf, **options)
         return
     device = tensors.params[0].device
     columns = tensors.columns_in_param_shape()
-    columns, copied = align_layouts([*columns, cast(Any, tensors.corrections)] if corrected else columns)
-    corrections = columns.pop() if corrected else []
+    # Of parameters of one group either all have a correction, or its last bits, or none.
+    parts = [part for part in (tensors.corrections, tensors.corrections_low) if part and part[0] is not None]
+    aligned, copied = align_layouts([*columns, *cast(Any, parts)])
+    columns, corrections = aligned[: len(columns)], aligned[len(columns) :]
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         for group in group_tensors(columns, tensors.steps, corrections, tensors.rounding_seeds):
-            _launch_kernels(group, device, bool(tensors.max_exp_avg_vars), grad_scale, found_inf, **options)
+            amsgrad = bool(tensors.max_exp_avg_vars)
+            _launch_kernels(group, device, amsgrad, 8 * len(corrections), grad_scale, found_inf, **options)
     # Autograd does not see what a kernel writes through an address.
     increment_version(tensors.params if grad_scale is None else [*tensors.params, *tensors.grads])
     for originals, copies in copied:
@@ -97,6 +100,7 @@ def _launch_kernels(
     group: TensorGroup,
     device: torch.device,
     amsgrad: bool,
+    kept: int,
     grad_scale: Tensor | None,
     found_inf: Tensor | None,
     *,
@@ -114,7 +118,7 @@ def _launch_kernels(
     maximize: bool,
     max_update_to_lr: float | None = None,
 ) -> None:
-    """Launch both kernels for tensors of the same dtypes."""
+    """Launch both kernels for tensors of the same dtypes, and ``kept`` bits of correction."""
     beta1, beta2 = betas
     dtypes, aligned, table, owners, scales = group
     # A lr on the device stays there, so that nothing waits for it and a captured step sees it change.
@@ -152,7 +156,7 @@ def _launch_kernels(
         return
     c = residual_scale(residual, beta1)
     missing = MISSING_BITS.get(dtypes[0], 0)
-    param_dtype, grad_dtype, state_dtype = (getattr(tl, str(dtype).removeprefix("torch.")) for dtype in dtypes[:3])
+    param_dtype, grad_dtype, state_dtype = (getattr(tl, str(dtype).removeprefix("torch.")) for dtype in dtypes)
     rule[(len(owners),)](
         table,
         owners,
@@ -171,7 +175,7 @@ def _launch_kernels(
         GRAD=grad_dtype,
         STATE=state_dtype,
         MISSING=missing,
-        KEPT=0 if dtypes[3] is None else 8 * dtypes[3].itemsize,
+        KEPT=kept,
         ALIGNED=aligned,
         BLOCK=BLOCK,
         enable_fp_fusion=True,

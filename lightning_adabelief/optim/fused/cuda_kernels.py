@@ -2,8 +2,8 @@
 
 Both find their tensors through a table of addresses with a row for each tensor: theta, g, m, s, the
 largest s, step, then the number of elements and the number of the tensor's first block, and for a weight
-of 16 bits its correction and the seed of its rounding. A scalar of the step is passed as the bits of a
-float64 in an integer, because Triton passes a float as float32.
+of 16 bits its correction, the last bits of that and the seed of its rounding. A scalar of the step is
+passed as the bits of a float64 in an integer, because Triton passes a float as float32.
 """
 # ruff: noqa: ANN001, ANN201, ANN202
 # mypy: disable-error-code="no-untyped-def"
@@ -13,7 +13,7 @@ import triton.language as tl
 
 from lightning_adabelief.optim.fused.cuda_low_precision import mix_bits, read_master, write_master
 
-COLUMNS = tl.constexpr(10)
+COLUMNS = tl.constexpr(11)
 """The length of a row of the table."""
 
 SCALES = tl.constexpr(5)
@@ -85,7 +85,7 @@ def scale(
     if BOUNDED:
         max_update = _decode_float64(max_update_to_lr) * lr_t
         tl.store(scales + 3, max_update / tl.where(step_size != 0, step_size, 1.0), mask=mask)
-    seed = tl.load(table + i * COLUMNS + 9, mask=mask, other=0)
+    seed = tl.load(table + i * COLUMNS + 10, mask=mask, other=0)
     tl.store(scales + 4, mix_bits((seed + t.to(tl.int64)).to(tl.uint32)).to(tl.float64), mask=mask)
 
 
@@ -135,12 +135,14 @@ def rule(
     s_at = _load_pointer(row + 3, STATE, ALIGNED) + start + offsets
     if MISSING > 0:
         raw = tl.load(theta_at, mask=mask).to(tl.int32)
-        correction = raw
+        correction = tl.zeros_like(raw)
         if KEPT > 0:
-            CORRECTION: tl.constexpr = tl.int8 if KEPT == 8 else tl.int16
-            correction_at = _load_pointer(row + 8, CORRECTION, ALIGNED) + start + offsets
-            correction = tl.load(correction_at, mask=mask).to(tl.int32)
-        theta = read_master(raw, correction, MISSING, KEPT)
+            correction_at = _load_pointer(row + 8, tl.int8, ALIGNED) + start + offsets
+            correction = tl.load(correction_at, mask=mask).to(tl.int32) << 8
+        if KEPT == 16:
+            low_at = _load_pointer(row + 9, tl.uint8, ALIGNED) + start + offsets
+            correction |= tl.load(low_at, mask=mask).to(tl.int32)
+        theta = read_master(raw, correction, MISSING)
     else:
         theta = tl.load(theta_at, mask=mask).to(STATE)
     g = tl.load(g_at, mask=mask).to(STATE)
@@ -180,7 +182,9 @@ def rule(
         raw, correction = write_master(theta, key.to(tl.uint32), MISSING, KEPT)
         tl.store(theta_at, raw.to(PARAM), mask=mask)
         if KEPT > 0:
-            tl.store(correction_at, correction.to(CORRECTION), mask=mask)
+            tl.store(correction_at, (correction >> 8).to(tl.int8), mask=mask)
+        if KEPT == 16:
+            tl.store(low_at, correction.to(tl.uint8), mask=mask)
     else:
         tl.store(theta_at, theta.to(PARAM), mask=mask)
 

@@ -17,13 +17,9 @@ _INFINITY = tl.constexpr(0x7F800000)
 
 
 @triton.jit
-def read_master(raw, correction, MISSING: tl.constexpr, KEPT: tl.constexpr):
-    """Return the float32 master weights of weights' 16 bits and their corrections, both as int32."""
-    code = (raw & 0x7FFF) << MISSING
-    if KEPT >= MISSING:
-        code += correction >> (KEPT - MISSING)
-    elif KEPT > 0:
-        code += correction << (MISSING - KEPT)
+def read_master(raw, correction, MISSING: tl.constexpr):
+    """Return the float32 master weights of weights' 16 bits and the 16 bits of their corrections, both as int32."""
+    code = ((raw & 0x7FFF) << MISSING) + (correction >> (16 - MISSING))
     code = tl.maximum(code, 0)
     if MISSING == 13:
         small = (code + (_BIAS + _NORMAL)).to(tl.float32, bitcast=True) - _SMALLEST_NORMAL
@@ -34,7 +30,7 @@ def read_master(raw, correction, MISSING: tl.constexpr, KEPT: tl.constexpr):
 
 @triton.jit
 def write_master(master, key, MISSING: tl.constexpr, KEPT: tl.constexpr):
-    """Return weights' 16 bits and corrections of float32 master weights, both as int32; ``key`` is uint32."""
+    """Return weights' 16 bits and the 16 of corrections of float32 master weights, as int32; ``key`` is uint32."""
     bits = master.to(tl.int32, bitcast=True)
     size = bits & 0x7FFFFFFF
     if MISSING == 13:
@@ -49,11 +45,7 @@ def write_master(master, key, MISSING: tl.constexpr, KEPT: tl.constexpr):
         code = (code + (mix_bits(key).to(tl.int32, bitcast=True) & below)) & ~below
     rounded = (code + (1 << (MISSING - 1))) >> MISSING
     difference = code - (rounded << MISSING)
-    if KEPT >= MISSING:
-        difference = difference << (KEPT - MISSING)
-    elif KEPT > 0:
-        difference = difference >> (MISSING - KEPT)
-    return rounded | ((bits >> 31) << 15), difference
+    return rounded | ((bits >> 31) << 15), difference << (16 - MISSING)
 
 
 @triton.jit

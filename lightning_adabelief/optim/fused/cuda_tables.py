@@ -30,14 +30,14 @@ class TensorGroup(NamedTuple):
     """The kernels' arguments for tensors of the same dtypes.
 
     Attributes:
-        dtypes: The dtypes of parameters, gradients and state, and of corrections or None.
+        dtypes: The dtypes of parameters, gradients and state.
         aligned: True if all addresses are multiples of 16 bytes and all sizes of 8 elements.
         table: (tensors, COLUMNS) int64, on the device; see ``cuda_kernels.py``.
         owners: (blocks,) int32, the row of the tensor that each block belongs to.
         scales: (tensors, SCALES) float64, filled by the first kernel with the scalars of the step.
     """
 
-    dtypes: tuple[Any, ...]
+    dtypes: tuple[torch.dtype, ...]
     aligned: bool
     table: Tensor
     owners: Tensor
@@ -70,7 +70,7 @@ _caches: MutableMapping[Tensor, _TableCache] = WeakTensorKeyDictionary()
 def group_tensors(
     columns: Sequence[list[Tensor]],
     steps: list[Tensor],
-    corrections: Sequence[Tensor] = (),
+    corrections: Sequence[list[Tensor]] = (),
     rounding_seeds: Sequence[int] = (),
 ) -> list[TensorGroup]:
     """Sort tensors into groups, and put their addresses on the device.
@@ -79,7 +79,7 @@ def group_tensors(
         columns: Parameters, gradients, exp_avg, exp_avg_var and, under amsgrad, its maximum; the
             tensors of a parameter laid out alike.
         steps: The step tensor of each parameter.
-        corrections: Those of parameters of 16 bits, laid out as these; empty without any.
+        corrections: Those of parameters of 16 bits and their last bits, laid out as these; none, one or both.
         rounding_seeds: The seeds of their rounding; empty where there is none.
 
     Returns:
@@ -87,10 +87,11 @@ def group_tensors(
     """
     device = columns[0][0].device
     addresses = [list(map(Tensor.data_ptr, column)) for column in (*columns, steps)]
-    rounding = [list(map(Tensor.data_ptr, corrections)) or [0] * len(steps), rounding_seeds or [0] * len(steps)]
+    none = [0] * len(steps)
+    parts = [list(map(Tensor.data_ptr, column)) for column in corrections]
+    rounding = [*parts, *(2 - len(parts)) * [none], rounding_seeds or none]
     numels = list(map(Tensor.numel, columns[0]))
-    dtypes: list[Sequence[Any]] = [[tensor.dtype for tensor in column] for column in columns[:3]]
-    dtypes.append([tensor.dtype for tensor in corrections] or [None] * len(steps))
+    dtypes = [[tensor.dtype for tensor in column] for column in columns[:3]]
     cache = _caches.get(steps[0])
     if cache is None:
         cache = _caches[steps[0]] = _TableCache()
@@ -115,7 +116,7 @@ def _build_groups(
     addresses: list[list[int]],
     rounding: Sequence[Sequence[int]],
     numels: list[int],
-    dtypes: Sequence[Sequence[Any]],
+    dtypes: list[list[torch.dtype]],
     device: torch.device,
     staging: Tensor,
 ) -> list[TensorGroup]:
@@ -125,18 +126,18 @@ def _build_groups(
         addresses: The addresses of each column, those of the steps last.
         rounding: The addresses of the corrections, and the seeds; 0 for none.
         numels: The number of elements of each parameter.
-        dtypes: The dtypes of parameters, gradients, state and corrections.
+        dtypes: The dtypes of parameters, gradients and state.
         device: The device that the tables are sent to.
         staging: int64 memory for all tables, pinned where the device is a GPU.
     """
-    tables: dict[tuple[tuple[Any, ...], bool], list[tuple[int, ...]]] = defaultdict(list)
-    block_counts: dict[tuple[tuple[Any, ...], bool], int] = defaultdict(int)
+    tables: dict[tuple[tuple[torch.dtype, ...], bool], list[tuple[int, ...]]] = defaultdict(list)
+    block_counts: dict[tuple[tuple[torch.dtype, ...], bool], int] = defaultdict(int)
     columns = numels, zip(*dtypes, strict=True), zip(*addresses, strict=True), zip(*rounding, strict=True)
-    for numel, of_dtypes, (*tensors, step), (correction, seed) in zip(*columns, strict=True):
-        aligned = numel % 8 == 0 and not any(address % 16 for address in (*tensors, correction))
+    for numel, of_dtypes, (*tensors, step), (*corrections, seed) in zip(*columns, strict=True):
+        aligned = numel % 8 == 0 and not any(address % 16 for address in (*tensors, *corrections))
         kind = of_dtypes, aligned
         without_maximum = 5 - len(tensors)  # every row has the same length, amsgrad or not
-        row = (*tensors, *(0,) * without_maximum, step, numel, block_counts[kind], correction, seed)
+        row = (*tensors, *(0,) * without_maximum, step, numel, block_counts[kind], *corrections, seed)
         tables[kind].append(row)
         block_counts[kind] += _count_blocks(numel)
 

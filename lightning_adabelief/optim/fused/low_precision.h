@@ -59,38 +59,32 @@ struct Half {
   }
 };
 
-struct NoCorrection {};
-
-template <typename C>
-constexpr uint32_t bits_kept = 8 * sizeof(C);
-template <>
-constexpr uint32_t bits_kept<NoCorrection> = 0;
-
 inline uint32_t mix(uint32_t value) {
   value = ((value >> 16) ^ value) * 0x45d9f3b;
   value = ((value >> 16) ^ value) * 0x45d9f3b;
   return (value >> 16) ^ value;
 }
 
-// P: the format of the weight. C: int16_t, int8_t or NoCorrection.
-template <typename P, typename C>
-void read_master(int64_t n, const P* __restrict weight, const C* __restrict correction, float* __restrict master) {
-  constexpr uint32_t missing = P::missing, kept = bits_kept<C>;
+// P: the format of the weight. kept: the bits of the correction, 0, 8 or 16, of which low has the last 8.
+template <typename P, uint32_t kept>
+void read_master(int64_t n, const P* __restrict weight, const int8_t* __restrict correction,
+                 const uint8_t* __restrict low, float* __restrict master) {
+  constexpr uint32_t missing = P::missing;
   for (int64_t i = 0; i < n; ++i) {
     uint32_t raw = weight[i].raw;
     int32_t code = int32_t((raw & 0x7fff) << missing);
-    if constexpr (kept >= missing) code += int32_t(correction[i]) >> (kept - missing);
-    else if constexpr (kept > 0) code += int32_t(correction[i]) * (1 << (missing - kept));
+    if constexpr (kept == 16) code += (int32_t(correction[i]) * 256 + low[i]) >> (16 - missing);
+    else if constexpr (kept == 8) code += int32_t(correction[i]) * (1 << (missing - 8));
     code = code < 0 ? 0 : code;  // a weight that other hands have set to 0
     master[i] = bits<float>(P::decode(uint32_t(code)) | (raw & 0x8000) << 16);
   }
 }
 
 // key: that of the draw, plus the place of the first element.
-template <typename P, typename C>
-void write_master(int64_t n, P* __restrict weight, C* __restrict correction, const float* __restrict master,
-                  uint32_t key) {
-  constexpr uint32_t missing = P::missing, kept = bits_kept<C>;
+template <typename P, uint32_t kept>
+void write_master(int64_t n, P* __restrict weight, int8_t* __restrict correction, uint8_t* __restrict low,
+                  const float* __restrict master, uint32_t key) {
+  constexpr uint32_t missing = P::missing;
   for (int64_t i = 0; i < n; ++i) {
     uint32_t b = bits<uint32_t>(master[i]);
     uint32_t code = P::encode(b & 0x7fffffff);
@@ -99,9 +93,9 @@ void write_master(int64_t n, P* __restrict weight, C* __restrict correction, con
       code = (code + (mix(key + uint32_t(i)) & below)) & ~below;
     }
     uint32_t rounded = (code + (1u << (missing - 1))) >> missing;
-    int32_t difference = int32_t(code - (rounded << missing));
-    if constexpr (kept >= missing) correction[i] = C(difference * (1 << (kept - missing)));
-    else if constexpr (kept > 0) correction[i] = C(difference >> (missing - kept));
+    int32_t difference = int32_t(code - (rounded << missing)) * (1 << (16 - missing));
+    if constexpr (kept > 0) correction[i] = int8_t(difference >> 8);
+    if constexpr (kept == 16) low[i] = uint8_t(difference);
     weight[i].raw = uint16_t(rounded | (b >> 16 & 0x8000));
   }
 }
