@@ -44,6 +44,12 @@ def make_it_quick(name, module, monkeypatch):
     if name == "step_time":
         monkeypatch.setattr(module, "time_first_step", lambda device: (1.0, 0.1))
         return ["--rounds=2", "--models", "400 tensors of 32"]
+    if name == "low_precision":
+        monkeypatch.setattr(module, "MODEL", "400 tensors of 32")
+        monkeypatch.setattr(module, "EPOCHS", 1)
+        monkeypatch.setattr(module, "FORMATS", dict(list(module.FORMATS.items())[:2]))
+        monkeypatch.setattr(module.torch, "set_num_threads", lambda threads: None)
+        return ["--rounds=2", "--seeds=1"]
     if name == "monitor_overhead":
         monkeypatch.setattr(module, "INTERVAL", 1)
         monkeypatch.setattr(module, "BATCH_SIZE", 2)
