@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_adabelief.optim.low_precision import CORRECTIONS, MISSING_BITS, make_seed
+from lightning_adabelief.optim.low_precision import CORRECTIONS, make_seed
 from lightning_adabelief.optim.state import STATE_DTYPES, check_grad, prepare_state
 
 
@@ -48,17 +48,17 @@ def gather_tensors(
     """
     amsgrad, bits, strided = group["amsgrad"], group["master_weight_bits"], torch.strided  # at hand: this loop is hot
     narrow = []
-    for position, param in enumerate(group["params"]):
+    for param in group["params"]:
         grad = param.grad
         if grad is None:
             continue
         state = states[param]
         exp_avg = state.get("exp_avg")
-        dtype = param.dtype
+        state_dtype = STATE_DTYPES.get(param.dtype)
         if (
             exp_avg is None
             or grad.layout is not strided
-            or exp_avg.dtype is not STATE_DTYPES.get(dtype)
+            or exp_avg.dtype is not state_dtype
             or exp_avg.shape != param.shape
             or exp_avg.device != param.device
         ):
@@ -69,8 +69,8 @@ def gather_tensors(
             if "max_exp_avg_var" not in state:  # switched on after the first step
                 state["max_exp_avg_var"] = torch.zeros_like(exp_avg)
             max_exp_avg_vars.append(state["max_exp_avg_var"])
-        if dtype in MISSING_BITS:
-            narrow.append((len(params), position))
+        if state_dtype is not param.dtype:
+            narrow.append(len(params))
         params.append(param)
         grads.append(grad)
         exp_avgs.append(exp_avg)
@@ -79,11 +79,11 @@ def gather_tensors(
     if narrow:
         corrections += [None] * len(params)
         corrections_low += [None] * len(params)
-        for index, _ in narrow:
+        for index in narrow:
             parts = _prepare_correction(states[params[index]], params[index], bits)
             corrections[index], corrections_low[index] = parts
         if bits < 32:
-            rounding_seeds += _make_group_seeds(param_groups, group, narrow, len(params))
+            rounding_seeds += _make_group_seeds(param_groups, group, params)
 
 
 def _prepare_correction(state: dict[str, Any], param: Tensor, bits: int) -> list[Tensor | None]:
@@ -100,16 +100,12 @@ def _prepare_correction(state: dict[str, Any], param: Tensor, bits: int) -> list
     return parts
 
 
-def _make_group_seeds(
-    param_groups: list[dict[str, Any]], group: dict[str, Any], narrow: list[tuple[int, int]], count: int
-) -> list[int]:
-    """Return the seeds of a group's parameters; 0 for those that are not of 16 bits."""
-    first = 0  # the position of the group's first parameter among all of the optimizer's
+def _make_group_seeds(param_groups: list[dict[str, Any]], group: dict[str, Any], params: list[Tensor]) -> list[int]:
+    """Return the seeds of some of a group's parameters, by their positions among all of the optimizer's."""
+    first = 0
     for other in param_groups:
         if other is group:
             break
         first += len(other["params"])
-    seeds = [0] * count
-    for index, position in narrow:
-        seeds[index] = make_seed(group["rounding_seed"], first + position)
-    return seeds
+    positions = {param: first + index for index, param in enumerate(group["params"])}
+    return [make_seed(group["rounding_seed"], positions[param]) for param in params]

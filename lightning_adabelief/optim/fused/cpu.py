@@ -120,12 +120,12 @@ def fused_adabelief_cpu(
     keys = make_keys(tensors.rounding_seeds, steps)
     packs: dict[tuple[str, float], list[tuple[Any, ...]]] = defaultdict(list)
     for row, step, key in zip(tensors.rows(), steps, keys, strict=True):
-        param, grad, *averages, correction, correction_low = row
-        states = [average for average in averages if average is not None]
-        corrections = [part for part in (correction, correction_low) if part is not None]
+        param, grad, exp_avg, exp_avg_var, maximum, correction, low = row
+        states = (exp_avg, exp_avg_var) if maximum is None else (exp_avg, exp_avg_var, maximum)
+        corrections = () if correction is None else (correction,) if low is None else (correction, low)
         kernel = KERNELS.get((param.dtype, grad.dtype))
         if kernel is not None and _is_readable(param, grad, states, corrections):
-            if param.dtype in MISSING_BITS:
+            if tensors.corrections and param.dtype in MISSING_BITS:
                 kernel += f"_master{16 + 8 * len(corrections)}"
             packs[kernel, step].append((*row, key))
         else:
@@ -150,7 +150,7 @@ def _increment_steps(library: ctypes.CDLL, step_tensors: list[Tensor]) -> array[
     return steps
 
 
-def _is_readable(param: Tensor, grad: Tensor, states: list[Tensor], corrections: list[Tensor]) -> bool:
+def _is_readable(param: Tensor, grad: Tensor, states: tuple[Tensor, ...], corrections: tuple[Tensor, ...] = ()) -> bool:
     """True if element i in memory is the same element in all of the tensors, and no two elements share memory.
 
     The first of the states is of the right dtype and shape: the optimizer has seen to it.
@@ -160,8 +160,11 @@ def _is_readable(param: Tensor, grad: Tensor, states: list[Tensor], corrections:
     for state in states[1:]:  # a loop, for it runs for every parameter at every step
         if state.dtype is not dtype or state.shape != shape:
             return False
-    if grad.shape != shape or any(part.shape != shape for part in corrections):
+    if grad.shape != shape:
         return False
+    for part in corrections:
+        if part.shape != shape:
+            return False
     for tensor in (grad, *states, *corrections):
         if tensor.stride() != strides if strides else not tensor.is_contiguous():
             return False
