@@ -156,7 +156,8 @@ class GradientRelease:
         with torch.no_grad():
             self._optimizer._init_group({**group, "params": [param]}, *tensors)
             if tensors.rounding_seeds:  # which go by a parameter's position among all
-                tensors.rounding_seeds[:] = [make_seed(group["rounding_seed"], self._position_of[param])]
+                seed = make_seed(group["rounding_seed"], self._position_of[param])
+                tensors = tensors._replace(rounding_seeds=[seed])
             sums = self._optimizer.step_sums
             update_group(group, tensors, grad_scale=None, found_inf=None, skip=None, sums=sums)
             self._stepped.add(param)
