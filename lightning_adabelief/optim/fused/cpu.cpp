@@ -49,7 +49,7 @@ struct Pack {
   void* const* max_exp_avg_vars;  // null without amsgrad
   void* const* corrections;       // null unless the parameters are of 16 bits and have some
   void* const* corrections_low;   // null unless these have 16 bits
-  const uint32_t* keys;           // of their stochastic rounding, where there is some
+  const uint32_t* keys;           // of their stochastic rounding; null where there is none
 };
 
 typedef void (*Parallel)(void (*)(void*), void*, unsigned threads, unsigned flags);
@@ -164,7 +164,7 @@ struct Work {
       uint8_t* low = kept == 16 ? static_cast<uint8_t*>(pack.corrections_low[t]) + at : nullptr;
       if (scalars.grad_scale != 0) unscale(n, grad, S(scalars.grad_scale));
       update_stretch<P, G, kept>(n, param, grad, correction, low, exp_avg, exp_avg_var, largest, scalars,
-                                 pack.keys[t] + uint32_t(at));
+                                 pack.keys ? pack.keys[t] + uint32_t(at) : 0);
       begin = stop;
     }
   }
