@@ -62,7 +62,7 @@ struct Pack {
   void* const* max_exp_avg_vars;  // null without amsgrad
   void* const* corrections;       // null unless the parameters are of 16 bits and have some
   void* const* corrections_low;   // null unless these have 16 bits
-  const uint32_t* keys;           // of their stochastic rounding, where there is some
+  const uint32_t* keys;           // of their stochastic rounding; null where there is none
   double* sums;                   // SUMS of them a tensor, to be written; null where none are asked for
 };
 
@@ -252,7 +252,7 @@ struct Work {
       if (scalars.grad_scale != 0) unscale(n, grad, S(scalars.grad_scale));
       double* sums = pack.sums ? &piece_sums[SUMS * find_piece(begin, t)] : nullptr;
       update_stretch<P, G, kept>(n, param, grad, correction, low, exp_avg, exp_avg_var, largest, scalars,
-                                 pack.keys[t] + uint32_t(at), sums);
+                                 pack.keys ? pack.keys[t] + uint32_t(at) : 0, sums);
       begin = stop;
     }
   }

@@ -29,7 +29,7 @@ from lightning_adabelief.optim.options import RULE_OPTIONS, SCALE_OPTIONS
 from lightning_adabelief.optim.rule import decoupled_decay, largest_update, residual_scale, single_tensor_adabelief
 from lightning_adabelief.optim.scaling import step_scale
 from lightning_adabelief.optim.step_sums import SUMS, StepSums
-from lightning_adabelief.optim.tensors import StepTensors
+from lightning_adabelief.optim.tensors import Row, StepTensors
 
 CHUNK = 1 << 16
 """Elements that a thread updates at a time; a pack with fewer is not worth a second thread."""
@@ -118,7 +118,8 @@ def fused_adabelief_cpu(
     steps = _increment_steps(library, tensors.steps)
 
     keys = make_keys(tensors.rounding_seeds, steps)
-    packs: dict[tuple[str, float], list[tuple[Any, ...]]] = defaultdict(list)
+    packs: dict[tuple[str, float], list[Row]] = defaultdict(list)
+    keys_of_packs: dict[tuple[str, float], array[int]] = defaultdict(lambda: array("I"))
     for row, step, key in zip(tensors.rows(), steps, keys, strict=True):
         param, grad, exp_avg, exp_avg_var, maximum, correction, low = row
         states = (exp_avg, exp_avg_var) if maximum is None else (exp_avg, exp_avg_var, maximum)
@@ -127,15 +128,18 @@ def fused_adabelief_cpu(
         if kernel is not None and _is_readable(param, grad, states, corrections):
             if tensors.corrections and param.dtype in MISSING_BITS:
                 kernel += f"_master{16 + 8 * len(corrections)}"
-            packs[kernel, step].append((*row, key))
+            packs[kernel, step].append(row)
+            if tensors.rounding_seeds:
+                keys_of_packs[kernel, step].append(key)
         else:
             if grad_scale is not None:
                 grad.div_(scale)
             rule_options = {name: options[name] for name in RULE_OPTIONS}
-            scalars = step_scale(step, **{name: options[name] for name in SCALE_OPTIONS})
-            single_tensor_adabelief(*row, scalars, **rule_options, rounding_key=key)
+            step_scalars = step_scale(step, **{name: options[name] for name in SCALE_OPTIONS})
+            single_tensor_adabelief(*row, step_scalars, **rule_options, rounding_key=key)
     for (kernel, step), members in packs.items():
-        _run_kernel(library, kernel, members, _make_scalars(step, scale, **options), sums)
+        scalars = _make_scalars(step, scale, **options)
+        _run_kernel(library, kernel, members, keys_of_packs.get((kernel, step)), scalars, sums)
 
 
 def _increment_steps(library: ctypes.CDLL, step_tensors: list[Tensor]) -> array[float]:
@@ -224,18 +228,19 @@ def _make_scalars(
 def _run_kernel(
     library: ctypes.CDLL,
     kernel: str,
-    members: list[tuple[Any, ...]],
+    members: list[Row],
+    keys: array[int] | None,
     scalars: _Scalars,
     sums: StepSums | None,
 ) -> None:
     """Call the kernel on tensors of the same dtypes and one step."""
-    params, grads, *states, keys = zip(*members, strict=True)
+    params, grads, *states = zip(*members, strict=True)
     offsets = array("q", accumulate((param.numel() for param in params), initial=0))
     columns = [
         None if column[0] is None else array("Q", [tensor.data_ptr() for tensor in column])
         for column in (params, grads, *states)
     ]
-    columns.append(array("I", keys))
+    columns.append(keys)
     pack = _Pack(len(params), _get_address(offsets), *(column and _get_address(column) for column in columns))
     if sums is not None:
         table = torch.empty(len(params), len(SUMS), dtype=torch.float64)
