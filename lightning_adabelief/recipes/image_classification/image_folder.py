@@ -73,6 +73,7 @@ class ImageFolderDataModule(ImageDataModule):
     Attributes:
         preprocessing: The size and the normalization of the images, which ``setup`` finds.
         class_counts: Number of images to train on of each class.
+        split: The options by which images were split off; None if the parts are the data's own.
         train_set: The images to train on; ``files`` has their paths, ``labels`` their classes' numbers.
         val_set: The images to validate on, likewise.
         test_set: The images to test on, likewise.
@@ -87,6 +88,7 @@ class ImageFolderDataModule(ImageDataModule):
 
     preprocessing: Preprocessing
     class_counts: list[int]
+    split: SplitOptions | None = None
     train_set: LabelledImages
     val_set: LabelledImages
     test_set: LabelledImages
@@ -139,6 +141,7 @@ class ImageFolderDataModule(ImageDataModule):
         check_classes(parts)
         self.class_names = parts.class_names
         self.num_classes = len(self.class_names)
+        self.split = parts.split
         others = self.preprocessing.make_transform()
         self.train_set = self._make_set(parts.images["train"], self.augmentation.make_transform(self.preprocessing))
         self.val_set = self._make_set(parts.images["val"], others)
