@@ -14,6 +14,8 @@ import os
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences the profiler; read when torch is imported
 
+from collections.abc import Callable
+
 import torch
 from common import device_slug, make_parser, markdown_table, provenance, publish
 from contenders import MODELS, OPTIMIZERS, PEERS, make_parameters
@@ -25,17 +27,17 @@ UNMEASURED_STEPS = 8
 MEASURED_MODELS = ["400 tensors of 32", "ResNet-18", "4 tensors of 4096x2048"]
 
 
-def measure_peak_bytes(optimizer: torch.optim.Optimizer, device: torch.device) -> int:
-    """Measure the most that one step holds at a time, beyond what was held before it."""
+def measure_peak_bytes(function: Callable[[], object], device: torch.device) -> int:
+    """Measure the most that a call holds at a time, beyond what was held before it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
-        optimizer.step()
+        function()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        optimizer.step()
+        function()
     events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
     held = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
@@ -60,7 +62,7 @@ def main() -> None:
             for _ in range(UNMEASURED_STEPS):
                 optimizer.step()
             size = sum(param.numel() * param.element_size() for param in params)
-            row.append(f"{measure_peak_bytes(optimizer, device) / size:.3f}")
+            row.append(f"{measure_peak_bytes(optimizer.step, device) / size:.3f}")
         rows.append(row)
 
     table = markdown_table(["copies of the parameters", *MEASURED_MODELS], rows)

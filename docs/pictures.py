@@ -203,7 +203,7 @@ PICTURES = (
 def draw(picture: Picture, train: Callable[[Run], Rows], path: Path) -> None:
     """Draw a picture's two runs, one line a layer, or a line a statistic where there are several."""
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
-    figure, axes = plt.subplots(1, 2, figsize=(8, 2.7), sharex=True, sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(6.6, 2.5), sharex=True, sharey=True, layout="constrained")
     for ax, run in zip(axes, picture.runs, strict=True):
         rows = train(run)
         for style, (label, series) in enumerate(_select_series(picture, rows)):
@@ -217,10 +217,10 @@ def draw(picture: Picture, train: Callable[[Run], Rows], path: Path) -> None:
     unit = BY_NAME[picture.name].unit
     axes[0].set_ylabel(f"{picture.name}\n({unit})" if unit else picture.name)
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, frameon=False, columnspacing=1)
     path.parent.mkdir(exist_ok=True)
     drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=110)
+    figure.savefig(drawn, dpi=150)
     plt.close(figure)
     Image.open(drawn).convert("RGB").quantize(64).save(path, optimize=True)
 

@@ -7,7 +7,8 @@ A document has each between ``<!-- kind: names -->`` and ``<!-- end -->``:
 
     statistics: layer           all statistics of a scope, as a table
     statistic: s_t              one statistic, in a sentence
-    table: FILE                 the first table of a file of the repository, as it is
+    table: FILE#HEADING         the first table of a file of the repository, or under one of its headings, as it is
+    rows: FILE: NAME; NAME      the first table of a file, with its header and these rows alone
     settings: RECIPE ...        what recipes give AdaBelief, and what they reached
     rates: COMPARISON ...       the learning rates that comparisons chose
 """
@@ -26,7 +27,9 @@ from lightning_adabelief.recipes.catalog import recipes
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PART = re.compile(r"(<!-- (statistics|statistic|table|settings|rates): ([^>]+) -->\n).*?(\n?<!-- end -->)", re.DOTALL)
+PART = re.compile(
+    r"(<!-- (statistics|statistic|table|rows|settings|rates): ([^>]+) -->\n).*?(\n?<!-- end -->)", re.DOTALL
+)
 
 
 def insert_tables(text: str) -> str:
@@ -35,6 +38,7 @@ def insert_tables(text: str) -> str:
         "statistics": markdown_table,
         "statistic": describe_statistic,
         "table": quote_table,
+        "rows": quote_rows,
         "settings": list_settings,
         "rates": list_rates,
     }
@@ -47,12 +51,31 @@ def describe_statistic(name: str) -> str:
     return f"**Definition:** {row.definition}.\n\n**What it tells:** {row.meaning}."
 
 
-def quote_table(path: str) -> str:
-    """Return the first table of a file of the repository."""
+def quote_table(place: str) -> str:
+    """Return the first table of a file of the repository, or the first under a heading, given by its anchor."""
+    path, _, anchor = place.partition("#")
     text = (ROOT / path).read_text(encoding="utf-8")
+    if anchor:
+        headings = {
+            _make_anchor(heading[1]): heading.end() for heading in re.finditer(r"^#+ (.*)$", text, re.MULTILINE)
+        }
+        text = text[headings[anchor] :]
     table = re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)
-    assert table, f"{path} has no table"
+    assert table, f"{place} has no table"
     return table[0].rstrip("\n")
+
+
+def _make_anchor(heading: str) -> str:
+    return re.sub(r"[^\w-]", "", heading.lower().replace(" ", "-"))
+
+
+def quote_rows(words: str) -> str:
+    """Return the header and some rows of the first table of a file, in the table's order."""
+    path, _, names = words.partition(": ")
+    header, line, *rows = quote_table(path).splitlines()
+    wanted = [f"| {name} |" for name in names.split("; ")]
+    assert all(any(row.startswith(name) for row in rows) for name in wanted), f"{path} lacks one of {names}"
+    return "\n".join([header, line, *(row for row in rows if row.startswith(tuple(wanted)))])
 
 
 def list_settings(names: str) -> str:

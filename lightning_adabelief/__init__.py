@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lightning_adabelief.comparison.compare import compare
     from lightning_adabelief.configure import ConfiguredAdaBelief, build_optimizer, configure_adabelief, optimizer_steps
     from lightning_adabelief.optim.adabelief import AdaBelief
+    from lightning_adabelief.optim.gradient_release import release_gradients
 
 __all__ = [
     "AdaBelief",
@@ -20,6 +21,7 @@ __all__ = [
     "compare",
     "configure_adabelief",
     "optimizer_steps",
+    "release_gradients",
 ]
 
 _MODULES = {
@@ -30,6 +32,7 @@ _MODULES = {
     "compare": "lightning_adabelief.comparison.compare",
     "configure_adabelief": "lightning_adabelief.configure",
     "optimizer_steps": "lightning_adabelief.configure",
+    "release_gradients": "lightning_adabelief.optim.gradient_release",
 }
 
 

@@ -63,6 +63,11 @@ class _AdaBeliefInTrainer:
         if any(_is_ours(optimizer) for optimizer in trainer.optimizers):
             import_module("lightning_adabelief.configure.in_trainer").follow_run(trainer, pl_module)
 
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Refuse what can't go together with ``release_gradients``, before the epoch's first batch."""
+        if any(_is_ours(optimizer) for optimizer in trainer.optimizers):
+            import_module("lightning_adabelief.configure.release_check").check_release(trainer, pl_module)
+
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Say how to return several optimizers of which one has a schedule, where Lightning refuses them."""
         if "Unknown configuration for model optimizers" in str(exception):

@@ -129,6 +129,10 @@ def parse(command, capsys):
         assert ended.value.code == 0
         assert "class_path:" in capsys.readouterr().out
         return
+    if words[0] == "export":  # as far as the checkpoint, which is not there
+        assert main(words) != 0
+        assert words[words.index("--ckpt_path") + 1] in capsys.readouterr().err
+        return
     if words[0] == "copy":
         Path("mine.yaml").unlink()
     if words[0] == "compare":

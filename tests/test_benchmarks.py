@@ -44,6 +44,9 @@ def make_it_quick(name, module, monkeypatch):
     if name == "step_time":
         monkeypatch.setattr(module, "time_first_step", lambda device: (1.0, 0.1))
         return ["--rounds=2", "--models", "400 tensors of 32"]
+    if name == "gradient_release":
+        monkeypatch.setattr(module, "MODELS", {"2 layers": lambda: module.make_perceptron(layers=2, width=16)})
+        return ["--rounds=2"]
     if name == "monitor_overhead":
         monkeypatch.setattr(module, "INTERVAL", 1)
         monkeypatch.setattr(module, "BATCH_SIZE", 2)
@@ -84,6 +87,13 @@ def make_it_quick(name, module, monkeypatch):
         monkeypatch.setattr(module, "start_comparison", lambda out: Popen(["true"]))
         monkeypatch.setattr(module, "run_and_kill", lambda *_: ["one trial"])
         monkeypatch.setattr(module, "read_table", lambda out: {"one": {"test/loss": "0.25"}})
+    if name == "state_bits":
+        recorded = [module.Recording(0.01 * module.torch.randn(20, 512), (0.9, 0.999), 1e-16)]
+        monkeypatch.setattr(module, "record", lambda recipe, steps: recorded)
+        monkeypatch.setattr(module, "train", lambda recipe, seed, callback, *words: callback.losses.append(0.5))
+        for constant, few in (("STEPS_BEFORE", 5), ("STEPS_AFTER", 5)):
+            monkeypatch.setattr(module, constant, few)
+        return ["--seeds=2"]
     if name == "step_gain":
         pairs = [module.Pair("digits-cnn", "adam", 1e-3, 1.0 + i / 10, 0.1 * (-1) ** i) for i in range(5)]
         monkeypatch.setattr(module, "pair_runs", lambda task, is_tuned: pairs)

@@ -14,6 +14,10 @@ ROLE = re.compile(r":(?:attr|class|data|func|meth|mod):`(?P<brief>~?)(?P<name>[\
 EXAMPLE = re.compile(r"^(?P<indent> *)Example::\n(?P<block>(?:(?P=indent) +.*\n|\s*\n)*)", re.MULTILINE)
 
 
+STATISTICS = "The statistics are in [a table][all-statistics]."
+"""What stands for the list that BeliefMonitor's docstring has when it is imported."""
+
+
 class Docstrings(Extension):
     """Turns formulae, roles and examples of every docstring."""
 
@@ -30,6 +34,7 @@ def turn(text: str) -> str:
         text: The docstring, whose formulae (``.. math::``) become MathML, whose roles (``:class:`X```) become code, and
             whose literal block ``Example::`` becomes Google's section ``Example:`` with a block of Python.
     """
+    text = text.replace("{statistics}", STATISTICS)
     text = FORMULA.sub(_turn_formula, text + "\n")
     text = EXAMPLE.sub(_turn_example, text)
     return ROLE.sub(

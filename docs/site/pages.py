@@ -31,6 +31,9 @@ DOCUMENTS = (
 START = {"README.md": "index.md"}
 """The README's place on the site."""
 
+PICTURE = re.compile(r"^!\[[^\]]*\]\((?P<target>[^()\s]+)\)$", re.MULTILINE)
+"""A picture that is a paragraph: it links to itself, so that a phone shows it large."""
+
 LINK = re.compile(r"(?P<image>!?)\[(?P<text>(?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*)\]\((?P<target>[^()\s]+)\)")
 CODE = re.compile(r"^(?P<fence>```+|~~~+).*?^(?P=fence)[ \t]*$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
 
@@ -49,9 +52,18 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Turn the page's links, those of the repository, into the site's; brackets side by side are no link."""
+    """Turn the repository's links into the site's, and pictures into links; brackets side by side are none."""
+    if page.file.src_uri == "benchmarks/README.md":
+        markdown += _list_results()
+    markdown = _substitute(PICTURE, lambda picture: f"[{picture[0]}]({picture['target']})", markdown)
     markdown = _substitute(LINK, lambda link: _turn_link(link, page.file.src_uri, files), markdown)
     return _substitute(BRACKETS, lambda brackets: rf"\{brackets[0]}", markdown)
+
+
+def _list_results() -> str:
+    """List the results, which the README of the benchmarks names by pattern."""
+    names = sorted(path.name for path in (ROOT / "benchmarks/results").glob("*.md"))
+    return "\n".join(["\n## Results\n", *(f"- [{name.removesuffix('.md')}](results/{name})" for name in names), ""])
 
 
 def _substitute(pattern: re.Pattern[str], replace: Callable[[re.Match[str]], str], markdown: str) -> str:
@@ -66,7 +78,7 @@ def _turn_link(link: re.Match[str], source: str, files: Files) -> str:
     path, hash_sign, anchor = link["target"].partition("#")
     if not path or re.match(r"\w+:", path):
         return link[0]
-    in_repository = source if (ROOT / source).exists() and not source.startswith("docs/") else f"docs/{source}"
+    in_repository = source if (ROOT / source).exists() else f"docs/{source}"
     target = posixpath.normpath(posixpath.join(posixpath.dirname(in_repository), path))
     if not (ROOT / target).exists():
         log.warning("%s links to %s, which is not in the repository", in_repository, link["target"])
@@ -75,4 +87,5 @@ def _turn_link(link: re.Match[str], source: str, files: Files) -> str:
     if files.get_file_from_path(on_site) is None:
         return link["text"]
     relative = posixpath.relpath(on_site, posixpath.dirname(source) or ".")
-    return f"{link['image']}[{link['text']}]({relative}{hash_sign}{anchor})"
+    text = LINK.sub(lambda inner: _turn_link(inner, source, files), link["text"])  # a picture
+    return f"{link['image']}[{text}]({relative}{hash_sign}{anchor})"

@@ -65,8 +65,11 @@ def _leave_runs_folder(command: str, config: Path) -> list[str]:
 
 def find_config_beside(checkpoint: Path) -> Path | None:
     """Return the config that was saved with a checkpoint's run: beside it, or in the folder above; None without."""
-    paths = (folder / CONFIG_NAME for folder in checkpoint.absolute().parents[:2])
-    return next((path for path in paths if path.is_file()), None)
+    for folder in checkpoint.absolute().parents[:2]:
+        path = folder / CONFIG_NAME
+        if path.is_file():
+            return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return None
 
 
 def find_model(checkpoint: Path, given: str | None) -> tuple[Any, Path]:

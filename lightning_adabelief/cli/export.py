@@ -19,6 +19,9 @@ ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 MAX_DIFFERENCE = 1e-4
 """The largest difference between outputs in [0, 1] that is put down to rounding."""
 
+MAX_PRINTED = 100
+"""The most characters that are printed of an item of the metadata, such as a thousand class names."""
+
 METADATA_FILE = "metadata.json"
 """The file of metadata in an archive of torch.export."""
 
@@ -101,13 +104,13 @@ def _export(checkpoint: Path, model: dict[str, Any], source: Path, out: Path) ->
         )
     with replace_file(out) as part:
         part.write_bytes(content)
-    for name, text in exportable.metadata.items():
-        print(f"{name + ':':15}{text}")
     examples = len(next(iter(exportable.inputs.values())))
     print(
         f"Wrote {out}. On {examples} random inputs its {exportable.output} differ from the module's own by at most "
         f"{difference:.1e}"
     )
+    for name, text in exportable.metadata.items():
+        print(f"  {name + ':':15}{text if len(text) <= MAX_PRINTED else text[:MAX_PRINTED] + ' ...'}")
 
 
 def _make_exportable(module: Any, checkpoint: Path) -> Exportable:

@@ -17,6 +17,7 @@ from lightning_adabelief.configure.run_length import optimizer_steps, steps_need
 from lightning_adabelief.configure.scaling_choice import choose_scaling, report_scaling
 from lightning_adabelief.configure.weight_decay import divide_decay_by_lr
 from lightning_adabelief.lightning_tree import rank_zero_warn
+from lightning_adabelief.optim import gradient_release
 from lightning_adabelief.optim.adabelief import AdaBelief
 from lightning_adabelief.optim.fused import are_fusable, check_fused, load_implementation
 from lightning_adabelief.optim.options import as_number, check_values
@@ -66,6 +67,7 @@ def configure_adabelief(
     trainer_steps_per_batch: float | None = None,
     trainer: Any = None,
     fused: bool | None = None,
+    release_gradients: bool = False,
     **options: Unpack[AdaBeliefOptions],
 ) -> Any:
     """Make what a ``configure_optimizers`` returns: AdaBelief, and a learning-rate schedule if one is asked for.
@@ -131,6 +133,9 @@ def configure_adabelief(
             together step a batch.
         trainer: The Trainer, where ``module`` is no LightningModule that knows it.
         fused: Take the fused implementation (default: None, where it serves every parameter).
+        release_gradients: Step each parameter within the backward pass and drop its gradient, so that one gradient at
+            a time takes memory; see :func:`~lightning_adabelief.release_gradients` for what can't go together with
+            it (default: False).
         **options: AdaBelief's others.
 
     Returns:
@@ -201,6 +206,8 @@ def configure_adabelief(
     )
     optimizer.late_names = {param: name for name, param in frozen}
     optimizer.register_load_state_dict_post_hook(_unfreeze_late_parameters)
+    if release_gradients:
+        gradient_release.release_gradients(module, optimizer)
     warn_of_clipping_by_value(trainer)
     log_groups(optimizer, frozen)
     counts_steps = trainer is not None and counted_by_trainer and total_steps is not None

@@ -44,6 +44,7 @@ class ConfiguredAdaBelief(Optimizer):
         max_update_to_lr: The most that a step moves any one weight, in multiples of lr (default: None).
         foreach: Update lists of tensors at once (default: None).
         fused: Take the fused implementation (default: None, where it serves every parameter).
+        release_gradients: Step each parameter within the backward pass and drop its gradient (default: False).
 
     Example::
 
@@ -75,6 +76,7 @@ class ConfiguredAdaBelief(Optimizer):
         max_update_to_lr: float | None = None,
         foreach: bool | None = None,
         fused: bool | None = None,
+        release_gradients: bool = False,
     ) -> None:
         self.options: dict[str, Any] = {
             "lr": lr,
@@ -97,6 +99,7 @@ class ConfiguredAdaBelief(Optimizer):
             "max_update_to_lr": max_update_to_lr,
             "foreach": foreach,
             "fused": fused,
+            "release_gradients": release_gradients,
         }
         super().__init__(params, {"lr": lr})
 

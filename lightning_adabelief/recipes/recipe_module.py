@@ -76,7 +76,7 @@ class RecipeModule(LightningModule):
 
 
 def _is_plain(value: Any) -> bool:
-    """Return True for data that can be loaded by any program: without running code, or a class that only one has."""
+    """Return True for plain data that names no class which only the running program has."""
     if isinstance(value, dict):
         class_path = str(value.get("class_path", ""))
         if class_path.startswith("__main__.") or "<locals>" in class_path:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from torchvision import datasets
-from torchvision.models import resnet18, resnet50
+from torchvision.models import mobilenet_v3_small, resnet18, resnet50
 
 from tests.recipes.box_files import write_pascal_voc
 from tests.recipes.image_classification.digits_folder import write_digits
@@ -23,11 +23,12 @@ def imagenet(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def torch_home(tmp_path_factory):
-    """A folder with the weights of ResNets where torchvision looks for those that it has downloaded."""
+    """A folder with weights of networks where torchvision looks for those that it has downloaded."""
     home = tmp_path_factory.mktemp("torch")
     (home / "hub/checkpoints").mkdir(parents=True)
     torch.save(resnet50().state_dict(), home / "hub/checkpoints/resnet50-0676ba61.pth")
     torch.save(resnet18().state_dict(), home / "hub/checkpoints/resnet18-f37072fd.pth")
+    torch.save(mobilenet_v3_small().state_dict(), home / "hub/checkpoints/mobilenet_v3_small-047dcff4.pth")
     return home
 
 
@@ -38,8 +39,8 @@ def paper_data(tmp_path, monkeypatch, imagenet, torch_home):
     for dataset in (datasets.CIFAR10, datasets.CIFAR100):
         write_cifar("data", monkeypatch, dataset)
     Path("data/imagenet").symlink_to(imagenet)
-    write_image_folder("photos", classes=2, images=8)
     write_penn_treebank("data/penn")
     write_pascal_voc("data/voc")
     write_digits("photos", per_class=8)
+    Path("new_photos").symlink_to("photos/two")
     monkeypatch.setenv("TORCH_HOME", str(torch_home))

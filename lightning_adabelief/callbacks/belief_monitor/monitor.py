@@ -325,16 +325,15 @@ class BeliefMonitor(Callback):
     def _register_hooks(self, tracker: OptimizerTracker, trainer: Any, pl_module: LightningModule) -> list[Any]:
         """Measure an optimizer around each of its steps that is due."""
 
-        def before_step(*_: Any) -> None:
-            if self._is_due(tracker, trainer):
-                tracker.prepare_step()
+        def is_due() -> bool:
+            return self._is_due(tracker, trainer)
 
         def after_step(*_: Any) -> None:
             tracker.count_step()
-            if self._is_due(tracker, trainer) and not tracker.is_skipping:
+            if is_due() and not tracker.is_skipping:
                 self._measure(tracker, trainer, pl_module)
 
-        return tracker.register_hooks(before_step, after_step)
+        return tracker.register_hooks(is_due, after_step)
 
     def _measure(self, tracker: OptimizerTracker, trainer: Any, pl_module: LightningModule) -> None:
         """Measure the step just taken, if it moved a layer that is measured."""

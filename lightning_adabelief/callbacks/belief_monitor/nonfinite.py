@@ -39,16 +39,24 @@ class NonfiniteGradients:
             params: All parameters, some of which may have no gradient.
             step: The number of this step.
         """
-        grads = [_first_rows(to_local(param.grad)) for param in params if param.grad is not None]
+        grads = [param.grad for param in params if param.grad is not None]
         if not grads:
             return
-        device = grads[0].device
-        same_device = all(grad.device == device for grad in grads)
-        grad_norms = norms(grads) if same_device else torch.cat([norms([grad]).to(device) for grad in grads])
+        grad_norms = measure_first_rows(grads)
         if len(grads) < len(params):  # a 0 in the place of each that is missing, so that positions are indices
             present = iter(grad_norms.unbind())
             zero = torch.zeros_like(grad_norms[0])
             grad_norms = torch.stack([zero if param.grad is None else next(present) for param in params])
+        self.check_norms(grad_norms, step)
+
+    def check_norms(self, grad_norms: Tensor, step: int) -> None:
+        """Look at the norms of a step's gradients.
+
+        Args:
+            grad_norms: Those of the first rows (:func:`measure_first_rows`) of all parameters, 0 without a gradient.
+            step: The number of this step.
+        """
+        device = grad_norms.device
         is_nonfinite = ~grad_norms.isfinite()
         self._count, self._first_index, self._first_step = (
             value.to(device) for value in (self._count, self._first_index, self._first_step)
@@ -69,6 +77,14 @@ class NonfiniteGradients:
         occurrence = torch.where(step < 0, NO_OCCURRENCE, step * MAX_PARAMETERS + index)
         earliest = int(reduce_over_ranks(occurrence, torch.distributed.ReduceOp.MIN) if sharded else occurrence)
         return None if earliest == NO_OCCURRENCE else (earliest % MAX_PARAMETERS, earliest // MAX_PARAMETERS)
+
+
+def measure_first_rows(grads: list[Tensor]) -> Tensor:
+    """Return the norms of the first rows of one or more gradients, on the device of the first."""
+    rows = [_first_rows(to_local(grad)) for grad in grads]
+    device = rows[0].device
+    same_device = all(grad.device == device for grad in rows)
+    return norms(rows) if same_device else torch.cat([norms([grad]).to(device) for grad in rows])
 
 
 def _first_rows(grad: Tensor) -> Tensor:

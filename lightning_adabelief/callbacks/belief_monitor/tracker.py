@@ -23,9 +23,11 @@ from lightning_adabelief.beliefs.measure import (
 from lightning_adabelief.beliefs.movement import Movement
 from lightning_adabelief.beliefs.reading import Readable, find_optimizers, find_readable, has_known_update
 from lightning_adabelief.callbacks.belief_monitor.nonfinite import NonfiniteGradients
+from lightning_adabelief.callbacks.belief_monitor.released import ReleasedGradients
 from lightning_adabelief.callbacks.belief_monitor.sgd_steps import SgdSteps
 from lightning_adabelief.callbacks.optimizer_names import name_optimizers
 from lightning_adabelief.optim.adabelief import AdaBelief
+from lightning_adabelief.optim.gradient_release import find_release
 from lightning_adabelief.optim.names import parameter_names as names_in_module
 
 NEGLIGIBLE_GRADIENT = 1e-5
@@ -70,6 +72,7 @@ class OptimizerTracker:
         self._unclipped: dict[Tensor, Tensor] = {}
         self._movement: Movement | None = None
         self._nonfinite = NonfiniteGradients()
+        self._released: ReleasedGradients | None = None
         self.sgd_steps = SgdSteps()
 
     @property
@@ -137,20 +140,25 @@ class OptimizerTracker:
         if found_inf is not None:  # 1 where the gradient scaler told a fused Adam to skip the step
             self._skipped_on_device = self._skipped_on_device.to(found_inf.device) + found_inf.sum()
         elif any(group.get("nonfinite") != "skip" for group in self.optimizer.param_groups):
-            self._nonfinite.check_step(self.parameters(), self.taken)
+            self._check_finite()
 
-    def register_hooks(self, before_step: Callable[..., None], after_step: Callable[..., None]) -> list[Any]:
+    def register_hooks(self, is_due: Callable[[], bool], after_step: Callable[..., None]) -> list[Any]:
         """Register hooks around each step, and return their handles; none where the optimizer takes no hooks.
 
         Args:
-            before_step: Called before each step, where something is to be done then.
+            is_due: True in a step that is to be measured.
             after_step: Called after each step.
         """
         if not hasattr(self.optimizer, "_optimizer_step_post_hooks"):  # its class does without torch's constructor
             return []
-        prepares = self.needs_copies or self.is_adabelief
-        handles = [self.optimizer.register_step_pre_hook(before_step)] if prepares else []
-        return [*handles, self.optimizer.register_step_post_hook(after_step)]
+        handles: list[Any] = [self.optimizer.register_step_post_hook(after_step)]
+        if self.needs_copies or self.is_adabelief:
+            handles.append(self.optimizer.register_step_pre_hook(lambda *_: self.prepare_step() if is_due() else None))
+        release = find_release(self.optimizer)
+        if release is not None:
+            self._released = ReleasedGradients(self.optimizer, is_due)
+            handles.append(release.watch(self._released.measure))
+        return handles
 
     def prepare_step(self) -> None:
         """Prepare for a step that is to be measured: ask for its sums, or copy weights and momenta."""
@@ -183,10 +191,9 @@ class OptimizerTracker:
             ``summary`` have their statistics.
         """
         movement, self._movement = self._movement, None
-        layers = list(read_layers(self.optimizer, lambda param: keep(names[param])).values())
+        layers, columns = self._measure_columns(lambda param: keep(names[param]), movement)
         if not layers:
             return {}
-        columns = self._measure_columns(layers, movement)
         rows: dict[str, list[int]] = {}
         for row, (param, *_) in enumerate(layers):
             rows.setdefault(layer_of(names[param]), []).append(row)
@@ -246,13 +253,31 @@ class OptimizerTracker:
         counts = [group["skipped_steps"] for group in self.optimizer.param_groups if "skipped_steps" in group]
         return torch.as_tensor(counts[0]).clone() if counts else torch.zeros(())
 
-    def _measure_columns(self, layers: list[Layer], movement: Movement | None) -> Columns:
+    def _check_finite(self) -> None:
+        """Look for gradients that are not finite, of a step just taken."""
+        released = self._released.take_norms(self.parameters()) if self._released else None
+        if released is not None:
+            self._nonfinite.check_norms(released, self.taken)
+        else:
+            self._nonfinite.check_step(self.parameters(), self.taken)
+
+    def _measure_columns(
+        self, keep: Callable[[Tensor], bool], movement: Movement | None
+    ) -> tuple[list[Layer], Columns]:
+        """Measure the layers with a gradient, or take what was measured as their gradients were released."""
+        if self._released:
+            layers, columns = self._released.take_layers([param for param in self.parameters() if keep(param)])
+            if layers:
+                return layers, columns
+        layers = list(read_layers(self.optimizer, keep).values())
+        if not layers:
+            return [], {}
         columns = measure_columns_of(self.optimizer, layers, movement)
         if self._unclipped:
             unclipped = torch.stack([self._unclipped[param].cpu() for param, *_ in layers])
             columns["unclipped_grad_square"] = unclipped.double().square()
             self._unclipped = {}
-        return columns
+        return layers, columns
 
     def _latest_step(self) -> int:
         """Return the optimizer's own count of its steps, or where it keeps none that of this training."""

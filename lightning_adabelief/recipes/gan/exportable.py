@@ -52,6 +52,7 @@ def make_exportable(module: GAN) -> Exportable:
         "output": "images, float32 (N, C, H, W) in [0, 1]",
         "noise_size": json.dumps(module.generator.noise_size),
         "num_classes": json.dumps(module.generator.num_classes),
+        "class_names": json.dumps(module.class_names, ensure_ascii=False),
     }
 
     def generate(noise: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -10,7 +10,11 @@ from torchvision.transforms import v2
 
 from lightning_adabelief.recipes.checks import check_counts
 from lightning_adabelief.recipes.image_classification.augmentation import Augmentation
-from lightning_adabelief.recipes.image_classification.found_images import FoundImages, find_images
+from lightning_adabelief.recipes.image_classification.found_images import (
+    FoundImages,
+    check_any_images,
+    find_images,
+)
 from lightning_adabelief.recipes.image_classification.image_data import ImageDataModule
 from lightning_adabelief.recipes.image_classification.image_parts import (
     ImageParts,
@@ -116,6 +120,8 @@ class FolderImages(ImageDataModule):
             if len(parts.class_names) > 1:
                 check_classes(parts)
             return parts
+        found.leave_out_unreadable()
+        check_any_images(found, "Mend one, or give others")
         return _split_unlabelled(found, self.split_options)
 
     def _make_set(self, found: FoundImages, transform: v2.Transform) -> LabelledImages:

@@ -10,7 +10,6 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lightning_adabelief.callbacks.generator_states import gather_from_ranks
-from lightning_adabelief.configure import build_optimizer
 from lightning_adabelief.lightning_tree import OptimizerCallable
 from lightning_adabelief.optim import AdaBelief
 from lightning_adabelief.recipes.checks import check_counts
@@ -24,6 +23,7 @@ from lightning_adabelief.recipes.gan.completion import (
 from lightning_adabelief.recipes.gan.evaluation import Evaluation
 from lightning_adabelief.recipes.gan.losses import Loss, WassersteinGP
 from lightning_adabelief.recipes.gan.networks import Critic, Generator
+from lightning_adabelief.recipes.gan.optimizers import make_optimizer
 from lightning_adabelief.recipes.gan.scores import Scores
 from lightning_adabelief.recipes.recipe_module import RecipeModule
 
@@ -231,8 +231,8 @@ class GAN(RecipeModule):
         """
         critic_optimizer = self.critic_optimizer or self.generator_optimizer
         return [
-            self._make_optimizer("generator", self.generator_optimizer, self.generator, 1 / self.n_critic),
-            self._make_optimizer("critic", critic_optimizer, self.critic, 1),
+            make_optimizer(self, "generator", self.generator_optimizer, 1 / self.n_critic),
+            make_optimizer(self, "critic", critic_optimizer, 1),
         ]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -308,25 +308,6 @@ class GAN(RecipeModule):
         images, labels = batch
         check_same_shape("the data's images", tuple(images.shape[1:]), self.critic)
         return images * 2 - 1, None if self.generator.num_classes is None else labels
-
-    def _make_optimizer(
-        self, name: str, optimizer: OptimizerCallable, network: nn.Module, steps_per_batch: float
-    ) -> Optimizer:
-        made = build_optimizer(
-            optimizer,
-            nn.ModuleDict({name: network}),
-            trainer=self.trainer,
-            steps_per_batch=steps_per_batch,
-            trainer_steps_per_batch=1 + 1 / self.n_critic,
-        )
-        if isinstance(made, dict):
-            raise ValueError(
-                f"The {name}'s optimizer has a learning-rate schedule, which a GAN does not step: its optimization is "
-                "manual. Leave schedule out"
-            )
-        for group in made.param_groups:  # BeliefMonitor tags the optimizer's statistics with the name
-            group["name"] = f"{name}/{group['name']}" if "name" in group else name
-        return made
 
     def _log_scores(self, evaluation: Evaluation, stage: str) -> None:
         values = evaluation.finish(self)

@@ -104,22 +104,22 @@ class Critic(GANNetwork):
         self.num_classes = num_classes
         self.spectral_norm = spectral_norm
         self.bias = bias
+        self.num_features: int | None = None
         if features is not None:
             self.make_score(features)
 
     def make_score(self, features: int) -> None:
         """Make the last layer, from a number of features to a score, and the vectors of the classes."""
+        self.num_features = features
         self.score = normalize_if(nn.Linear(features, 1, bias=self.bias), self.spectral_norm)
         self.condition_on(self.num_classes)
 
     def condition_on(self, num_classes: int | None) -> None:
         """Score images of a class of ``num_classes``; None for no classes."""
         self.num_classes = num_classes
-        if hasattr(self, "score"):
-            features = self.score.in_features
-            self.embedding = (
-                None if num_classes is None else normalize_if(nn.Embedding(num_classes, features), self.spectral_norm)
-            )
+        self.embedding = None
+        if num_classes is not None and self.num_features is not None:
+            self.embedding = normalize_if(nn.Embedding(num_classes, self.num_features), self.spectral_norm)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Turn images (N, C, H, W), and labels (N,) if it is conditional, into scores (N,)."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from lightning_adabelief.recipes.image_classification.image_file import find_flaw
 
 HIDDEN = "hidden"
 """The reason to leave out files and folders whose names begin with a dot."""
@@ -17,6 +20,9 @@ LOOP = "links that lead back"
 
 KINDS = ".jpg, .png, .tif or another kind of torchvision's IMG_EXTENSIONS"
 """The kinds of files that are read, for messages."""
+
+MAX_OPENED = 20_000
+"""The most images that are opened to find those that can't be read: a few seconds."""
 
 MAX_NAMES = 3
 """Files and folders that are named in a message or a row of a table."""
@@ -55,6 +61,23 @@ class FoundImages:
             for column in (self.files, self.names, self.classes, self.groups)
         )
         return FoundImages(self.source, files, names, classes, groups)
+
+    def leave_out_unreadable(self) -> None:
+        """Leave out images that can't be read, as far as the beginnings of their files tell.
+
+        Of more than :data:`MAX_OPENED` images none is opened.
+        """
+        if len(self.files) > MAX_OPENED:
+            return
+        with ThreadPoolExecutor() as threads:
+            flaws = list(threads.map(find_flaw, self.files))
+        if not any(flaws):
+            return
+        for path, flaw in zip(self.files, flaws, strict=True):
+            if flaw:
+                self.leave_out(flaw, path)
+        sound = self.select(i for i, flaw in enumerate(flaws) if not flaw)
+        self.files, self.names, self.classes, self.groups = sound.files, sound.names, sound.classes, sound.groups
 
 
 def find_images(path: str | Path) -> FoundImages:

@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 from lightning_adabelief.lightning_tree import LightningDataModule
 from lightning_adabelief.recipes.image_classification.data_table import make_data_table
 from lightning_adabelief.recipes.image_classification.found_images import FoundImages
+from lightning_adabelief.recipes.image_classification.image_sets import MarkedImages
 
 MAX_WORKERS = 16
 """More processes than this seldom load faster, and each takes memory."""
@@ -92,6 +93,8 @@ class ImageDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Normalize images that are uint8, with labels or without, on the device; leave others unchanged."""
+        if isinstance(batch, MarkedImages):
+            return batch._replace(images=self.on_after_batch_transfer(batch.images, dataloader_idx))
         if not isinstance(batch, Tensor):
             images, labels = batch
             return self.on_after_batch_transfer(images, dataloader_idx), labels

@@ -39,28 +39,55 @@ def read_rgb(path: str | Path, size: tuple[float, float] | None = None) -> Image
         >>> read_rgb(path).getpixel((0, 0))
         (156, 156, 156)
     """
-    limit = Image.MAX_IMAGE_PIXELS
     try:
         with Image.open(path) as image:
-            if limit is not None and image.width * image.height > limit:  # Pillow only warns up to twice the limit
-                raise Image.DecompressionBombError
+            _check_size(image)
             image.load()
             upright = ImageOps.exif_transpose(image)
             return _convert_to_rgb(image if image.size == size != upright.size else upright, _find_range(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(
-            f"{path} has more than {limit:,} pixels, and might fill the memory. Make it smaller, take it out of the "
-            "data, or raise PIL.Image.MAX_IMAGE_PIXELS"
+            f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels, and might fill the memory. Make it smaller, "
+            "take it out of the data, or raise PIL.Image.MAX_IMAGE_PIXELS"
         ) from error
     except Exception as error:  # of damaged files the decoders raise SyntaxError, struct.error, zlib.error and others
         raise ValueError(f"{path} can't be read as an image: {error}. Mend it, or take it out of the data") from error
+
+
+def find_flaw(path: str | Path) -> str | None:
+    """Return why an image can't be read, as far as the beginning of its file tells; None if that is sound.
+
+    The pixels are not decoded, which takes a hundred times as long: a file that was cut off is sound.
+    """
+    try:
+        with Image.open(path) as image:
+            _check_size(image)
+            _find_range(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels"
+    except UnknownRangeError:
+        return "pixels of floats or 32-bit integers"
+    except Exception:  # as in read_rgb
+        return "can't be read as images"
+    return None
+
+
+class UnknownRangeError(ValueError):
+    """The error of pixels whose black and white are not known."""
+
+
+def _check_size(image: Image.Image) -> None:
+    """Raise Pillow's error of too many pixels at the limit already: it only warns up to twice that."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise Image.DecompressionBombError
 
 
 def _find_range(image: Image.Image) -> tuple[int, int] | None:
     """Return the values of black and white of grey pixels of more than 8 bits; None for others.
 
     Raises:
-        ValueError: If the values have no range of their own.
+        UnknownRangeError: If the values have no range of their own.
     """
     if image.mode.startswith("I;16"):
         tags = getattr(image, "tag_v2", {})  # which TIFF files have
@@ -70,7 +97,9 @@ def _find_range(image: Image.Image) -> tuple[int, int] | None:
         return 0, 2**16 - 1
     if image.mode in ("I", "F"):
         kind = "floats" if image.mode == "F" else "32-bit or signed integers"
-        raise ValueError(f"its pixels are {kind}, whose black and white are not known; save it with 8 or 16 bits")
+        raise UnknownRangeError(
+            f"its pixels are {kind}, whose black and white are not known; save it with 8 or 16 bits"
+        )
     return None
 
 

@@ -14,8 +14,7 @@ from lightning_adabelief.recipes.image_classification.augmentation import Augmen
 from lightning_adabelief.recipes.image_classification.found_images import FoundImages, find_images
 from lightning_adabelief.recipes.image_classification.image_data import ImageDataModule
 from lightning_adabelief.recipes.image_classification.image_parts import SplitOptions, check_classes, find_parts
-from lightning_adabelief.recipes.image_classification.image_sets import LabelledImages, UnlabelledImages
-from lightning_adabelief.recipes.image_classification.predictions import ReadableImages
+from lightning_adabelief.recipes.image_classification.image_sets import LabelledImages, ReadableImages, UnlabelledImages
 from lightning_adabelief.recipes.image_classification.preprocessing import IMAGENET, Preprocessing
 
 DEFAULT_AUGMENTATION = Augmentation()
@@ -40,8 +39,9 @@ class ImageFolderDataModule(ImageDataModule):
     hardly any other. Without images to test on, those to validate on are tested on too.
 
     The first ``setup`` prints how many images each class has, how they were split, and which files are left out: hidden
-    ones, those of other kinds than torchvision's ``IMG_EXTENSIONS``, those beside the class folders, and class folders
-    without an image. How files are read is described at
+    ones, those of other kinds than torchvision's ``IMG_EXTENSIONS``, those beside the class folders, class folders
+    without an image and, among up to 20,000, images whose beginning can't be read. A file that was cut off is found
+    when it is read, and its name is in the error. How files are read is described at
     :func:`~lightning_adabelief.recipes.image_classification.image_file.read_rgb`.
 
     Images that are not trained on are resized and cropped at the centre. All stay uint8 in the worker processes and are
@@ -80,8 +80,8 @@ class ImageFolderDataModule(ImageDataModule):
         predict_set: The images to predict; ``files`` has their paths.
 
     Shape:
-        Images (N, 3, size, size), labels (N,); grayscale files become RGB. Batches of ``predict`` are images and, in
-        the place of labels, True for each that could be read.
+        Images (N, 3, size, size), labels (N,); grayscale files become RGB. Batches of ``predict`` are
+        :class:`~lightning_adabelief.recipes.image_classification.image_sets.MarkedImages`.
     """
 
     in_channels = 3

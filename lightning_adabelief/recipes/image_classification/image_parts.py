@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lightning_adabelief.recipes.image_classification.class_folders import PART_NAMES, find_parts_in_folders
-from lightning_adabelief.recipes.image_classification.found_images import FoundImages, name_first
+from lightning_adabelief.recipes.image_classification.found_images import FoundImages, check_any_images, name_first
 from lightning_adabelief.recipes.image_classification.labels_csv import read_labels
 from lightning_adabelief.recipes.image_classification.splitting import (
     check_groups_are_whole,
@@ -79,7 +79,8 @@ class ImageParts:
 def find_parts(root: str | Path | None, csv: str | Path | None, options: SplitOptions) -> ImageParts:
     """Find the images of each part, in folders or by a CSV file, and split off the parts that are missing.
 
-    Where there is a part to validate on, all stay as they are. Otherwise the images to train on are split.
+    Where there is a part to validate on, all stay as they are. Otherwise the images to train on are split. Images
+    that can't be read are left out, as far as the beginnings of their files tell.
 
     Args:
         root: A folder as :func:`~lightning_adabelief.recipes.image_classification.class_folders.find_parts_in_folders`
@@ -101,6 +102,9 @@ def find_parts(root: str | Path | None, csv: str | Path | None, options: SplitOp
             "There are no images. Give data.root, a folder, or data.csv, a file that lists them; or data.predict to "
             "predict others"
         )
+    for found in images.values():
+        found.leave_out_unreadable()
+        check_any_images(found, "Mend one, or give others")
     if options.groups is not None:
         for found in images.values():
             if found.groups:

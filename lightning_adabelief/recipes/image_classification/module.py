@@ -27,9 +27,9 @@ from lightning_adabelief.recipes.image_classification.confusion_matrix import (
     log_confusion_matrix,
 )
 from lightning_adabelief.recipes.image_classification.freeze_pretrained import FreezePretrained
+from lightning_adabelief.recipes.image_classification.image_sets import MarkedImages
 from lightning_adabelief.recipes.image_classification.metrics import make_metrics
 from lightning_adabelief.recipes.image_classification.networks import NetworkFromData
-from lightning_adabelief.recipes.image_classification.predictions import find_unreadable
 from lightning_adabelief.recipes.image_classification.preprocessing import Preprocessing
 from lightning_adabelief.recipes.image_classification.pretrained import PretrainedNetwork
 from lightning_adabelief.recipes.image_classification.training_images import TrainingImages
@@ -162,18 +162,10 @@ class ImageClassifier(RecipeModule):
         if fitting:
             self.training_loss.balance(data)
 
-    def on_fit_start(self) -> None:
-        """Load the network's pretrained weights, unless a checkpoint has been loaded.
-
-        Raises:
-            ValueError: If the weights can't be downloaded or read, or are of another network.
-        """
-        if isinstance(self.network, PretrainedNetwork):
-            self.network.load_weights()
-
     def configure_callbacks(self) -> list[Callback]:
         """Return the callback that freezes pretrained layers, where some are to be frozen."""
-        return [self.freezing] if self.freezing.epochs else []
+        is_needed = self.freezing.epochs > 0 and self.freezing not in self.trainer.callbacks  # type: ignore[attr-defined]
+        return [self.freezing] if is_needed else []
 
     def forward(self, images: Tensor) -> Tensor:
         """Turn images (N, C, H, W) into logits (N, num_classes).
@@ -212,12 +204,13 @@ class ImageClassifier(RecipeModule):
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
         """Return the probabilities (N, num_classes) of a batch of images, with labels or without.
 
-        Those of an image that :class:`ReadableImages` could not read are NaN.
+        Those of :class:`MarkedImages` that could not be read are NaN.
         """
         images = batch if isinstance(batch, Tensor) else batch[0]
         probabilities = self(images).softmax(dim=-1)
-        unreadable = find_unreadable(batch)
-        return probabilities if unreadable is None else probabilities.masked_fill(unreadable[:, None], float("nan"))
+        if isinstance(batch, MarkedImages):
+            probabilities = probabilities.masked_fill(~batch.are_read[:, None], float("nan"))
+        return probabilities
 
     def on_validation_epoch_start(self) -> None:
         """Begin anew: what a test or a validation alone has left is of inference mode, and can't be added to."""
@@ -243,9 +236,15 @@ class ImageClassifier(RecipeModule):
     def configure_optimizers(self) -> Any:
         """Make the optimizer of the trainable parameters, and its learning-rate scheduler if there is one.
 
+        Before that, load the network's pretrained weights, unless a checkpoint has been loaded. By now that is known,
+        and callbacks that try a few steps, such as BatchSizeFinder, have not begun.
+
         Raises:
-            ValueError: If the optimizer comes with a learning-rate schedule and ``lr_scheduler`` is another.
+            ValueError: If the optimizer comes with a learning-rate schedule and ``lr_scheduler`` is another, or the
+                weights can't be downloaded or read, or are of another network.
         """
+        if isinstance(self.network, PretrainedNetwork):
+            self.network.load_weights()
         return make_optimizers(self, self.optimizer, self.lr_scheduler, self.lr_scheduler_interval, "val/loss")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

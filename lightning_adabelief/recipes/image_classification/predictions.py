@@ -1,4 +1,4 @@
-"""The table of a classifier's predictions, ``predictions.csv``, and images that can't be read among its rows."""
+"""The table of a classifier's predictions, ``predictions.csv``."""
 
 from __future__ import annotations
 
@@ -9,57 +9,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
-
 from lightning_adabelief.callbacks.belief_monitor.outputs.loggers import folder_of
 from lightning_adabelief.files import find_free_path, replace_file
 from lightning_adabelief.lightning_tree import BasePredictionWriter
 from lightning_adabelief.recipes.image_classification.found_images import make_printable
 from lightning_adabelief.recipes.image_classification.image_file import read_rgb
+from lightning_adabelief.recipes.image_classification.image_sets import MarkedImages
 
 MAX_NAMED = 3
 """The most files that can't be read whose reasons are printed."""
-
-
-class ReadableImages(Dataset):
-    """Images with a mark: True, or False for a black one in the place of a file that can't be read.
-
-    Args:
-        images: The images, with the attribute ``files``, which raise a ValueError where one can't be read.
-        shape: Shape of the black image.
-    """
-
-    def __init__(self, images: Any, shape: Sequence[int]) -> None:
-        self.images = images
-        self.files: list[str] = images.files
-        self.shape = tuple(shape)
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, bool]:
-        """Return an image, uint8, and its mark."""
-        try:
-            return self.images[index], True
-        except ValueError:
-            return torch.zeros(self.shape, dtype=torch.uint8), False
-
-
-def find_unreadable(batch: Any) -> Tensor | None:
-    """Return a mask (N,) of the images of a batch that could not be read.
-
-    Args:
-        batch: Images (N, C, H, W), or these and labels, or the marks of :class:`ReadableImages`.
-
-    Returns:
-        The mask; None for a batch without marks, all of whose images have been read.
-    """
-    if isinstance(batch, Tensor) or batch[1].dtype != torch.bool:
-        return None
-    return ~batch[1]
 
 
 class PredictionsTable(BasePredictionWriter):
@@ -110,13 +68,12 @@ class PredictionsTable(BasePredictionWriter):
         """Write the rows of a batch."""
         if not self._header:
             self._begin(trainer, pl_module, prediction.shape[1])
-        unreadable = find_unreadable(batch)
-        marks = [False] * len(prediction) if unreadable is None else unreadable.tolist()
+        are_read = batch.are_read.tolist() if isinstance(batch, MarkedImages) else [True] * len(prediction)
         numbers = batch_indices or range(self._count, self._count + len(prediction))
         writer = csv.writer(self._part)
-        for number, probabilities, mark in zip(numbers, prediction.float().tolist(), marks, strict=True):
+        for number, probabilities, is_read in zip(numbers, prediction.float().tolist(), are_read, strict=True):
             image = number if self._files is None else self._files[number]
-            writer.writerow([number, image, *self._make_fields(probabilities, is_read=not mark)])
+            writer.writerow([number, image, *self._make_fields(probabilities, is_read)])
         self._count += len(prediction)
 
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:

@@ -22,8 +22,8 @@ class PretrainedNetwork(NetworkFromData):
     The head is new even where the pretrained one has as many classes. With images of other than 3 channels the
     first convolution is new as well.
 
-    The weights are loaded when a training begins, or by :meth:`load_weights`. After a state dict is loaded, as from a
-    checkpoint, they are neither downloaded nor read again.
+    ``ImageClassifier`` loads the weights when a training begins; elsewhere call :meth:`load_weights`. After a state
+    dict is loaded, as from a checkpoint, they are neither downloaded nor read again.
 
     Args:
         name: torchvision's name of the network, such as ``resnet18``; or ``timm/`` and timm's name, such as

@@ -41,7 +41,8 @@ def read_weights(path: str | Path, names: Collection[str]) -> dict[str, Tensor]:
         FileNotFoundError: If there is no such file.
         ValueError: If it can't be read, holds no weights, or none of these names.
     """
-    if not Path(path).is_file():
+    path = Path(path).expanduser()
+    if not path.is_file():
         raise FileNotFoundError(
             f"There is no file {path}, given as the network's weights. Give one, or 'default' for the library's own, "
             "or null for random ones"
@@ -59,8 +60,8 @@ def read_weights(path: str | Path, names: Collection[str]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def _load(path: str | Path) -> Any:
-    if Path(path).suffix == ".safetensors":
+def _load(path: Path) -> Any:
+    if path.suffix == ".safetensors":
         try:
             from safetensors import SafetensorError
             from safetensors.torch import load_file

@@ -137,6 +137,7 @@ def test_the_recipe_takes_any_size_by_one_option_and_a_class_by_another_and_its_
     pictures = {path.name for path in Path("logs/gan-folder/run/pictures").iterdir()}
     assert {"distance.png", "best_samples.png", "beside_real.png"} <= pictures
     checkpoint = "logs/gan-folder/run/checkpoints/best.ckpt"
+    assert torch.load(checkpoint, weights_only=True)["gan"]["class_names"] == ["cat", "dog"]
     assert main(["sample", "--ckpt_path", checkpoint, "--n", "4", "--class", "1", "--out", "out"]) == 0
     assert main(["sample", "--ckpt_path", checkpoint, "--n", "4", "--out", "all"]) == 0
     with Image.open("out/sample-00000-class-1.png") as image:

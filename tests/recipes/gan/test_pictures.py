@@ -6,6 +6,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_adabelief.recipes.gan import ClassifierScores, Pictures
 from lightning_adabelief.recipes.gan.curves import find_best
@@ -17,8 +18,6 @@ from tests.recipes.gan.small_gan import make_gan, make_trainer
 
 @pytest.mark.parametrize("num_classes", [None, 10])
 def test_pictures_go_to_tensorboard_and_beside_the_logs(num_classes, tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     logger = pl.loggers.TensorBoardLogger(tmp_path)
     options = {"logger": logger, "callbacks": [Pictures()], "limit_train_batches": 4, "log_every_n_steps": 2}
     make_trainer(tmp_path, **options).fit(make_gan(num_classes=num_classes), DigitsDataModule())
@@ -35,7 +34,8 @@ def test_pictures_go_to_wandb(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     logger = pl.loggers.WandbLogger(save_dir=tmp_path, offline=True)
     options = {"logger": logger, "callbacks": [Pictures()], "limit_train_batches": 2, "log_every_n_steps": 2}
-    make_trainer(tmp_path, **options).fit(make_gan(), DigitsDataModule())
+    gan = make_gan(scores=ClassifierScores(training_steps=2, num_samples=50))
+    make_trainer(tmp_path, **options).fit(gan, DigitsDataModule())
     logger.experiment.finish()
     (images,) = tmp_path.glob("wandb/offline-run-*/files/media/images")
     assert {path.name.partition("_")[0] for path in images.iterdir()} == {
@@ -43,6 +43,7 @@ def test_pictures_go_to_wandb(tmp_path, monkeypatch):
         "beside",
         "interpolation",
         "losses",
+        "distance",
     }
 
 
@@ -117,6 +118,7 @@ def test_the_distances_curve_goes_on_after_a_resume_with_its_best_samples(tmp_pa
     pictures = Pictures()
     folder, metrics = fit(pictures, 2, logger)
     assert {"distance.png", "best_samples.png"} <= {path.name for path in folder.iterdir()}
+    assert "distance" in EventAccumulator(logger.log_dir).Reload().Tags()["images"]
     last = pictures._validations[-1]
     assert last.distances == {
         "average": metrics["val/frechet_digits"].item(),

@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import CSVLogger
 from lightning_adabelief import AdaBelief, BeliefMonitor, ConfiguredAdaBelief
 from lightning_adabelief.callbacks import ExactResume
 from lightning_adabelief.recipes.image_classification import ImageClassifier, PretrainedNetwork, SmallCNN
+from lightning_adabelief.recipes.image_classification.freeze_pretrained import FreezePretrained
 from tests.recipes.image_classification.random_images import RandomImages
 
 
@@ -70,6 +71,8 @@ def test_frozen_layers_stay_with_their_statistics_and_count_their_own_steps(weig
     assert state[body.conv1[0].weight]["step"] == 2, "its warmup began with the third epoch"
     assert all(param.requires_grad for param in body.parameters())
     assert all(layer.training for layer in body.modules())
+    trainer.test(trainer.lightning_module, RandomImages(), verbose=False)
+    assert sum(isinstance(callback, FreezePretrained) for callback in trainer.callbacks) == 1
 
 
 def test_the_head_has_the_full_rate_and_each_layer_below_a_smaller_one(weights, tmp_path):

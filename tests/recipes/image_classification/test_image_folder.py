@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning_fabric.utilities.distributed import DistributedSamplerWrapper
+from PIL import Image
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -126,12 +127,32 @@ def test_a_folder_without_images_says_what_it_has():
 def test_a_damaged_image_ends_a_run_with_its_name_in_one_line(capsys):
     """It is read in another process, whose traceback would be the message."""
     write_image_folder("photos", classes=2)
-    Path("photos/train/n00000001/0.JPEG").write_bytes(b"no image")
+    cut_off = Path("photos/train/n00000001/0.JPEG")
+    cut_off.write_bytes(cut_off.read_bytes()[:-200])
     words = ["fit", "--config", "imagenet-resnet18", "--data.root=photos", "--data.num_workers=1", "--data.size=32"]
     network = ["--model.network=SmallCNN", "--trainer.accelerator=cpu"]
     assert main([*words, *network, "--trainer.num_sanity_val_steps=0"]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: photos/train/n00000001/0.JPEG can't be read as an image: cannot identify")
+    assert error.startswith("error: photos/train/n00000001/0.JPEG can't be read as an image: image file is truncated")
+
+
+def test_files_that_are_no_images_inside_are_left_out_and_named(capsys, monkeypatch):
+    write_image_folder("photos", classes=2, parts=["train"], images=20)
+    Path("photos/train/n00000000/0.JPEG").write_bytes(b"no image")
+    Path("photos/train/n00000001/1.JPEG").write_bytes(b"")
+    Image.new("F", (8, 8)).save("photos/train/n00000001/2.tif")
+    Image.new("1", (300, 300)).save("photos/train/n00000001/large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60_000)
+    data = ImageFolderDataModule("photos", num_workers=0)
+    set_up(data)
+    files = [file for images in (data.train_set, data.val_set, data.test_set) for file in images.files]
+    assert len(files) == 38
+    for images in (data.train_set, data.val_set, data.test_set):
+        assert all(images[index][0].shape == (3, 224, 224) for index in range(len(images)))
+    out = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"left out: can't be read .*2 │ train/n00000000/0.JPEG", out)
+    for reason in ("left out: pixels of floats", "left out: more than 60,000"):
+        assert reason in out
 
 
 @pytest.mark.parametrize(("images", "batches"), [(5, [4]), (6, [4, 2]), (4, [4]), (1, [1])])

@@ -18,7 +18,7 @@ from lightning_adabelief.recipes.image_classification import (
 )
 from lightning_adabelief.recipes.image_classification.image_data import ImageDataModule
 from lightning_adabelief.recipes.image_classification.image_file import read_rgb
-from lightning_adabelief.recipes.image_classification.predictions import ReadableImages
+from lightning_adabelief.recipes.image_classification.image_sets import ReadableImages
 from lightning_adabelief.recipes.image_classification.training_images import TrainingImages
 
 NAMES = ["cat", "file", "Hund, großer"]
@@ -138,6 +138,14 @@ def test_a_table_is_never_overwritten_nor_one_that_is_being_written(files, tmp_p
     assert (tmp_path / "predictions.csv").read_text() == "of another time"
     assert (tmp_path / "predictions_1.csv.0.part").read_text() == "of a run that was stopped"
     assert len(list(tmp_path.glob("*.part"))) == 1
+
+
+@pytest.mark.parametrize(
+    "columns", [(torch.rand(4, 3, 8, 8),), (torch.rand(4, 3, 8, 8), torch.tensor([True, False, True, False]))]
+)
+def test_data_of_ones_own_need_no_labels_and_may_have_some_of_any_kind(columns, tmp_path):
+    predict(torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*columns)), tmp_path)
+    assert {row["class"] for row in read(tmp_path / "predictions.csv")} <= set(NAMES)
 
 
 def test_images_without_files_and_classes_without_names_have_numbers(tmp_path):

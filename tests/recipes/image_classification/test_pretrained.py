@@ -210,3 +210,13 @@ def test_training_begins_from_the_weights_even_after_a_test_without_them(tmp_pat
     assert not torch.equal(module.network.body.conv1[0].weight, state["conv1.0.weight"])
     make_trainer(tmp_path, max_steps=0).fit(module, RandomImages())
     assert torch.equal(module.network.body.conv1[0].weight, state["conv1.0.weight"])
+
+
+@pytest.mark.filterwarnings("ignore:.*max_steps=0")
+def test_steps_that_are_only_tried_begin_from_the_weights_and_leave_them(tmp_path):
+    """They end with a state dict, that of before them."""
+    state = save(tmp_path / "x.pt")
+    module = ImageClassifier(PretrainedNetwork(SMALL, str(tmp_path / "x.pt")))
+    finder = pl.callbacks.BatchSizeFinder(steps_per_trial=1, max_trials=1)
+    make_trainer(tmp_path, max_epochs=0, callbacks=[finder]).fit(module, RandomImages())
+    assert torch.equal(module.network.body.conv1[0].weight, state["conv1.0.weight"])

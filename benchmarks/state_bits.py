@@ -1,0 +1,373 @@
+"""Which code could hold m_t and s_t in 16 bits, and which in 8?
+
+    python benchmarks/state_bits.py --write
+
+Gradients of three recipes are recorded while they train, and replayed: an AdaBelief in float32 beside those whose m_t
+or s_t is stored in a code after each step, so that errors add up as they do in training. Then gradient noise falls a
+hundredfold, and s_t has to follow. Last, digits-cnn is trained with both averages in codes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import statistics
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from common import make_parser, markdown_table, provenance, publish
+from state_codes import BLOCKS, CODES_OF_M, CODES_OF_MAXIMUM, CODES_OF_S, FLOAT32, Code, find_code
+from torch import Tensor
+
+from lightning_adabelief.lightning_tree import Callback, LightningCLI, LightningDataModule, LightningModule
+from lightning_adabelief.recipes.catalog import find
+
+TASKS = {"digits-cnn": 480, "digits-sngan": 900, "pydocs-lstm": 400}
+"""The steps that are recorded of each recipe, all optimizers' together."""
+
+TRAINING_EPOCHS = 8
+SMALLEST = 4096
+"""The size from which a tensor is coded; smaller ones stay in float32."""
+
+CHUNKS, CHUNK = 16, 256
+"""What is recorded of a tensor: pieces of consecutive weights, spread over it."""
+
+STEPS_BEFORE, STEPS_AFTER, FALL = 2_000, 10_000, 100.0
+"""Steps before and after the fall of the noise, and the factor by which it falls."""
+
+PAIRS = [
+    ("float32", "float32"),
+    ("bfloat16, nearest", "bfloat16, nearest"),
+    ("bfloat16, nearest", "bfloat16, stochastic"),
+    ("16 bits, squares, nearest, 128", "16 bits, fourth powers, stochastic, 128"),
+    ("8 bits, linear, nearest, 128", "8 bits, linear, nearest, 128"),
+    ("8 bits, dynamic, nearest, 128", "8 bits, dynamic, nearest, 128"),
+    ("8 bits, squares, nearest, 128", "8 bits, fourth powers, nearest, 128"),
+    ("8 bits, squares, nearest, 128", "8 bits, fourth powers, stochastic, 128"),
+]
+"""The codes of m_t and of s_t that digits-cnn is trained with."""
+
+
+class Recording(NamedTuple):
+    """The gradients that an optimizer was given.
+
+    Attributes:
+        gradients: Of a sample of weights, a row each step.
+        betas: The optimizer's.
+        eps: The optimizer's.
+    """
+
+    gradients: Tensor
+    betas: tuple[float, float]
+    eps: float
+
+
+class Recorder(Callback):
+    """Records the gradients, as they were clipped, of each of a Trainer's optimizers."""
+
+    def __init__(self) -> None:
+        self.rows: list[list[Tensor]] = []
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Begin to record."""
+        self.optimizers = trainer.optimizers
+        for optimizer in trainer.optimizers:
+            self.rows.append([])
+            optimizer.register_step_post_hook(self._make_hook(self.rows[-1]))
+
+    def _make_hook(self, rows: list[Tensor]) -> Callable[..., None]:
+        def record(optimizer: Any, *_: Any) -> None:
+            params = [param for group in optimizer.param_groups for param in group["params"]]
+            grads = [param.grad for param in params if param.numel() >= SMALLEST]
+            rows.append(torch.cat([_draw_chunks(grad) for grad in grads]))
+
+        return record
+
+    def recordings(self) -> list[Recording]:
+        """Return a recording an optimizer."""
+        groups = [optimizer.param_groups[0] for optimizer in self.optimizers]
+        return [
+            Recording(torch.stack(rows), group["betas"], group["eps"])
+            for rows, group in zip(self.rows, groups, strict=True)
+        ]
+
+
+class CodedState(Callback):
+    """Stores the averages of a Trainer's optimizers in codes after each step, and keeps the losses of each epoch."""
+
+    def __init__(self, code_of_m: Code, code_of_s: Code) -> None:
+        self.codes = {"exp_avg": code_of_m, "exp_avg_var": code_of_s}
+        self.generator = torch.Generator().manual_seed(0)
+        self.losses: list[float] = []
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Begin to code."""
+        for optimizer in trainer.optimizers:
+            optimizer.register_step_post_hook(self._code_state)
+
+    def _code_state(self, optimizer: Any, *_: Any) -> None:
+        for state in optimizer.state.values():
+            for name, code in self.codes.items():
+                if state[name].numel() >= SMALLEST:
+                    flat = code.round_trip(state[name].flatten(), self.generator)
+                    state[name].copy_(flat.view_as(state[name]))
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Forget the losses of the epoch before."""
+        self.losses = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
+        """Keep the batch's loss."""
+        self.losses.append(float(outputs["loss"]))
+
+
+def train(recipe: str, seed: int, callback: Callback, *words: str) -> None:
+    """Train a recipe without validation, loggers and its own callbacks."""
+    quiet = ["logger=false", "enable_checkpointing=false", "enable_progress_bar=false", "enable_model_summary=false"]
+    settings = [*quiet, "limit_val_batches=0", "num_sanity_val_steps=0", "callbacks=null", *words]
+    with contextlib.redirect_stdout(io.StringIO()):
+        cli = LightningCLI(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            save_config_callback=None,
+            run=False,
+            args=[
+                f"--config={find(recipe).path}",
+                f"--seed_everything={seed}",
+                *(f"--trainer.{setting}" for setting in settings),
+            ],
+        )
+        cli.trainer.callbacks.append(callback)
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+
+
+def record(recipe: str, steps: int) -> list[Recording]:
+    """Record a recipe's gradients from its first step on."""
+    recorder = Recorder()
+    train(recipe, 0, recorder, f"max_steps={steps}")
+    return recorder.recordings()
+
+
+def replay(recording: Recording, code_of_m: Code, code_of_s: Code) -> tuple[Tensor, Tensor]:
+    """Return m_t and s_t after the recorded steps, each stored in a code after each of them."""
+    (beta1, beta2), eps = recording.betas, recording.eps
+    generator = torch.Generator().manual_seed(0)
+    m, s = torch.zeros(2, recording.gradients.shape[1])
+    for gradient in recording.gradients:
+        d = gradient - m
+        m = code_of_m.round_trip(m + (1 - beta1) * d, generator)
+        s = code_of_s.round_trip(beta2 * s + (1 - beta2) * (beta1 * d) ** 2 + eps, generator)
+    return m, s
+
+
+def step_error(exact: list[tuple[Tensor, Tensor]], coded: list[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+    """Return how wrong the effective step m_t / sqrt(s_t) is: its relative norm, and the share off by over 10 %."""
+    wanted, found = (torch.cat([m / s.sqrt() for m, s in states]) for states in (exact, coded))
+    difference = (found - wanted).abs()
+    moves = wanted != 0
+    share = (difference > 0.1 * wanted.abs())[moves].double().mean()
+    return float(difference.norm() / wanted.norm()), float(share)
+
+
+def code_once(states: list[tuple[Tensor, Tensor]], code_of_m: Code, code_of_s: Code) -> list[tuple[Tensor, Tensor]]:
+    """Store exact states once."""
+    generator = torch.Generator().manual_seed(0)
+    return [(code_of_m.round_trip(m, generator), code_of_s.round_trip(s, generator)) for m, s in states]
+
+
+def follow_fall(code: Code) -> tuple[float, float, float, float]:
+    """Let gradient noise fall a hundredfold, in whole blocks and in every second weight of others.
+
+    Returns:
+        For the former, then for the latter, the mean of s_t over that of the exact one, and the root mean square of
+        the relative error of 1 / sqrt(s_t).
+    """
+    beta2, eps = 0.999, 1e-16
+    noise = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(0)
+    whole, mixed = torch.zeros(2, 4 * CHUNK, dtype=torch.bool)
+    whole[: 2 * CHUNK], mixed[2 * CHUNK :: 2] = True, True
+    falls = whole | mixed
+    exact = coded = torch.zeros(len(falls))
+    for step in range(STEPS_BEFORE + STEPS_AFTER):
+        d = torch.randn(len(falls), generator=noise)
+        if step >= STEPS_BEFORE:
+            d = d.where(~falls, d / FALL)
+        added = (1 - beta2) * d**2 + eps
+        exact = beta2 * exact + added
+        coded = code.round_trip(beta2 * coded + added, generator)
+    ratios = [float(coded[where].mean() / exact[where].mean()) for where in (whole, mixed)]
+    errors = [float(((exact / coded)[where].sqrt() - 1).square().mean().sqrt()) for where in (whole, mixed)]
+    return ratios[0], errors[0], ratios[1], errors[1]
+
+
+def follow_rise(code: Code) -> tuple[float, float]:
+    """Let noise grow tenfold in half of each block, and store amsgrad's maximum of the exact s_t in a code.
+
+    Returns:
+        The mean of the largest s_t so far over that of the exact one: where the noise grows, and where it does not.
+    """
+    beta2 = 0.999
+    noise = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(0)
+    grows = torch.arange(4 * CHUNK) % 2 == 0
+    s = exact = coded = torch.zeros(len(grows))
+    for step in range(STEPS_BEFORE):
+        d = torch.randn(len(grows), generator=noise)
+        d = d.where(~grows, d * (1 + 9 * step / STEPS_BEFORE))
+        s = beta2 * s + (1 - beta2) * d**2
+        exact = exact.maximum(s)
+        coded = code.round_trip(coded.maximum(s), generator)
+    growing, other = (float(coded[where].mean() / exact[where].mean()) for where in (grows, ~grows))
+    return growing, other
+
+
+def describe_spans(states: list[tuple[Tensor, Tensor]]) -> list[str]:
+    """Return the octaves that s_t spans: over all weights, and in 99 of 100 blocks of each size."""
+    s = torch.cat([s for _, s in states])
+    spans = [torch.log2(s.max() / s.min())]
+    for block in BLOCKS:
+        of_blocks = s.view(-1, block)
+        spans.append(torch.log2(of_blocks.amax(1) / of_blocks.amin(1)).quantile(0.99))
+    return [f"{float(span):.0f}" for span in spans]
+
+
+def format_percent(fraction: float) -> str:
+    """Return a fraction in percent, with two digits."""
+    return f"{100 * fraction:.2g}" if fraction < 0.995 else f"{100 * fraction:.0f}"
+
+
+def make_rows(codes: list[Code], recorded: dict[str, list[Recording]], is_of_m: bool) -> list[list[str]]:
+    """Replay the recordings with each code, and return the table's rows."""
+    exact = {task: [replay(one, FLOAT32, FLOAT32) for one in of_task] for task, of_task in recorded.items()}
+    rows = []
+    for code in codes:
+        pair = (code, FLOAT32) if is_of_m else (FLOAT32, code)
+        cells = []
+        for task, of_task in recorded.items():
+            once, _ = step_error(exact[task], code_once(exact[task], *pair))
+            error, share = step_error(exact[task], [replay(one, *pair) for one in of_task])
+            cells += [format_percent(value) for value in (once, error, share)]
+        rows.append([code.name, f"{code.bytes:.2f}", *cells])
+        print(rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+def train_in_codes(seeds: int) -> list[list[str]]:
+    """Train digits-cnn with each pair of codes, and return the table's rows."""
+    rows = []
+    for of_m, of_s in PAIRS:
+        pair = find_code(CODES_OF_M, of_m), find_code(CODES_OF_S, of_s)
+        losses = []
+        for seed in range(seeds):
+            coded = CodedState(*pair)
+            train("digits-cnn", seed, coded, f"max_epochs={TRAINING_EPOCHS}")
+            losses.append(statistics.mean(coded.losses))
+        bytes_a_weight = f"{pair[0].bytes + pair[1].bytes:.2f}"
+        cells = [f"{statistics.mean(losses):.4f}", " ".join(f"{loss:.4f}" for loss in losses)]
+        rows.append([of_m, of_s, bytes_a_weight, *cells])
+        print(rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+def main() -> None:
+    """Record, replay, let the noise fall, and train."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--seeds", type=int, default=3, help="train with seeds 0 to SEEDS - 1")
+    arguments = parser.parse_args()
+    recorded = {task: record(task, steps) for task, steps in TASKS.items()}
+    exact = {task: [replay(one, FLOAT32, FLOAT32) for one in of_task] for task, of_task in recorded.items()}
+
+    spans = [[task, *describe_spans(states)] for task, states in exact.items()]
+    of_tasks = [f"{task}: {what}" for task in recorded for what in ("once, %", "replayed, %", "off by 10 %, %")]
+    falls = []
+    for code in CODES_OF_S:
+        whole, error, mixed, error_of_mixed = follow_fall(code)
+        cells = [f"{whole:.4g}", format_percent(error), f"{mixed:.4g}", format_percent(error_of_mixed)]
+        falls.append([code.name, *cells])
+        print(falls[-1], file=sys.stderr, flush=True)
+    maxima = [[code.name, *(f"{ratio:.4g}" for ratio in follow_rise(code))] for code in CODES_OF_MAXIMUM]
+    document = DOCUMENT.format(
+        spans=markdown_table(["octaves of s_t", "all weights", *(f"blocks of {block}" for block in BLOCKS)], spans),
+        m=markdown_table(["code of m_t", "bytes", *of_tasks], make_rows(CODES_OF_M, recorded, is_of_m=True)),
+        s=markdown_table(["code of s_t", "bytes", *of_tasks], make_rows(CODES_OF_S, recorded, is_of_m=False)),
+        falls=markdown_table(
+            ["code of s_t", "whole blocks: s_t / exact", "step, %", "half of a block: s_t / exact", "step, %"], falls
+        ),
+        maxima=markdown_table(["code of the maximum", "growing: coded / exact", "others: coded / exact"], maxima),
+        losses=markdown_table(
+            ["code of m_t", "code of s_t", "bytes", "training loss", "seeds"], train_in_codes(arguments.seeds)
+        ),
+        steps=", ".join(f"{sum(len(one.gradients) for one in of)} of {task}" for task, of in recorded.items()),
+        epochs=TRAINING_EPOCHS,
+        provenance=provenance("torch", "pytorch-lightning", "lightning-adabelief"),
+    )
+    publish(document, "state_bits.md", arguments.write)
+
+
+def _draw_chunks(tensor: Tensor) -> Tensor:
+    """Return pieces of consecutive numbers, spread over a tensor."""
+    pieces = len(tensor.flatten()) // CHUNK
+    return tensor.flatten()[: pieces * CHUNK].view(pieces, CHUNK)[:: max(1, pieces // CHUNKS)][:CHUNKS].flatten()
+
+
+DOCUMENT = """# Codes for m_t and s_t
+
+**s_t has to be rounded stochastically.** From step to step it changes by a thousandth (1 - beta2), which is less than
+half the distance of two codes. Rounded to the nearest it stays where it is: in bfloat16 everywhere, and in 8 bits
+wherever a block's largest number, whose scale is exact, does not fall along with the others; the dynamic map is no
+exception. The training loss does not show it. m_t moves a tenth of the way to each gradient, and is best to the
+nearest.
+
+**For `state_bits=16` and `state_bits=8` alike:** blocks of 128 weights, each with its largest magnitude M in float32;
+m_t = M sign(q) (q / Q)², to the nearest, where q is an integer of that many bits and Q its largest; s_t = M (q / Q)⁴,
+stochastically, without a sign. Then sqrt(s_t) = sqrt(M) (q / Q)²: nothing is looked up, and to store s_t takes one
+more root of the root that the step takes. In 16 bits both are nearer to float32 than a bfloat16; in 8 bits no code is
+better on all three recipes. The step of a weight whose s_t is ten thousand times below its block's largest is then
+right on average, but noisy. Blocks of 64 gain little, and take twice the bytes for scales. Tensors of less than 4,096
+weights stay in float32. eps is added before s_t is stored, so that its accumulated floor is kept on average. Exact
+zeros are exact; any other s_t is at least M / Q⁴ of its block: beside larger neighbours a smaller one is lifted to
+that, which shortens the step, and in 8 bits an eps of 1e-16 has no say there. amsgrad's maximum has the code of s_t
+to the nearest, with the next power of two for M: it is then stored again without change. With M itself, in 8 bits, it
+grows along with its block's largest.
+
+## What s_t spans
+
+In tensors of 4,096 weights and more, after the recorded steps: {steps}.
+
+{spans}
+## m_t in a code, s_t exact
+
+The error of the effective step m_t / sqrt(s_t), as the norm of the difference over its norm: where the final state is
+stored once, and where it is stored after each of the recorded steps. Then the share of weights whose step is off by
+more than a tenth.
+
+{m}
+## s_t in a code, m_t exact
+
+{s}
+## Gradient noise falls a hundredfold
+
+10,000 steps later s_t should have fallen ten thousandfold: in blocks whose noise falls as a whole, and in blocks where
+every second weight's stays. Beside it the error of 1 / sqrt(s_t), the root mean square over weights.
+
+{falls}
+## amsgrad's maximum while noise grows
+
+Noise grows tenfold in every second weight of a block; the maximum of the exact s_t is stored in a code.
+
+{maxima}
+## digits-cnn trained with both in codes
+
+The mean training loss of the last of {epochs} epochs, and of each seed.
+
+{losses}
+{provenance}"""
+
+if __name__ == "__main__":
+    main()
