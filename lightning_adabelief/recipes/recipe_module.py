@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from argparse import ArgumentError
 from collections.abc import Mapping
-from typing import Any
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any
 
 from lightning_adabelief.configure.plain_callables import INSTANTIATOR_KEY, describe_callable
 from lightning_adabelief.lightning_tree import LightningModule, given_hyperparameters
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 INSTANTIATOR = "pytorch_lightning.cli.instantiate_module"
 """The function that makes a module from a checkpoint's hyperparameters; both of Lightning's class trees trust it."""

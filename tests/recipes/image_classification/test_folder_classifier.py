@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_adabelief.cli.main import main
@@ -52,9 +52,9 @@ def test_all_of_its_options_go_together_in_mixed_precision(digits, capsys):
     names = ("accuracy", "accuracy_macro", "f1_macro", "auroc_macro")
     assert all(re.search(rf"test/{name} +[0-9.]+", out) for name in names)
     logs = Path("logs/folder-classifier/version_0")
-    pictures = {path.name: Image.open(path).size for path in (logs / "pictures").glob("mistakes-*.png")}
+    pictures = {path.name: imread(path).shape for path in (logs / "pictures").glob("mistakes-*.png")}
     assert pictures.keys() == {"mistakes-val.png", "mistakes-val-best.png", "mistakes-test.png"}
-    assert min(pictures["mistakes-test.png"]) > 900, "four rows of four"
+    assert min(pictures["mistakes-test.png"][:2]) > 900, "four rows of four"
     events = EventAccumulator(str(logs)).Reload()
     assert {"val/worst_mistakes", "test/worst_mistakes", "test/confusion_matrix"} <= set(events.Tags()["images"])
     assert len(events.Scalars("val/auroc_macro")) == 2
