@@ -289,6 +289,7 @@ def _silence_advice(command: str) -> None:
     """Silence the log messages and warnings that are not about the user's run."""
     if command != "fit":  # no checkpoint is saved, so none is saved elsewhere
         warnings.filterwarnings("ignore", message="The dirpath has changed")
+        warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks")  # of the training
     logging.getLogger(f"{tree()}.utilities.rank_zero").addFilter(lambda record: "Tip:" not in str(record.msg))
     for message in (
         ".*LeafSpec.*",  # Lightning 2.6 calls what torch 2.15 deprecates

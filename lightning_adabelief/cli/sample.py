@@ -22,7 +22,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the pictures")
     parser.add_argument("--n", type=int, default=64, help="number of images (default: 64)")
     parser.add_argument(
-        "--class", type=int, dest="label", metavar="CLASS", help="number of the class, from 0 (default: all in turn)"
+        "--class", dest="label", metavar="CLASS", help="name of the class, or its number from 0 (default: all in turn)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
     parser.add_argument(
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
     model = _leave_out_scores(model, source)
     generator = model["init_args"]["generator"].get("init_args") or {}
     if "num_classes" in generator and not model["init_args"].get("conditional"):  # which takes the data's classes
-        _check_class(arguments.label, generator["num_classes"], source)
+        _check_has_classes(arguments.label, generator["num_classes"], source)
     if any(out.glob("sample*.png")):
         raise FileExistsError(f"{out} holds samples already, and is left as it is. Give --out another folder")
     with handle_signals():
@@ -83,18 +83,32 @@ def _leave_out_scores(model: Any, source: Path) -> dict[str, Any]:
     return {**model, "init_args": {**options, "scores": None}}
 
 
-def _check_class(label: int | None, classes: int | None, source: Path) -> None:
-    """Refuse a class that the generator does not have."""
+def _check_has_classes(given: str | None, classes: int | None, source: Path) -> None:
+    """Refuse a class of a generator without classes."""
     from lightning_adabelief.config_file import UsageError
 
-    if label is None or (classes is not None and 0 <= label < classes):
-        return
-    if classes is None:
+    if given is not None and classes is None:
         raise UsageError(
-            f"--class is {label}, and the GAN of {source} has no classes. Leave --class out, or train with "
+            f"--class is {given}, and the GAN of {source} has no classes. Leave --class out, or train with "
             "model.conditional true"
         )
-    raise UsageError(f"--class is {label}, and the GAN of {source} has {classes} classes. Give 0 to {classes - 1}")
+
+
+def _find_label(given: str | None, gan: Any, source: Path) -> int | None:
+    """Return the number of a class, given by its name or else by that number."""
+    from lightning_adabelief.config_file import UsageError
+    from lightning_adabelief.suggest import suggest
+
+    classes, names = gan.generator.num_classes, gan.class_names or []
+    _check_has_classes(given, classes, source)
+    if given is None or given in names:  # a name may be a number too, and another than the class's own
+        return None if given is None else names.index(given)
+    if given.isdecimal() and int(given) < classes:
+        return int(given)
+    of_name = f". {suggest(given, names)}" if names else ""
+    raise UsageError(
+        f"--class is {given}, and the GAN of {source} has {classes} classes. Give 0 to {classes - 1}{of_name}"
+    )
 
 
 def _draw(arguments: argparse.Namespace, model: dict[str, Any], source: Path) -> None:
@@ -104,7 +118,7 @@ def _draw(arguments: argparse.Namespace, model: dict[str, Any], source: Path) ->
     from lightning_adabelief.cli.load_module import load_module
 
     gan = load_module(Path(arguments.ckpt_path), model, str(source))
-    _check_class(arguments.label, gan.generator.num_classes, source)
+    label = _find_label(arguments.label, gan, source)
 
     from lightning_adabelief.recipes.gan.drawing import (
         choose_labels,
@@ -116,16 +130,17 @@ def _draw(arguments: argparse.Namespace, model: dict[str, Any], source: Path) ->
 
     out = Path(arguments.out)
     noise = gan.draw_noise(arguments.n, torch.Generator().manual_seed(arguments.seed))
-    labels = choose_labels(gan, arguments.n, arguments.label)
+    labels = choose_labels(gan, arguments.n, label)
     images = generate_images(gan, noise, labels)
     for number, image in enumerate((images * 255).round().byte()):
         of_class = "" if labels is None else f"-class-{labels[number]}"
         save_picture(image, out / f"sample-{number:05}{of_class}.png")
     # Images of one class need no name beside them, and make a square.
-    grid = draw_images(gan, images, labels if arguments.label is None else None)
+    grid = draw_images(gan, images, labels if label is None else None)
     save_picture(grid, out / "samples.png")
     written = "samples.png"
     if arguments.interpolate:
-        save_picture(draw_interpolation(gan, arguments.seed, arguments.label), out / "interpolation.png")
+        save_picture(draw_interpolation(gan, arguments.seed, label), out / "interpolation.png")
         written += ", interpolation.png"
-    print(f"Wrote {written} and {arguments.n} single images into {out}")
+    of_name = "" if label is None or gan.class_names is None else f" of class {gan.class_names[label]}"
+    print(f"Wrote {written} and {arguments.n} single images{of_name} into {out}")

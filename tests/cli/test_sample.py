@@ -57,6 +57,34 @@ def test_images_of_a_class_are_written_one_by_one_in_a_grid_and_as_strips(run, t
     assert "Wrote samples.png, interpolation.png and 5 single images into" in capsys.readouterr().out
 
 
+@pytest.fixture
+def named(run, tmp_path):
+    """The same run, on folders whose names are numbers, which are sorted as text."""
+    shutil.copytree(run, tmp_path / "named")
+    path = find_checkpoint(tmp_path / "named")
+    content = torch.load(path, weights_only=True)
+    content["gan"]["class_names"] = sorted(str(number) for number in range(1, 11))
+    torch.save(content, path)
+    return tmp_path / "named"
+
+
+def test_a_class_is_given_by_its_name_or_else_by_its_number(run, named, tmp_path, capsys):
+    assert "sample-00000-class-1.png" in sample(named, tmp_path / "ten", "--n=1", "--class=10")
+    assert "1 single images of class 10 into" in capsys.readouterr().out
+    assert "sample-00000-class-2.png" in sample(named, tmp_path / "two", "--n=1", "--class=2")
+    assert "sample-00000-class-0.png" in sample(named, tmp_path / "first", "--n=1", "--class=0"), (
+        "no class has the name"
+    )
+    for given, folder, message in [
+        ("10", run, "has 10 classes. Give 0 to 9\n"),
+        ("-1", run, "has 10 classes. Give 0 to 9\n"),
+        ("eleven", named, "has 10 classes. Give 0 to 9. There are 10, such as '1', '10' and '2'"),
+    ]:
+        words = ["sample", "--ckpt_path", str(find_checkpoint(folder)), "--out", str(tmp_path / "none")]
+        assert main([*words, f"--class={given}"]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_in_the_grid_of_all_images_each_class_has_a_row(run, tmp_path):
     sample(run, tmp_path / "out", "--n", "12")
     with Image.open(tmp_path / "out/samples.png") as grid:
@@ -100,7 +128,6 @@ def refuse(words):
     [
         (["--n", "0"], "--n is 0. Give 1 or more"),
         (["--seed", "-1"], "--seed is -1. Give a whole number from 0"),
-        (["--class", "10"], "has 10 classes. Give 0 to 9"),
         (["--config", "digits-sngan", "--class", "3"], "has no classes. Leave --class out"),
         (["--config", "digits-cnn"], "ImageClassifier, which has no generator. Give a GAN's checkpoint"),
         (["--ckpt_path", "missing.ckpt"], "There is no checkpoint missing.ckpt"),

@@ -136,11 +136,11 @@ def _split_unlabelled(found: FoundImages, options: SplitOptions) -> ImageParts:
     fractions = {"val": options.val_fraction, "test": options.test_fraction}
     fractions = {part: fraction for part, fraction in fractions.items() if fraction}
     found.classes = ["any"] * len(found.files)  # a split deals out the images of classes
-    images = split_images(found, fractions, options.seed)
+    images = split_images(found, fractions, options.split_seed)
     for part in images.values():
         part.classes = []
     shares = " and ".join(f"{100 * fraction:g} % to {part}" for part, fraction in fractions.items())
-    return ImageParts(images, [f"Split off: {shares}, by split_seed {options.seed}."])
+    return ImageParts(images, [f"Split off: {shares}, by split_seed {options.split_seed}."])
 
 
 def _shuffle(found: FoundImages) -> FoundImages:

@@ -19,6 +19,10 @@ EXAMPLES = 4
 """The number of random images that a program is traced and checked with."""
 
 
+UNKNOWN_NORMALIZATION = "none: the data of the training had no attributes mean and std"
+"""What a program's metadata say where images are taken as they are."""
+
+
 class ProbabilitiesOfImages(nn.Module):
     """Normalize images, and classify them.
 
@@ -61,15 +65,16 @@ def make_exportable(module: ImageClassifier) -> Exportable:
             "resume the training for an epoch"
         )
     channels, height, width = trained_on.shape
+    is_known = trained_on.mean is not None and trained_on.std is not None
     mean, std = trained_on.mean or (0.0,), trained_on.std or (1.0,)
     metadata = {
-        "input": f"images, float32 (N, {channels}, {height}, {width}) in [0, 1]"
-        + (", red, green and blue" if channels == 3 else ""),
+        "input": f"images, float32 (N, {channels}, {height}, {width})"
+        + (" in [0, 1]" if is_known else ", normalized as in the training's batches")
+        + (", red, green and blue" if channels == 3 and is_known else ""),
         "output": f"probabilities, float32 (N, {module.num_classes})",
         "class_names": json.dumps(module.class_names, ensure_ascii=False),
-        "mean": json.dumps(mean),
-        "std": json.dumps(std),
-        "normalization": "by mean and std, within the program",
+        **({"mean": json.dumps(mean), "std": json.dumps(std)} if is_known else {}),
+        "normalization": "by mean and std, within the program" if is_known else UNKNOWN_NORMALIZATION,
     }
     if module.preprocessing is not None:
         metadata["resize"] = json.dumps(round(module.preprocessing.size / module.preprocessing.crop))

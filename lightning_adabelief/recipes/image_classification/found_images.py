@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,9 @@ from lightning_adabelief.recipes.image_classification.image_file import find_fla
 
 HIDDEN = "hidden"
 """The reason to leave out files and folders whose names begin with a dot."""
+
+LOOP = "links that lead back"
+"""The reason to leave out links to a folder around them, in which the same images would be found again."""
 
 KINDS = ".jpg, .png, .tif or another kind of torchvision's IMG_EXTENSIONS"
 """The kinds of files that are read, for messages."""
@@ -105,11 +108,16 @@ def find_images(path: str | Path) -> FoundImages:
 def add_images(found: FoundImages, folder: str) -> int:
     """Add the images in a folder and the folders in it, and what is left out of them; return the number of images."""
     number_before = len(found.files)
+    walked: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         below = Path(os.path.relpath(parent, found.source)).as_posix()
         hidden = [name for name in (*folders, *files) if name.startswith(".")]
         found.leave_out(HIDDEN, *(os.path.join(parent, name) for name in hidden))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))  # those that os.walk goes on to
+        walked.add(os.path.realpath(parent))
+        others = sorted({*folders} - {*hidden})
+        loops = [name for name in others if _leads_back(os.path.join(parent, name), walked)]
+        found.leave_out(LOOP, *(os.path.join(parent, name) for name in loops))
+        folders[:] = [name for name in others if name not in loops]  # those that os.walk goes on to
         for name in sorted(name for name in files if not name.startswith(".")):
             path = os.path.join(parent, name)
             if is_image(name):
@@ -118,6 +126,14 @@ def add_images(found: FoundImages, folder: str) -> int:
             else:
                 found.leave_out(describe_kind(name), path)
     return len(found.files) - number_before
+
+
+def _leads_back(path: str, walked: Collection[str]) -> bool:
+    """Return True for a link to a folder around it, or to one that has been walked through."""
+    if not os.path.islink(path):
+        return False
+    target = os.path.realpath(path)
+    return target in walked or Path(os.path.realpath(os.path.dirname(path))).is_relative_to(target)
 
 
 def is_image(name: str) -> bool:

@@ -45,7 +45,8 @@ class ImageFolderDataModule(ImageDataModule):
     :func:`~lightning_adabelief.recipes.image_classification.image_file.read_rgb`.
 
     Images that are not trained on are resized and cropped at the centre. All stay uint8 in the worker processes and are
-    normalized on the device.
+    normalized on the device. In a validation, test or prediction of a checkpoint that knows how its images were
+    prepared, these are prepared likewise, whatever size, mean and std are given.
 
     Args:
         root: The folder of images; None where ``csv`` or ``predict`` is enough.
@@ -56,7 +57,7 @@ class ImageFolderDataModule(ImageDataModule):
         std: Standard deviation of red, green and blue; None for the network's, or else ImageNet's.
         csv: The file that lists the images; None for class folders.
         predict: Folder of the images to predict, in folders of any depth and without labels, or one image's file; None
-            to predict those that are tested on. Where a checkpoint knows how its images were prepared, these are too.
+            to predict those that are tested on.
         val_fraction: Fraction of the images, in (0, 1), to split off to validate on.
         test_fraction: Fraction of the images, in [0, 1), to split off to test on; 0 for none.
         split_seed: Another seed makes another split.
@@ -72,6 +73,7 @@ class ImageFolderDataModule(ImageDataModule):
     Attributes:
         preprocessing: The size and the normalization of the images, which ``setup`` finds.
         class_counts: Number of images to train on of each class.
+        split: The options by which images were split off; None if the parts are the data's own.
         train_set: The images to train on; ``files`` has their paths, ``labels`` their classes' numbers.
         val_set: The images to validate on, likewise.
         test_set: The images to test on, likewise.
@@ -86,6 +88,7 @@ class ImageFolderDataModule(ImageDataModule):
 
     preprocessing: Preprocessing
     class_counts: list[int]
+    split: SplitOptions | None = None
     train_set: LabelledImages
     val_set: LabelledImages
     test_set: LabelledImages
@@ -138,6 +141,7 @@ class ImageFolderDataModule(ImageDataModule):
         check_classes(parts)
         self.class_names = parts.class_names
         self.num_classes = len(self.class_names)
+        self.split = parts.split
         others = self.preprocessing.make_transform()
         self.train_set = self._make_set(parts.images["train"], self.augmentation.make_transform(self.preprocessing))
         self.val_set = self._make_set(parts.images["val"], others)
@@ -157,29 +161,40 @@ class ImageFolderDataModule(ImageDataModule):
         sampler = WeightedRandomSampler(weights, len(weights))
         return self._make_loader(self.train_set, sampler=sampler, drop_last=self._ends_in_single_image())
 
+    def val_dataloader(self) -> DataLoader:
+        """Return batches of the validation set."""
+        self._follow_checkpoint(self.val_set)
+        return super().val_dataloader()
+
+    def test_dataloader(self) -> DataLoader:
+        """Return batches of the test set."""
+        self._follow_checkpoint(self.test_set)
+        return super().test_dataloader()
+
     def predict_dataloader(self) -> DataLoader:
-        """Return batches of the images to predict, prepared as the checkpoint's were if it knows how."""
-        self._follow_checkpoint()
+        """Return batches of the images to predict."""
+        self._follow_checkpoint(self.predict_set)
         if self.predict is None:
             return self._make_loader(self.predict_set)
         shape = (self.in_channels, self.preprocessing.size, self.preprocessing.size)
         return self._make_loader(ReadableImages(self.predict_set, shape))
 
-    def _follow_checkpoint(self) -> None:
-        """Prepare the images to predict as the checkpoint's were, if it knows how."""
-        module = None if self.trainer is None else self.trainer.lightning_module
-        of_checkpoint = getattr(module, "preprocessing", None)
+    def _follow_checkpoint(self, images: UnlabelledImages) -> None:
+        """Prepare images as the checkpoint's were, unless a training goes on, or the checkpoint does not know how."""
+        if self.trainer is None or self.trainer.state.fn == "fit":
+            return
+        of_checkpoint = getattr(self.trainer.lightning_module, "preprocessing", None)
         if of_checkpoint is None:
             return
         for name in self.given_preprocessing:
             given, trained = (getattr(prepared, name) for prepared in (self.preprocessing, of_checkpoint))
             if given != trained:
                 rank_zero_warn(
-                    f"The data's {name} is {given}, and that of the checkpoint's training {trained}. The images to "
-                    "predict are prepared as those to train on were"
+                    f"The data's {name} is {given}, and that of the checkpoint's training {trained}. The images are "
+                    "prepared as those to train on were"
                 )
         self._set_preprocessing(of_checkpoint)
-        self.predict_set.transform = of_checkpoint.make_transform()
+        images.transform = of_checkpoint.make_transform()
 
     def _find_preprocessing(self) -> Preprocessing:
         """Return the network's own preprocessing, or ImageNet's, with the values that were given."""

@@ -29,7 +29,7 @@ class SplitOptions:
     Args:
         val_fraction: Fraction of the images, in (0, 1), to validate on.
         test_fraction: Fraction of the images, in [0, 1), to test on, where there is no such part; 0 for none.
-        seed: Another seed makes another split.
+        split_seed: Another seed makes another split.
         groups: Regular expression whose first pair of parentheses matches, in an image's path, the name of its group;
             None for no groups.
 
@@ -40,7 +40,7 @@ class SplitOptions:
 
     val_fraction: float = 0.15
     test_fraction: float = 0.15
-    seed: int = 0
+    split_seed: int = 0
     groups: str | None = None
 
     def __post_init__(self) -> None:
@@ -63,10 +63,12 @@ class ImageParts:
     Attributes:
         images: From a part's name, ``"train"``, ``"val"`` and, if there is one, ``"test"``, to its images.
         notes: Sentences that say how the images were split, and of which classes a part has none.
+        split: The options by which images were split off; None if the parts are the data's own.
     """
 
     images: dict[str, FoundImages]
     notes: list[str] = field(default_factory=list)
+    split: SplitOptions | None = None
 
     @property
     def class_names(self) -> list[str]:
@@ -144,12 +146,14 @@ def _split_off(parts: ImageParts, options: SplitOptions) -> None:
     if "test" not in parts.images and options.test_fraction:
         fractions["test"] = options.test_fraction
     whole = parts.images["train"]
-    split = split_images(whole, fractions, options.seed)
+    split = split_images(whole, fractions, options.split_seed)
     images = parts.images | split
     parts.images = {part: images[part] for part in PART_NAMES if part in images}
+    parts.split = options
     shares = " and ".join(f"{100 * fraction:g} % for {part}" for part, fraction in fractions.items())
     groups = f"; each of {len(set(whole.groups)):,} groups is in one part" if whole.groups else ""
-    parts.notes.append(f"Split off from each class of {whole.source}: {shares}, by split_seed {options.seed}{groups}.")
+    by = f"by split_seed {options.split_seed}{groups}"
+    parts.notes.append(f"Split off from each class of {whole.source}: {shares}, {by}.")
 
 
 def _note_missing_classes(parts: ImageParts) -> list[str]:

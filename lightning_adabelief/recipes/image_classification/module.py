@@ -277,6 +277,7 @@ class ImageClassifier(RecipeModule):
         of_checkpoint = TrainingImages.from_plain(entry)
         data = getattr(self._trainer, "datamodule", None)
         of_checkpoint.check_class_names(getattr(data, "class_names", None))
+        of_checkpoint.warn_of_other_split(data)
         if data is None or self.trainer.state.fn != "fit":  # a training that goes on has the data's
             self.training_images = of_checkpoint
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import heapq
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,8 +26,9 @@ class PredictionsTable(BasePredictionWriter):
 
     Its columns are ``file`` (``image``, its number from 0, where the data set has no attribute ``files``), ``class``,
     ``probability``, and for each class ``probability_<name>``. Of an image that can't be read, the row has the file
-    alone; how many they are, and why, is printed at the end. The table is UTF-8: other bytes of a file's name are
-    written out, as ``\xff``. Where it exists, another is written: ``predictions_1.csv`` and so on.
+    alone; how many they are, and why, is printed at the end. Where the probabilities are NaN, there is no class. The
+    table is UTF-8: other bytes of a file's name are written out, as ``\xff``. Where it exists, another is written:
+    ``predictions_1.csv`` and so on.
 
     Rows go to the disk batch by batch. A run that is stopped leaves those so far as ``predictions.csv.0.part``, of
     each process one, which begin with the image's number.
@@ -45,6 +47,7 @@ class PredictionsTable(BasePredictionWriter):
         self._part: Any = None
         self._count = 0
         self._unreadable: list[str] = []
+        self._undefined = 0
         self._is_whole = False
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
@@ -84,11 +87,22 @@ class PredictionsTable(BasePredictionWriter):
             self._is_whole = True
             self._merge_parts(trainer.world_size)
 
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Print where the rows so far are."""
+        if self._count and not self._part.closed:
+            self._part.close()
+            print(f"The rows of {self._count:,} images are in {self._part.name}, each after the image's number")
+
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Print where the table is and which images could not be read, below the progress bar."""
         if self._is_whole:
             print(f"Predictions: {self._path} ({self._count:,} images)")
             _print_unreadable(self._unreadable)
+            if self._undefined:
+                print(
+                    f"The network gives NaN for {self._undefined:,} of the images, so their rows have no class. Take "
+                    "an earlier checkpoint, or --trainer.precision 32-true"
+                )
         self._is_whole = False
 
     def _begin(self, trainer: Any, module: Any, classes: int) -> None:
@@ -107,12 +121,14 @@ class PredictionsTable(BasePredictionWriter):
             return [""] * (2 + len(probabilities))
         largest = max(probabilities)
         texts = [f"{probability:.6f}" for probability in probabilities]
+        if any(map(math.isnan, probabilities)):
+            return ["", "nan", *texts]
         return [self._names[probabilities.index(largest)], f"{largest:.6f}", *texts]
 
     def _merge_parts(self, world_size: int) -> None:
         """Write the table from the parts, which are removed, and count the rows of all processes."""
         parts = [_name_part(self._path, rank) for rank in range(world_size)]
-        self._count = 0
+        self._count = self._undefined = 0
         with ExitStack() as stack:
             rows = [csv.reader(stack.enter_context(_open_part(part, "r"))) for part in parts]
             with replace_file(self._path) as whole, whole.open("w", newline="", encoding="utf-8") as file:
@@ -121,8 +137,10 @@ class PredictionsTable(BasePredictionWriter):
                 for _, image, *row in heapq.merge(*rows, key=lambda row: int(row[0])):
                     writer.writerow([make_printable(image), *row])
                     self._count += 1
-                    if not row[0]:
+                    if not row[1]:
                         self._unreadable.append(image)
+                    elif not row[0]:
+                        self._undefined += 1
         for part in parts:
             part.unlink()
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lightning_adabelief.lightning_tree import rank_zero_warn
+from lightning_adabelief.recipes.image_classification.image_parts import SplitOptions
 from lightning_adabelief.recipes.image_classification.preprocessing import Preprocessing
 
 
@@ -19,6 +21,7 @@ class TrainingImages:
         shape: Shape of an image, (C, H, W); None before the first batch.
         mean: Mean of each channel, of images in [0, 1], by which they were normalized; None if it is not known.
         std: Standard deviation of each channel, by which they were normalized; None if it is not known.
+        split: The options by which they were split off from others; None if they were not.
     """
 
     class_names: list[str] | None = None
@@ -26,18 +29,21 @@ class TrainingImages:
     shape: tuple[int, ...] | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
+    split: SplitOptions | None = None
 
     @classmethod
     def from_data(cls, data: Any) -> TrainingImages:
         """Describe the images of a DataModule that is set up; what it does not tell by attributes is None."""
         preprocessing = getattr(data, "preprocessing", None)
         preprocessing = preprocessing if isinstance(preprocessing, Preprocessing) else None
+        split = getattr(data, "split", None)
         normalized_by = preprocessing or data
         return cls(
             class_names=_read_list(data, "class_names", str),
             preprocessing=preprocessing,
             mean=_read_list(normalized_by, "mean", float),
             std=_read_list(normalized_by, "std", float),
+            split=split if isinstance(split, SplitOptions) else None,
         )
 
     @classmethod
@@ -50,11 +56,29 @@ class TrainingImages:
         values = {name: entry.get(name) for name in cls.__dataclass_fields__}
         if values["preprocessing"] is not None:
             values["preprocessing"] = Preprocessing(**values["preprocessing"])
+        if values["split"] is not None:
+            values["split"] = SplitOptions(**values["split"])
         return cls(**values)
 
     def to_plain(self) -> dict[str, Any]:
         """Return a dict of plain data, for a checkpoint."""
         return asdict(self)
+
+    def warn_of_other_split(self, data: Any) -> None:
+        """Warn if a DataModule that is set up has split its images by other options than these were.
+
+        Args:
+            data: The DataModule; None, or one that has split nothing, for no warning.
+        """
+        other = self.from_data(data).split
+        if self.split is None or other is None or self.split == other:
+            return
+        before, now = asdict(self.split), asdict(other)
+        changed = [f"{name} is {now[name]!r} and was {before[name]!r}" for name in now if now[name] != before[name]]
+        rank_zero_warn(
+            f"The images are not split as they were for the checkpoint's training: {', '.join(changed)}. Some that it "
+            "was trained on are now validated or tested on, so the scores flatter. Give the options of the training"
+        )
 
     def check_class_names(self, others: list[str] | None) -> None:
         """Raise if data have other classes than these; names that are not known agree with all.

@@ -71,7 +71,8 @@ class TrainingLoss(nn.Module):
 
         Args:
             data: The DataModule to train on, whose attribute ``class_counts`` has the number of training images of
-                each class.
+                each class; if its attribute ``balanced`` is true, it draws each class equally often, and they count
+                the same.
 
         Raises:
             ValueError: If it has none.
@@ -84,6 +85,8 @@ class TrainingLoss(nn.Module):
                 "class_weights balanced needs the number of images of each class, as the attribute class_counts of the "
                 "DataModule. Give it, or a list of weights"
             )
+        if getattr(data, "balanced", False):  # each class is drawn equally often: to weigh it too would count it twice
+            counts = [1] * len(counts)
         # Their mean over all images is 1, so that the loss has the size that it has without them.
         weights = [sum(counts) / (len(counts) * max(count, 1)) for count in counts]
         self.weights = torch.tensor(weights, dtype=torch.float32)

@@ -71,6 +71,18 @@ def test_a_folder_that_is_missing_or_without_images_says_what_there_is():
         find_parts_in_folders("photos")
 
 
+def test_links_that_lead_back_give_no_image_twice():
+    touch("a/1.jpg", "a/deep/2.jpg", "b/3.jpg")
+    for link, target in {"a/up": "..", "a/deep/itself": ".", "a/other": "../b", "b/other": "../a"}.items():
+        Path("photos", link).symlink_to(target, target_is_directory=True)
+    found = find_parts_in_folders("photos")["train"]
+    assert found.names == ["a/1.jpg", "a/deep/2.jpg", "a/other/3.jpg", "b/3.jpg", "b/other/1.jpg", "b/other/deep/2.jpg"]
+    assert found.left_out["links that lead back"] == [
+        *(f"photos/a/{name}" for name in ("up", "deep/itself", "other/other")),
+        *(f"photos/b/other/{name}" for name in ("other", "up", "deep/itself")),
+    ]
+
+
 @pytest.mark.skipif(os.sep != "/", reason="other systems' names have characters, not bytes")
 def test_names_that_are_no_utf_8_are_printed_with_signs_in_their_place():
     korean = os.fsdecode("고양이".encode("cp949"))  # as some archives of Windows have it

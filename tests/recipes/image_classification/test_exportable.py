@@ -40,6 +40,8 @@ def test_where_no_normalization_is_known_images_are_taken_as_they_are():
     exportable = make_exportable(module)
     (images,) = exportable.inputs.values()
     torch.testing.assert_close(exportable.program(images), module(images).softmax(-1))
+    assert exportable.metadata["input"] == "images, float32 (N, 3, 8, 8), normalized as in the training's batches"
+    assert exportable.metadata["normalization"].startswith("none: ") and "mean" not in exportable.metadata
 
 
 def test_a_checkpoint_that_does_not_tell_the_size_of_its_images_is_refused():

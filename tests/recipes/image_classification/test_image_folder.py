@@ -11,6 +11,7 @@ from PIL import Image
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import TensorDataset
+from torchvision.transforms.v2 import PILToTensor
 
 from lightning_adabelief.callbacks import ExactResume
 from lightning_adabelief.cli.lightning import AdaBeliefCLI
@@ -19,6 +20,7 @@ from lightning_adabelief.lightning_tree import LightningModule, Trainer
 from lightning_adabelief.recipes.image_classification import DigitsDataModule, ImageFolderDataModule
 from lightning_adabelief.recipes.image_classification.augmentation import Augmentation
 from lightning_adabelief.recipes.image_classification.image_data import ImageDataModule
+from lightning_adabelief.recipes.image_classification.image_file import read_rgb
 from lightning_adabelief.recipes.image_classification.preprocessing import IMAGENET, Preprocessing
 from tests.recipes.image_files import write_image_folder
 
@@ -176,9 +178,12 @@ class Recorder(LightningModule):
         return self.weight * batch[0].mean()
 
     def validation_step(self, batch, batch_idx):
-        pass
+        self.evaluated = batch[0]
+
+    test_step = validation_step
 
     def predict_step(self, batch, batch_idx):
+        self.evaluated = batch[0]
         return batch
 
     def configure_optimizers(self):
@@ -256,6 +261,27 @@ def test_images_without_labels_are_predicted_as_the_checkpoint_was_trained(capsy
     torch.testing.assert_close(images[1], module.preprocessing.normalize(data.predict_set[1]))
     out = capsys.readouterr().out
     assert "new: 2 images\n" in re.sub(" +", " ", out).replace(" \n", "\n") and "left out: .txt files" in out
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_labelled_images_are_prepared_as_the_checkpoints_were(command):
+    write_image_folder("photos", classes=2)
+    module = Recorder()
+    module.preprocessing = Preprocessing(8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    data = ImageFolderDataModule("photos", num_workers=0)
+    getattr(make_trainer(), command)(module, data)
+    assert module.evaluated.shape == (4, 3, 8, 8)
+    image = PILToTensor()(module.preprocessing.make_crop()(read_rgb(data.val_set.files[0])))
+    torch.testing.assert_close(module.evaluated[0], module.preprocessing.normalize(image))
+
+
+def test_a_training_that_goes_on_prepares_images_as_its_data_say():
+    write_image_folder("photos", classes=2)
+    module = Recorder()
+    module.preprocessing = Preprocessing(8, IMAGENET.mean, IMAGENET.std)
+    data = ImageFolderDataModule("photos", size=16, num_workers=0)
+    make_trainer(max_epochs=1).fit(module, data)
+    assert module.batches[0][0].shape[2:] == module.evaluated.shape[2:] == (16, 16)
 
 
 def test_a_size_that_is_not_the_checkpoints_is_warned_of():

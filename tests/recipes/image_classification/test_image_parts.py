@@ -65,7 +65,7 @@ def test_parts_of_ones_own_are_the_same_from_folders_and_a_csv_file():
             path = Path("own", part, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-    for parts in (find("own", seed=3), find(None, "photos/labels.csv", seed=3)):
+    for parts in (find("own", split_seed=3), find(None, "photos/labels.csv", split_seed=3)):
         assert names_of(parts) == split and parts.notes == [], "the seed is for splits of ours"
 
 

@@ -71,10 +71,10 @@ def oddly_named(tmp_path, files):
     return paths
 
 
-def predict(data, folder, names=NAMES, channels=3, classes=3, **options):
+def predict(data, folder, names=NAMES, channels=3, classes=3, kind=ImageClassifier, **options):
     """Predict with a small random classifier, and return it."""
     torch.manual_seed(0)
-    module = ImageClassifier(SmallCNN(channels, classes, width=4))
+    module = kind(SmallCNN(channels, classes, width=4))
     module.training_images = TrainingImages(class_names=names)
     options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False} | options
     trainer = pl.Trainer(default_root_dir=folder, callbacks=[PredictionsTable()], **options)
@@ -103,6 +103,37 @@ def test_a_row_has_the_file_its_class_and_the_probability_of_each_class(files, t
     for row, probabilities in zip(rows, module.predict_step(images, 0), strict=True):
         assert_row(row, probabilities, NAMES)
     assert f"Predictions: {tmp_path / 'predictions.csv'} (5 images)" in capsys.readouterr().out
+
+
+def test_probabilities_that_are_nan_are_of_no_class(files, tmp_path, capsys):
+    class Overflowing(ImageClassifier):
+        def forward(self, images):
+            logits = super().forward(images)
+            return torch.where(torch.arange(len(logits))[:, None] == 0, float("nan"), logits)
+
+    files[4].write_text("no image")
+    predict(Photos(files[1:]), tmp_path, kind=Overflowing)
+    rows = read(tmp_path / "predictions.csv")
+    assert [row["class"] in NAMES for row in rows] == [False, True, False, False]
+    assert [row["probability"] == "nan" for row in rows] == [True, False, True, False]
+    out = capsys.readouterr().out
+    assert "The network gives NaN for 2 of the images" in out and "1 of the images can't be read" in out
+
+
+def test_a_prediction_that_is_stopped_says_where_its_rows_are(files, tmp_path, capsys):
+    class Stopped(ImageClassifier):
+        def predict_step(self, batch, batch_idx):
+            if batch_idx == 2:
+                raise KeyboardInterrupt
+            return super().predict_step(batch, batch_idx)
+
+    with pytest.raises(SystemExit):
+        predict(Photos(files), tmp_path, kind=Stopped)
+    part = tmp_path / "predictions.csv.0.part"
+    assert f"The rows of 4 images are in {part}" in capsys.readouterr().out
+    assert [line.split(",")[:2] for line in part.read_text().splitlines()] == [
+        [str(i), str(files[i])] for i in range(4)
+    ]
 
 
 @pytest.mark.skipif(os.sep != "/", reason="other systems' names have characters, not bytes")

@@ -81,6 +81,25 @@ def test_an_older_checkpoint_knows_nothing_of_its_images_until_its_training_goes
     assert loaded.class_names == ["cats", "dogs"] and loaded.preprocessing == data.preprocessing
 
 
+@pytest.mark.parametrize("command", ["test", "validate", "fit"])
+def test_images_that_are_split_otherwise_than_for_the_training_are_warned_of(tmp_path, command):
+    folder = write_folders(tmp_path / "photos", ["cats", "dogs", "horses"]).root
+
+    def run(command, **options):
+        data = ImageFolderDataModule(f"{folder}/train", size=16, batch_size=2, num_workers=0, **options)
+        trainer = make_trainer(max_steps=-1, max_epochs=1)
+        getattr(trainer, command)(ImageClassifier(SmallCNN(width=4)), data, ckpt_path=path)
+        return trainer
+
+    path = None
+    trainer = run("fit", val_fraction=0.2, test_fraction=0)
+    path = tmp_path / "saved.ckpt"
+    trainer.save_checkpoint(path)
+    run(command, val_fraction=0.2, test_fraction=0)  # without a warning, which is an error here
+    with pytest.warns(UserWarning, match="split as they were .*: split_seed is 1 and was 0, groups is .* and was None"):
+        run(command, val_fraction=0.2, test_fraction=0, split_seed=1, groups="(/.*)")
+
+
 def test_attributes_of_data_that_mean_something_else_are_not_kept():
     class Data:
         class_names = "none"

@@ -24,6 +24,14 @@ def test_balanced_weights_are_in_inverse_proportion_to_the_numbers_of_images():
     torch.testing.assert_close(loss(logits, labels), (each[:6].mean() + each[6:].mean()) / 2)
 
 
+def test_classes_that_are_drawn_equally_often_are_not_balanced_again():
+    data = Counts()
+    data.balanced = True
+    loss = TrainingLoss(class_weights="balanced")
+    loss.balance(data)
+    assert loss.weights.tolist() == [1.0, 1.0, 1.0]
+
+
 def test_weights_and_mixed_labels_go_together():
     loss = TrainingLoss(class_weights=[1, 2, 3], mixup=0.5, label_smoothing=0.1)
     loss.prepare(3)
