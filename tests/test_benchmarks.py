@@ -67,6 +67,8 @@ def make_it_quick(name, module, monkeypatch):
     if name == "rectification":
         monkeypatch.setattr(module, "run", lambda config, seed, metrics: [0.9 + seed / 100, 0.1, 20.0, 1000.0])
         return ["digits-cnn", "--seeds=2"]
+    if name == "folder_classifier":
+        monkeypatch.setattr(module, "run", lambda config, seed, metrics: [0.9 + seed / 100, 0.1, 0.2, 20.0, 1000.0])
     if name == "recipe_step":
         step = '{"batch": 128, "seconds": 0.5, "memory": 1.25}'
         monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: module.argparse.Namespace(stdout=step))
