@@ -9,16 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_adabelief.beliefs.layers import (
-    Columns,
-    Layer,
-    LayerBatch,
-    split_into_batches,
-    sum_grads,
-    sum_silent,
-    sum_sizes,
-    sum_weights,
-)
+from lightning_adabelief.beliefs.layers import Columns, Layer, LayerBatch, split_into_batches
 from lightning_adabelief.beliefs.movement import Movement
 from lightning_adabelief.beliefs.reading import (
     Readable,
@@ -29,6 +20,7 @@ from lightning_adabelief.beliefs.reading import (
     read_state,
 )
 from lightning_adabelief.beliefs.statistic import LAYER_STATISTICS, OPTIMIZER_STATISTICS, Statistic
+from lightning_adabelief.beliefs.sums import sum_grads, sum_silent, sum_sizes, sum_weights
 from lightning_adabelief.optim.migrate import ADAM_OPTIONS
 from lightning_adabelief.optim.names import plain_name
 from lightning_adabelief.optim.step_sums import StepSums
@@ -171,7 +163,7 @@ def measure_columns(
         step_sums: The sums that their optimizer has taken in its step, which need not be taken again.
 
     Returns:
-        One number a layer: sums by their name (:mod:`lightning_adabelief.beliefs.layers`), and medians by that
+        One number a layer: sums by their name (:mod:`lightning_adabelief.beliefs.sums`), and medians by that
         of their statistic. Those that the optimizer does not tell are missing.
     """
     parts = [_measure_batch(batch, readable) for batch in split_into_batches(layers, step_sums)]

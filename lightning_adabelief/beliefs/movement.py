@@ -43,7 +43,7 @@ class Movement:
                 every rank must call.
 
         Returns:
-            As :func:`~lightning_adabelief.beliefs.layers.sum_grads_and_momentum` has them, for the momentum
+            As :func:`~lightning_adabelief.beliefs.sums.sum_grads_and_momentum` has them, for the momentum
             before the step and the gradient as it is, negated under ``maximize``.
         """
         params = [param for param, *_ in layers]

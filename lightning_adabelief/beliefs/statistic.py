@@ -1,7 +1,7 @@
 """The table of statistics: one row each. Whatever names a statistic reads it here.
 
 To add one, add a row, and its function to :mod:`lightning_adabelief.beliefs.elementwise` (weight by
-weight) or :mod:`lightning_adabelief.beliefs.layers` (sums over a layer). Logs, heat map, closing table,
+weight) or :mod:`lightning_adabelief.beliefs.sums` (sums over a layer). Logs, heat map, closing table,
 TensorBoard's page, histograms and documentation follow.
 """
 
@@ -15,16 +15,9 @@ from torch import Tensor
 
 from lightning_adabelief.beliefs import elementwise
 from lightning_adabelief.beliefs.elementwise import WeightBeliefs, acting_lr
-from lightning_adabelief.beliefs.layers import (
-    Columns,
-    LayerBatch,
-    sum_beliefs,
-    sum_gain,
-    sum_grads,
-    sum_grads_and_momentum,
-    sum_weights,
-)
+from lightning_adabelief.beliefs.layers import Columns, LayerBatch
 from lightning_adabelief.beliefs.reading import Readable
+from lightning_adabelief.beliefs.sums import sum_beliefs, sum_gain, sum_grads, sum_grads_and_momentum, sum_weights
 from lightning_adabelief.optim.options import as_number
 from lightning_adabelief.optim.scaling import rectification, warmup_factor
 

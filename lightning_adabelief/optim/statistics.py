@@ -3,6 +3,7 @@
 import warnings
 
 from lightning_adabelief.beliefs.layers import *  # noqa: F403
+from lightning_adabelief.beliefs.sums import *  # noqa: F403
 
 warnings.warn(
     "lightning_adabelief.optim.statistics is now lightning_adabelief.beliefs.layers", DeprecationWarning, stacklevel=2

@@ -20,7 +20,7 @@ r"""The names of the sums, in the order of ``fused/cpu.cpp``.
 With :math:`g_t` the gradient as the rule uses it (negated under ``maximize``, coupled weight decay added), they are
 :math:`\sum` of: the squared gradient as ``param.grad`` has it; :math:`g_t^2`; :math:`g_t m_{t-1}`;
 :math:`m_{t-1}^2`; the uncorrected :math:`s_t`; :math:`(\theta_{t-1} - \theta_t)^2`, decoupled weight decay
-included; :math:`\theta_t^2`.
+included; :math:`\theta_t^2`. :math:`\theta` is the weight that a step works on: of 16 bits, the master weight.
 """
 
 StepSums: TypeAlias = dict[Tensor, Tensor]
