@@ -47,6 +47,12 @@ def make_it_quick(name, module, monkeypatch):
     if name == "gradient_release":
         monkeypatch.setattr(module, "MODELS", {"2 layers": lambda: module.make_perceptron(layers=2, width=16)})
         return ["--rounds=2"]
+    if name == "low_precision":
+        monkeypatch.setattr(module, "MODEL", "400 tensors of 32")
+        monkeypatch.setattr(module, "EPOCHS", 1)
+        monkeypatch.setattr(module, "FORMATS", dict(list(module.FORMATS.items())[:2]))
+        monkeypatch.setattr(module.torch, "set_num_threads", lambda threads: None)
+        return ["--rounds=2", "--seeds=1"]
     if name == "monitor_overhead":
         monkeypatch.setattr(module, "INTERVAL", 1)
         monkeypatch.setattr(module, "BATCH_SIZE", 2)
@@ -61,6 +67,8 @@ def make_it_quick(name, module, monkeypatch):
     if name == "rectification":
         monkeypatch.setattr(module, "run", lambda config, seed, metrics: [0.9 + seed / 100, 0.1, 20.0, 1000.0])
         return ["digits-cnn", "--seeds=2"]
+    if name == "folder_classifier":
+        monkeypatch.setattr(module, "run", lambda config, seed, metrics: [0.9 + seed / 100, 0.1, 0.2, 20.0, 1000.0])
     if name == "recipe_step":
         step = '{"batch": 128, "seconds": 0.5, "memory": 1.25}'
         monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: module.argparse.Namespace(stdout=step))

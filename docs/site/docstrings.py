@@ -32,11 +32,12 @@ def turn(text: str) -> str:
 
     Args:
         text: The docstring, whose formulae (``.. math::``) become MathML, whose roles (``:class:`X```) become code, and
-            whose literal block ``Example::`` becomes Google's section ``Example:`` with a block of Python.
+            whose literal block ``Example::`` becomes a section with a block of Python.
     """
     text = text.replace("{statistics}", STATISTICS)
     text = FORMULA.sub(_turn_formula, text + "\n")
     text = EXAMPLE.sub(_turn_example, text)
+    text = re.sub(r"^( *)Example:$", r"\1Examples:", text, flags=re.MULTILINE)  # the name that griffe reads code under
     return ROLE.sub(
         lambda role: f"`{role['name'].rpartition('.')[2] if role['brief'] else role['name']}`", text
     ).rstrip()

@@ -20,7 +20,14 @@ from lightning_adabelief.beliefs.layers import (
     sum_weights,
 )
 from lightning_adabelief.beliefs.movement import Movement
-from lightning_adabelief.beliefs.reading import Readable, find_optimizers, find_readable, has_known_update, read_state
+from lightning_adabelief.beliefs.reading import (
+    Readable,
+    find_optimizers,
+    find_readable,
+    has_known_rule,
+    has_known_update,
+    read_state,
+)
 from lightning_adabelief.beliefs.statistic import LAYER_STATISTICS, OPTIMIZER_STATISTICS, Statistic
 from lightning_adabelief.optim.migrate import ADAM_OPTIONS
 from lightning_adabelief.optim.names import plain_name
@@ -58,9 +65,10 @@ def measure(optimizer: Optimizer, model: nn.Module) -> Beliefs:
 
     The figures are those that :class:`~lightning_adabelief.BeliefMonitor` logs.
 
-    Of an AdaBelief, torch's Adam and AdamW these are all statistics. Of others with Adam's averages (RAdam, NAdam,
-    timm's), ``update_norm``, ``update_to_weight`` and ``grad_momentum_cosine`` are missing; and of any other, all
-    but ``grad_norm``. The monitor tells them by comparing weights before and after the step.
+    Of an AdaBelief, torch's Adam and AdamW these are all statistics, but for ``update_norm`` and
+    ``update_to_weight`` where rounding to 16 bits decides how far a weight moves. Of others with Adam's averages
+    (RAdam, NAdam, timm's), these two and ``grad_momentum_cosine`` are missing; and of any other, all but
+    ``grad_norm``. The monitor tells them by comparing weights before and after the step.
 
     Args:
         optimizer: Any, after a step and before ``zero_grad``.
@@ -179,11 +187,15 @@ def measure_columns_of(optimizer: Optimizer, layers: Sequence[Layer], movement: 
         movement: The copies from before the step, where the update does not follow from the state; without them,
             the sums of the update are missing there.
     """
-    columns = measure_columns(layers, find_readable(optimizer), getattr(optimizer, "step_sums", None))
-    if has_known_update(optimizer):
+    step_sums = getattr(optimizer, "step_sums", None) or {}
+    columns = measure_columns(layers, find_readable(optimizer), step_sums)
+    if has_known_update(optimizer) or all(param in step_sums for param, *_ in layers):
         return columns
-    columns = {name: values for name, values in columns.items() if name not in SUMS_OF_THE_UPDATE}
-    return columns | (movement.sum_updates(layers) if movement else {})
+    # A known rule still tells the momentum before the step; rounding changed the update alone.
+    untold = {"update_square"} if has_known_rule(optimizer) else SUMS_OF_THE_UPDATE
+    columns = {name: values for name, values in columns.items() if name not in untold}
+    seen = movement.sum_updates(layers) if movement else {}
+    return columns | {name: values for name, values in seen.items() if name in untold}
 
 
 def _measure_batch(batch: LayerBatch, readable: Readable) -> Columns:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer, RAdam
 
 from lightning_adabelief.optim.adabelief import AdaBelief
+from lightning_adabelief.optim.low_precision import MISSING_BITS
 from lightning_adabelief.optim.migrate import adam_as_adabelief
 
 State = dict[str, Any]
@@ -93,9 +94,21 @@ def find_readable(optimizer: Optimizer) -> Readable:
     return Readable.SECOND_MOMENT if known and all(known) else Readable.GRADIENT
 
 
-def has_known_update(optimizer: Optimizer) -> bool:
-    """True if the update follows from state, weight and gradient after the step: of AdaBelief, Adam and AdamW."""
+def has_known_rule(optimizer: Optimizer) -> bool:
+    """True if a step without rounding follows from state, weight and gradient: of AdaBelief, Adam and AdamW."""
     return isinstance(optimizer, AdaBelief) or type(optimizer) in (Adam, AdamW)
+
+
+def has_known_update(optimizer: Optimizer) -> bool:
+    """True if the update follows from state, weight and gradient after the step, of an optimizer of a known rule.
+
+    It does not where all that moves are weights of 16 bits, to nearest or stochastically: then rounding decides how
+    far. With more ``master_weight_bits`` the update is that of the master weight.
+    """
+    return has_known_rule(optimizer) and all(
+        group.get("master_weight_bits", 16) > 16 or not any(param.dtype in MISSING_BITS for param in group["params"])
+        for group in optimizer.param_groups
+    )
 
 
 def read_state(optimizer: Optimizer, state: State, group: Group) -> tuple[State, Group]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_adabelief.configure.group_report import log_groups
+from lightning_adabelief.configure.group_report import log_groups, log_master_weights
 from lightning_adabelief.configure.groups import OPTIONS, Named, named_parameters, param_groups
 from lightning_adabelief.configure.lr_schedules import check_schedule, make_schedule
 from lightning_adabelief.configure.run_follower import RunFollower
@@ -43,6 +43,8 @@ class AdaBeliefOptions(TypedDict, total=False):
     residual: Literal["updated", "previous"]
     nonfinite: Literal["propagate", "skip", "raise"]
     max_update_to_lr: float | None
+    master_weight_bits: Literal[16, 24, 32]
+    rounding_seed: int
     maximize: bool
     foreach: bool | None
     capturable: bool
@@ -210,6 +212,7 @@ def configure_adabelief(
         gradient_release.release_gradients(module, optimizer)
     warn_of_clipping_by_value(trainer)
     log_groups(optimizer, frozen)
+    log_master_weights(optimizer)
     counts_steps = trainer is not None and counted_by_trainer and total_steps is not None
     configured: Any = optimizer
     named_scheduler = None

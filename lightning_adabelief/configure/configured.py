@@ -42,6 +42,8 @@ class ConfiguredAdaBelief(Optimizer):
         nonfinite: What becomes of a step with a gradient that is not finite: it is taken, skipped or an error
             (default: "propagate").
         max_update_to_lr: The most that a step moves any one weight, in multiples of lr (default: None).
+        master_weight_bits: The bits that a step works on of a parameter in bfloat16 or float16 (default: 32).
+        rounding_seed: Seed of the stochastic rounding of fewer bits (default: 0).
         foreach: Update lists of tensors at once (default: None).
         fused: Take the fused implementation (default: None, where it serves every parameter).
         release_gradients: Step each parameter within the backward pass and drop its gradient (default: False).
@@ -74,6 +76,8 @@ class ConfiguredAdaBelief(Optimizer):
         residual: Literal["updated", "previous"] = "updated",
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         max_update_to_lr: float | None = None,
+        master_weight_bits: Literal[16, 24, 32] = 32,
+        rounding_seed: int = 0,
         foreach: bool | None = None,
         fused: bool | None = None,
         release_gradients: bool = False,
@@ -97,6 +101,8 @@ class ConfiguredAdaBelief(Optimizer):
             "residual": residual,
             "nonfinite": nonfinite,
             "max_update_to_lr": max_update_to_lr,
+            "master_weight_bits": master_weight_bits,
+            "rounding_seed": rounding_seed,
             "foreach": foreach,
             "fused": fused,
             "release_gradients": release_gradients,

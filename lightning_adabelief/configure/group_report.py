@@ -11,6 +11,7 @@ from typing import Any
 from lightning_adabelief.configure.groups import Named
 from lightning_adabelief.lightning_tree import rank_zero_info
 from lightning_adabelief.optim.adabelief import AdaBelief
+from lightning_adabelief.optim.low_precision import MISSING_BITS
 from lightning_adabelief.optim.options import as_number
 
 WIDTH = 80
@@ -24,6 +25,13 @@ MAX_LABEL = 24
 
 MAX_PLACES = 3
 """Modules that are named in a row; of more, the first and the last."""
+
+MASTER_WEIGHTS = {
+    32: "are stepped in 32 bits, of which 2 bytes a weight are kept beside it",
+    24: "are stepped in 24 bits, of which 1 byte a weight is kept beside it",
+    16: "are rounded stochastically",
+}
+"""The treatment of parameters of 16 bits, by ``master_weight_bits``."""
 
 HEADINGS = ("group", "tensors", "parameters", "lr", "decay", "of")
 
@@ -67,6 +75,27 @@ def log_groups(optimizer: AdaBelief, frozen: Named) -> None:
     parts = [
         f"{name} {len(params)} tensors ({sum(param.numel() for param in params):,} parameters)"
         for name, params in named.items()
+    ]
+    if parts:
+        rank_zero_info(f"AdaBelief: {'; '.join(parts)}")
+
+
+def log_master_weights(optimizer: AdaBelief) -> None:
+    """Log in one line, on rank zero, how many bits a step works on of parameters of 16 bits; nothing without any.
+
+    Args:
+        optimizer: An AdaBelief, its parameters as they will be trained.
+    """
+    kinds: dict[tuple[str, int], list[int]] = {}
+    for group in optimizer.param_groups:
+        for param in group["params"]:
+            if param.dtype in MISSING_BITS:
+                dtype = str(param.dtype).removeprefix("torch.")
+                kinds.setdefault((dtype, group["master_weight_bits"]), []).append(param.numel())
+    parts = [
+        f"{len(sizes)} tensors in {dtype} ({sum(sizes):,} parameters) {MASTER_WEIGHTS[bits]} "
+        f"(master_weight_bits={bits})"
+        for (dtype, bits), sizes in kinds.items()
     ]
     if parts:
         rank_zero_info(f"AdaBelief: {'; '.join(parts)}")

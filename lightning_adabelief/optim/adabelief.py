@@ -11,20 +11,13 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, _use_grad_for_differentiable
 
 from lightning_adabelief.optim.fused import load_implementation
+from lightning_adabelief.optim.gather import gather_tensors
 from lightning_adabelief.optim.like import adabelief_like
 from lightning_adabelief.optim.load import load_whole
 from lightning_adabelief.optim.names import name_late_parameters
 from lightning_adabelief.optim.nonfinite import find_step_to_skip, make_skip_count, prepare_skip, reset_nonfinite_state
 from lightning_adabelief.optim.options import LATER_OPTIONS, check_before_step, check_options, make_plain
-from lightning_adabelief.optim.state import (
-    STATE_DTYPES,
-    check_capturable,
-    check_differentiable,
-    check_grad,
-    check_graph_capture,
-    make_step,
-    prepare_state,
-)
+from lightning_adabelief.optim.state import check_capturable, check_differentiable, check_graph_capture, make_step
 from lightning_adabelief.optim.step_sums import StepSums
 from lightning_adabelief.optim.tensors import StepTensors
 from lightning_adabelief.optim.update import choose_implementation, update_group
@@ -74,6 +67,10 @@ class AdaBelief(Optimizer):
             is initialized, to step together (default: "propagate").
         max_update_to_lr: The most that a step moves any one weight, weight decay aside, in multiples of the lr
             in force. 10, say, bounds SGD's steps on huge gradients and those where s_t is tiny (default: None).
+        master_weight_bits: The bits that a step works on of a parameter in bfloat16 or float16. 32 keeps, in 2
+            more bytes a weight, what its rounding took away; 24 in 1 byte; 16 in none, where the weight is
+            rounded stochastically. Any of them learns what rounding to nearest would lose (default: 32).
+        rounding_seed: Seed of the stochastic rounding, which is the same in a resumed run (default: 0).
         maximize: Ascend rather than descend (default: False).
         foreach: Update lists of tensors at once. ``None`` does so, as torch.optim does, where all
             parameters are plain tensors on a device with foreach kernels, such as CUDA; on the CPU one
@@ -91,7 +88,8 @@ class AdaBelief(Optimizer):
     The state of a parameter is ``step`` (0-dim float32 tensor on the CPU; on the parameter's device
     if ``fused``, ``capturable`` or skipping; float64 if that is torch's default dtype), ``exp_avg`` (m_t),
     ``exp_avg_var`` (s_t) and, under amsgrad, ``max_exp_avg_var``, each of the parameter's shape and
-    in float32, or in the parameter's dtype where that is wider.
+    in float32, or in the parameter's dtype where that is wider; and of a parameter of 16 bits
+    ``weight_correction`` (int8) and ``weight_correction_low`` (uint8), as ``master_weight_bits`` has them.
 
     Raises:
         ValueError: If an option is out of its range, two do not go together, a gradient is sparse, or,
@@ -137,6 +135,8 @@ class AdaBelief(Optimizer):
         residual: Literal["updated", "previous"] = "updated",
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         max_update_to_lr: float | None = None,
+        master_weight_bits: Literal[16, 24, 32] = 32,
+        rounding_seed: int = 0,
         maximize: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -158,6 +158,8 @@ class AdaBelief(Optimizer):
             "residual": residual,
             "nonfinite": nonfinite,
             "max_update_to_lr": max_update_to_lr,
+            "master_weight_bits": master_weight_bits,
+            "rounding_seed": rounding_seed,
             "maximize": maximize,
             "foreach": foreach,
             "fused": fused,
@@ -299,7 +301,7 @@ class AdaBelief(Optimizer):
         """
         return reset_nonfinite_state(self)
 
-    def _init_group(self, group: dict[str, Any], *columns: list[Tensor]) -> None:
+    def _init_group(self, group: dict[str, Any], *columns: Any) -> None:
         """Gather the tensors of the group's parameters that have a gradient, making state for new ones.
 
         Args:
@@ -307,35 +309,9 @@ class AdaBelief(Optimizer):
             *columns: Those of a :class:`StepTensors`, empty. torch.compile runs this method outside of
                 the graph, which it can do with lists, not with a tuple of them.
         """
-        params, grads, exp_avgs, exp_avg_vars, max_exp_avg_vars, steps = columns
-        amsgrad, states, strided = group["amsgrad"], self.state, torch.strided  # at hand: this loop is hot
-        for param in group["params"]:
-            grad = param.grad
-            if grad is None:
-                continue
-            state = states[param]
-            exp_avg = state.get("exp_avg")
-            if (
-                exp_avg is None
-                or grad.layout is not strided
-                or exp_avg.dtype is not STATE_DTYPES.get(param.dtype)
-                or exp_avg.shape != param.shape
-                or exp_avg.device != param.device
-            ):
-                check_grad(param, grad)
-                prepare_state(state, param, group)
-                exp_avg = state["exp_avg"]
-            if amsgrad:
-                if "max_exp_avg_var" not in state:  # switched on after the first step
-                    state["max_exp_avg_var"] = torch.zeros_like(exp_avg)
-                max_exp_avg_vars.append(state["max_exp_avg_var"])
-            params.append(param)
-            grads.append(grad)
-            exp_avgs.append(exp_avg)
-            exp_avg_vars.append(state["exp_avg_var"])
-            steps.append(state["step"])
+        gather_tensors(self.param_groups, group, self.state, *columns)
         if group["nonfinite"] == "skip":
-            prepare_skip(group, StepTensors(*columns), states)
+            prepare_skip(group, StepTensors(*columns), self.state)
 
     @overload
     def step(self, closure: None = None) -> None: ...

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_adabelief.optim.low_precision import MISSING_BITS, make_keys, read_master, write_master
 from lightning_adabelief.optim.rule import decoupled_decay, denominator_shift, largest_update, residual_scale
 from lightning_adabelief.optim.scaling import Scalar, StepScale, replace_where, step_scale, to_float64
 from lightning_adabelief.optim.tensors import StepTensors
@@ -46,16 +47,20 @@ def _multi_tensor_adabelief(
         known_step = None if isinstance(step, Tensor) else step
         mesh = getattr(param, "device_mesh", None)
         alike[param.device, mesh, param.dtype, grad.dtype, known_step].append(i)
+    keys = make_keys(tensors.rounding_seeds, steps)
     for (*_, known_step), members in alike.items():
         step = known_step if known_step is not None else to_float64(torch.stack([steps[i] for i in members]))
         skip_here = None if skip is None else skip.to(tensors.params[members[0]].device)
-        _update_tensors(tensors.select(members), step_scale(step, **scale_options), skip=skip_here, **options)
+        keys_here = [keys[i] for i in members]
+        scale = step_scale(step, **scale_options)
+        _update_tensors(tensors.select(members), scale, rounding_keys=keys_here, skip=skip_here, **options)
 
 
 def _update_tensors(
     tensors: StepTensors,
     scale: StepScale,
     *,
+    rounding_keys: list[Any],
     betas: tuple[Scalar, Scalar],
     eps: float,
     weight_decay: float,
@@ -75,14 +80,18 @@ def _update_tensors(
         s_decay = replace_where(skip, beta2, 1.0)
         # One for each tensor: foreach's addition would take a single one as a number, and wait for it.
         s_addend = replace_where(skip, eps, 0.0).expand(len(tensors.params))
-    params, grads, m, s, maxima, _ = tensors
+    params, grads, m, s, maxima, *_ = tensors
+    none = [None] * len(params)
+    corrections = tensors.corrections or none, tensors.corrections_low or none
     if torch.is_complex(params[0]):
         grads = [grad.resolve_conj() for grad in grads]  # of a lazily conjugated tensor there is no real view
         params, grads, m, s, maxima = (
             [torch.view_as_real(t) for t in column] for column in (params, grads, m, s, maxima)
         )
 
-    theta, g = (_cast_tensors(column, m[0].dtype) for column in (params, grads))
+    is_narrow = params[0].dtype in MISSING_BITS
+    theta = list(map(read_master, params, *corrections)) if is_narrow else params
+    g = _cast_tensors(grads, m[0].dtype)
     if maximize:
         g = list(torch._foreach_neg(g))
     if weight_decay != 0:
@@ -166,8 +175,9 @@ def _update_tensors(
         torch._foreach_addcdiv_(theta, m, denominator, -scale.step_size / scale.root_scale)
     else:
         torch._foreach_add_(theta, m, alpha=-scale.step_size)
-    if theta[0].dtype != params[0].dtype:
-        torch._foreach_copy_(params, theta)
+    if is_narrow:
+        for row in zip(params, *corrections, theta, rounding_keys, strict=True):
+            write_master(*row)
 
 
 def _match_tensors(scalar: Scalar, tensors: TensorList) -> Scalar:

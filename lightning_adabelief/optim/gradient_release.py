@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_adabelief.optim.adabelief import AdaBelief
 from lightning_adabelief.optim.fused import load_implementation
+from lightning_adabelief.optim.low_precision import make_seed
 from lightning_adabelief.optim.names import parameter_names
 from lightning_adabelief.optim.options import check_before_step
 from lightning_adabelief.optim.tensors import StepTensors
@@ -91,6 +92,7 @@ class GradientRelease:
         self._optimizer = optimizer
         self._hooks: dict[Tensor, RemovableHandle] = {}
         self._group_of: dict[Tensor, int] = {}
+        self._position_of: dict[Tensor, int] = {}
         self._stepped: set[Tensor] = set()
         self._watchers: OrderedDict[int, Watcher] = OrderedDict()  # a plain dict can't be what a handle refers to
         previous = find_release(optimizer)
@@ -130,8 +132,11 @@ class GradientRelease:
 
     def _hook_parameters(self) -> None:
         """Hook the parameters that are trained and have no hook yet, as one that was unfrozen since."""
+        position = 0
         for number, group in enumerate(self._optimizer.param_groups):
             for param in group["params"]:
+                self._position_of[param] = position
+                position += 1
                 if param.requires_grad and param not in self._hooks:
                     _remove_release_of(param)
                     self._group_of[param] = number
@@ -150,6 +155,9 @@ class GradientRelease:
         tensors = StepTensors.empty()
         with torch.no_grad():
             self._optimizer._init_group({**group, "params": [param]}, *tensors)
+            if tensors.rounding_seeds:  # which go by a parameter's position among all
+                seed = make_seed(group["rounding_seed"], self._position_of[param])
+                tensors = tensors._replace(rounding_seeds=[seed])
             sums = self._optimizer.step_sums
             update_group(group, tensors, grad_scale=None, found_inf=None, skip=None, sums=sums)
             self._stepped.add(param)

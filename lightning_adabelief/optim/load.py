@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
+from lightning_adabelief.optim.low_precision import CORRECTIONS, MISSING_BITS
 from lightning_adabelief.optim.migrate import ADAM_AVERAGES, AVERAGES, to_adabelief
 from lightning_adabelief.optim.names import plain_name, shorten_names
 from lightning_adabelief.optim.options import IMPLEMENTATION_OPTIONS, check_options, make_plain
@@ -222,7 +223,8 @@ def _find_problem(values: Any, param: Tensor, required: set[str]) -> str | None:
         return f"it has no {', '.join(sorted(missing))}, only {', '.join(sorted(map(str, values)))}"
     if "step" in values and not _is_count(values["step"]):
         return f"its step is {values['step']!r:.80}, and must be a whole number, 0 or more"
-    problems = (_find_tensor_problem(key, values[key], param) for key in sorted(OF_PARAM_SHAPE & values.keys()))
+    keys = sorted((OF_PARAM_SHAPE | CORRECTIONS.keys()) & values.keys())
+    problems = (_find_tensor_problem(key, values[key], param) for key in keys)
     return next(filter(None, problems), None)
 
 
@@ -243,6 +245,8 @@ def _find_tensor_problem(key: str, value: Any, param: Tensor) -> str | None:
         return f"its {key} is a {type(value).__name__}, and no tensor"
     if value.shape != param.shape or to_local(value).shape != to_local(param).shape:
         return f"its {key} is of shape {tuple(value.shape)}"
+    if key in CORRECTIONS:
+        return None if value.dtype == CORRECTIONS[key][0] else f"its {key} is of {value.dtype}"
     if not (value.is_floating_point() or value.is_complex()) or value.is_complex() != param.is_complex():
         return f"its {key} is of {value.dtype}"
     if key in NOT_NEGATIVE and not value.is_meta:
@@ -255,7 +259,8 @@ def _find_tensor_problem(key: str, value: Any, param: Tensor) -> str | None:
 def _restore_state(optimizer: Optimizer, saved: dict[str, Any]) -> None:
     """Put the tensors of a state dict into the optimizer again, in the dtypes that the state has here.
 
-    torch casts loaded state to the parameter's dtype, which for s_t in float16 means 0.
+    torch casts loaded state to the parameter's dtype, which for s_t in float16 means 0. A correction of weights
+    that have no more than 16 bits stays with such weights alone.
 
     Args:
         optimizer: An optimizer that has just loaded ``saved``.
@@ -266,6 +271,10 @@ def _restore_state(optimizer: Optimizer, saved: dict[str, Any]) -> None:
             for key, value in saved["state"].get(id_, {}).items():
                 if key == "step":
                     optimizer.state[param][key] = make_step(value, param, group)
+                elif key in CORRECTIONS:
+                    del optimizer.state[param][key]
+                    if param.dtype in MISSING_BITS:
+                        optimizer.state[param][key] = value.to(param.device)
                 elif key in OF_PARAM_SHAPE:
                     optimizer.state[param][key] = (
                         value.resolve_conj().resolve_neg().to(param.device, state_dtype(param))

@@ -39,6 +39,8 @@ LATER_OPTIONS: dict[str, Any] = {
     "differentiable": False,
     "nonfinite": "propagate",
     "max_update_to_lr": None,
+    "master_weight_bits": 32,
+    "rounding_seed": 0,
 }
 """The options that ``adabelief-pytorch`` does not have, with their defaults: older pickles lack some."""
 
@@ -52,6 +54,9 @@ NONFINITE = ("propagate", "skip", "raise")
 """Treatments of a step whose gradients are not finite: take it, change nothing, or raise an error."""
 
 RESIDUALS = ("updated", "previous")
+
+MASTER_WEIGHT_BITS = (32, 24, 16)
+"""The bits that a step may work on of a weight in bfloat16 or float16."""
 
 
 def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,6 +106,8 @@ def check_values(options: Mapping[str, Any]) -> dict[str, Any]:
         "residual": _read_residual,
         "nonfinite": _read_nonfinite,
         "max_update_to_lr": _read_max_update_to_lr,
+        "master_weight_bits": _read_master_weight_bits,
+        "rounding_seed": _read_rounding_seed,
         "maximize": _read_bool,
         "foreach": _read_optional_bool,
         "fused": _read_optional_bool,
@@ -263,6 +270,23 @@ def _read_max_update_to_lr(name: str, value: Any) -> float | None:
             "finite number > 0, for example 10, or None for no bound"
         )
     return bound
+
+
+def _read_master_weight_bits(name: str, value: Any) -> int:
+    bits = _read_number(name, value)
+    if bits not in MASTER_WEIGHT_BITS:
+        raise ValueError(
+            f"Invalid master_weight_bits: {bits}. Of a weight in bfloat16 or float16 a step works on 32 bits, 24, or "
+            "16, which are rounded stochastically: give one of these numbers"
+        )
+    return int(bits)
+
+
+def _read_rounding_seed(name: str, value: Any) -> int:
+    seed = _read_number(name, value)
+    if not (isinstance(seed, int) and 0 <= seed < 2**32):
+        raise ValueError(f"Invalid rounding_seed: {seed}. It must be a whole number from 0 to 2**32 - 1")
+    return seed
 
 
 def _check_residual(betas: Any, residual: str) -> None:

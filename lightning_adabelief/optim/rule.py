@@ -25,6 +25,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_adabelief.optim.low_precision import MISSING_BITS, read_master, write_master
 from lightning_adabelief.optim.scaling import Scalar, StepScale, replace_where
 
 
@@ -47,6 +48,8 @@ def single_tensor_adabelief(
     exp_avg: Tensor,
     exp_avg_var: Tensor,
     max_exp_avg_var: Tensor | None,
+    correction: Tensor | None,
+    correction_low: Tensor | None,
     scale: StepScale,
     *,
     betas: tuple[Scalar, Scalar],
@@ -59,16 +62,20 @@ def single_tensor_adabelief(
     max_update_to_lr: float | None = None,
     differentiable: bool = False,
     skip: Tensor | None = None,
+    rounding_key: Scalar = 0,
 ) -> None:
     """Take one step on one tensor, in place on ``param`` and its state.
 
     Args:
-        param: theta, any shape. A complex tensor is taken as pairs of real numbers.
+        param: theta, any shape. A complex tensor is taken as pairs of real numbers, one of 16 bits with its
+            ``correction`` (:mod:`lightning_adabelief.optim.low_precision`).
         grad: g_t, of the shape of ``param``; left as it is.
-        exp_avg: m_t, of the shape of ``param``. All arithmetic is in its dtype, which may be wider
-            than the parameter's.
+        exp_avg: m_t, of the shape of ``param``. All arithmetic is in its dtype, float32 for a parameter of
+            16 bits.
         exp_avg_var: s_t, like ``exp_avg``.
         max_exp_avg_var: The largest s_t so far, like ``exp_avg``; ``None`` without amsgrad.
+        correction: That of a parameter of 16 bits; ``None`` for none.
+        correction_low: Its last 8 bits; ``None`` for none.
         scale: The scalars of the step; its tensors have no dimension.
         betas: (beta1, beta2). See :class:`~lightning_adabelief.AdaBelief` for the options.
         eps: Added into s_t and to its root.
@@ -81,6 +88,7 @@ def single_tensor_adabelief(
         differentiable: Let autograd go through the step.
         skip: A bool in a 0-dim tensor, if it is not known here whether the step is skipped: if True, nothing
             changes. ``scale`` has its scalars in tensors then.
+        rounding_key: The key of the step's stochastic rounding, where there is some.
     """
     beta1, beta2 = betas
     s_decay: Scalar = beta2
@@ -93,7 +101,9 @@ def single_tensor_adabelief(
         param, grad, exp_avg, exp_avg_var = map(torch.view_as_real, (param, grad, exp_avg, exp_avg_var))
         max_exp_avg_var = None if max_exp_avg_var is None else torch.view_as_real(max_exp_avg_var)
 
-    theta, g = (t if t.dtype == exp_avg.dtype else t.to(exp_avg.dtype) for t in (param, grad))
+    is_narrow = param.dtype in MISSING_BITS
+    theta = read_master(param, correction, correction_low) if is_narrow else param
+    g = grad if grad.dtype == exp_avg.dtype else grad.to(exp_avg.dtype)
     m, s, s_max = exp_avg, exp_avg_var, max_exp_avg_var
     if differentiable:  # autograd keeps these tensors, and the next step would overwrite them
         theta, m, s = theta.clone(), m.clone(), s.clone()
@@ -131,7 +141,10 @@ def single_tensor_adabelief(
     else:
         theta.add_(m, alpha=-scale.step_size)
 
-    # Where the rule ran on a copy (another dtype, or differentiable), the result is written back.
+    if is_narrow:
+        write_master(param, correction, correction_low, theta, rounding_key)
+        return
+    # Where the rule ran on copies (differentiable), the results are written back.
     for stored, value in ((param, theta), (exp_avg, m), (exp_avg_var, s), (max_exp_avg_var, s_max)):
         if stored is not None and value is not None and stored is not value:
             stored.copy_(value)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, _get_capturable_supported_devices, _get_scalar_dtype
 
 from lightning_adabelief.optim.fused import check_fused, load_implementation
+from lightning_adabelief.optim.low_precision import MISSING_BITS
 from lightning_adabelief.optim.tensors import StepTensors
 
 DTYPES = torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128
@@ -70,11 +71,16 @@ def check_param(param: Tensor, group: dict[str, Any]) -> None:
         group: Its group.
 
     Raises:
-        ValueError: If it is a lazily conjugated or negated view, several of its elements are one in memory, or
-            it was made in inference mode.
+        ValueError: If it is a lazily conjugated or negated view, several of its elements are one in memory,
+            it was made in inference mode, or it is of complex numbers of 16 bits.
         RuntimeError: If ``fused`` is given and cannot serve it, or its kernel can't be had.
     """
     remedy = f"; make it of a copy: torch.nn.Parameter(value.clone()) (it is of shape {tuple(param.shape)})"
+    if param.dtype == torch.complex32:
+        raise ValueError(
+            f"A parameter of shape {tuple(param.shape)} is in torch.complex32, whose 16-bit parts lose most steps to "
+            "rounding, and for which AdaBelief keeps no master weight: make it torch.complex64"
+        )
     if param.is_conj() or param.is_neg():
         raise ValueError(f"A parameter is a lazily conjugated or negated view, which no step can write to{remedy}")
     if any(stride == 0 and size > 1 for stride, size in zip(param.stride(), param.shape, strict=True)):
@@ -148,9 +154,18 @@ def check_differentiable(group: dict[str, Any], tensors: StepTensors) -> None:
         tensors: Its tensors.
 
     Raises:
-        ValueError: If a parameter is a leaf that requires grad, which autograd allows no change of.
+        ValueError: If a parameter is a leaf that requires grad, which autograd allows no change of, or is of
+            16 bits, through whose rounding autograd can't go.
     """
-    if not (group["differentiable"] and torch.is_grad_enabled()):
+    if not group["differentiable"]:
+        return
+    narrow = {param.dtype for param in tensors.params} & MISSING_BITS.keys()
+    if narrow:
+        raise ValueError(
+            f"With differentiable=True a parameter is in {narrow.pop()}, through whose rounding autograd can't go: "
+            "give the optimizer parameters in float32, or leave differentiable out"
+        )
+    if not torch.is_grad_enabled():
         return
     if any(param.is_leaf and param.requires_grad for param in tensors.params):
         raise ValueError(

@@ -11,9 +11,11 @@ from torch.optim.optimizer import _default_to_fused_or_foreach
 
 from lightning_adabelief.optim.foreach import _multi_tensor_adabelief
 from lightning_adabelief.optim.fused import fused_adabelief
+from lightning_adabelief.optim.low_precision import make_keys
 from lightning_adabelief.optim.options import RULE_OPTIONS, SCALE_OPTIONS, as_number
 from lightning_adabelief.optim.rule import single_tensor_adabelief
 from lightning_adabelief.optim.scaling import Scalar, convert_tensor_scalar, step_scale, to_float64
+from lightning_adabelief.optim.shards import unwrap_shards
 from lightning_adabelief.optim.state import increment_steps
 from lightning_adabelief.optim.step_sums import StepSums
 from lightning_adabelief.optim.tensors import StepTensors
@@ -65,6 +67,8 @@ def update_group(
     options["betas"] = scale_options["betas"] = tuple(convert(beta) for beta in group["betas"])
     scale_options["lr"] = convert(group["lr"])
     step_tensors = increment_steps(tensors.steps, skip)
+    if tensors.corrections:  # the bits of a weight, which a DTensor does not show
+        tensors = unwrap_shards(tensors)
     steps: Sequence[Scalar] = step_tensors if in_tensors else [step.item() for step in step_tensors]
 
     if implementation != "forloop":  # compiling, "fused" is foreach, which the compiler fuses
@@ -75,9 +79,11 @@ def update_group(
     else:  # nearly always all parameters are at one step
         scale_at = {step: step_scale(step, **scale_options) for step in set(steps)}
         scales = [scale_at[step] for step in steps]
-    for row, scale in zip(tensors.rows(), scales, strict=True):
+    keys = make_keys(tensors.rounding_seeds, steps)
+    options["differentiable"] = group["differentiable"]
+    for row, scale, key in zip(tensors.rows(), scales, keys, strict=True):
         own_skip = None if skip is None else skip.to(row[0].device)
-        single_tensor_adabelief(*row, scale, **options, differentiable=group["differentiable"], skip=own_skip)
+        single_tensor_adabelief(*row, scale, **options, skip=own_skip, rounding_key=key)
 
 
 def choose_implementation(group: dict[str, Any], params: list[Tensor]) -> Literal["forloop", "foreach", "fused"]:

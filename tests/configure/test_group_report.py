@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from lightning_adabelief import configure_adabelief
+from lightning_adabelief import AdaBelief, configure_adabelief
 from tests.configure.nets import Net, Stacked, fit
 
 
@@ -18,6 +18,13 @@ def logged(caplog, module, **options):
         configure_adabelief(module, **options)
     messages = [record.message for record in caplog.records if "param groups" in record.message]
     return messages[0].splitlines() if messages else []
+
+
+class Plain(Net):
+    """As a config makes it: an AdaBelief without configure_adabelief."""
+
+    def configure_optimizers(self):
+        return AdaBelief(self.parameters())
 
 
 def test_the_table_tells_a_layers_size_lr_decay_and_place(caplog):
@@ -70,3 +77,22 @@ def test_the_table_is_logged_once_in_a_run(caplog):
     with caplog.at_level(logging.INFO):
         fit(Stacked(layer_decay=0.5), max_epochs=1)
     assert sum("param groups" in record.message for record in caplog.records) == 1
+
+
+def test_one_line_says_what_becomes_of_weights_in_bfloat16(caplog):
+    for module in (Net(), Net(master_weight_bits=16), Plain()):
+        with caplog.at_level(logging.INFO):
+            fit(module, max_epochs=1, precision="bf16-true")
+    lines = [record.message for record in caplog.records if "master_weight_bits" in record.message]
+    of_32 = (
+        "AdaBelief: 8 tensors in bfloat16 (41 parameters) are stepped in 32 bits, of which 2 bytes a weight are kept "
+        "beside it (master_weight_bits=32)"
+    )
+    of_16 = "AdaBelief: 8 tensors in bfloat16 (41 parameters) are rounded stochastically (master_weight_bits=16)"
+    assert lines == [of_32, of_16, of_32]
+
+
+def test_weights_in_float32_have_no_such_line(caplog):
+    with caplog.at_level(logging.INFO):
+        fit(Net(master_weight_bits=24), max_epochs=1)
+    assert not any("master_weight_bits" in record.message for record in caplog.records)

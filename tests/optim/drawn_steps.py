@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lightning_adabelief import AdaBelief
 from lightning_adabelief.optim import state as state_module
+from lightning_adabelief.optim.low_precision import CORRECTIONS, MISSING_BITS, read_master
 
 IMPLEMENTATIONS: dict[str, dict[str, Any]] = {
     "forloop": dict(foreach=False),
@@ -88,6 +89,8 @@ def cases(draw: Any) -> Case:
         "total_steps": draw(st.integers(1, 50)) if fraction else None,
         "residual": residual,
         "max_update_to_lr": draw(st.none() | st.floats(1e-3, 1e3)),
+        "master_weight_bits": draw(st.sampled_from([32, 32, 24, 16])),
+        "rounding_seed": draw(st.integers(0, 2**32 - 1)),
     }
     dtype = draw(st.sampled_from(DTYPES))
     narrow = dtype == torch.float16  # whose largest number is 65504
@@ -110,7 +113,9 @@ def cases(draw: Any) -> Case:
 
 
 def can_take(implementation: str, case: Case) -> bool:
-    """True if an implementation serves such a case: fused takes real numbers alone."""
+    """True if an implementation serves such a case: fused takes real numbers, autograd no weights of 16 bits."""
+    if implementation == "differentiable":
+        return case.dtype not in MISSING_BITS
     return not (case.dtype.is_complex and "fused" in implementation)
 
 
@@ -180,11 +185,31 @@ def _to_numpy(tensor: Tensor) -> np.ndarray:
     return (torch.view_as_real(tensor) if tensor.is_complex() else tensor).double().numpy().copy()
 
 
+def _read_weight(param: Tensor, state: dict[str, Any]) -> Tensor:
+    """Return the weight that a step works on."""
+    return read_master(param, *map(state.get, CORRECTIONS)) if param.dtype in MISSING_BITS else param
+
+
+def _bound_rounding(low: Tensor, high: Tensor, dtype: torch.dtype, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Return the bounds of a master weight in float32, as the bits that are kept of it allow for."""
+    bits = options["master_weight_bits"]
+    kept = 0 if bits == 32 or options["lr"] == 0 else {24: 2.0**-8, 16: 1.0}[bits]
+    place = kept * torch.finfo(dtype).eps
+    smallest = 2.0**-38 if dtype == torch.float16 else 0.0
+    smallest += kept * torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    low, high = low - place * low.abs() - smallest, high + place * high.abs() + smallest
+    if dtype == torch.float16:  # beyond its largest number a weight is infinite
+        low, high = (bound.masked_fill(bound.abs() >= 65504, math.inf).copysign(bound) for bound in (low, high))
+        low = torch.where(low == math.inf, 65504.0, low)
+        high = torch.where(high == -math.inf, -65504.0, high)
+    return low, high
+
+
 def _read_numbers(param: Tensor, optimizer: AdaBelief, case: Case) -> dict[str, np.ndarray]:
     """Return all that a step of a parameter starts from."""
     assert param.grad is not None
-    theta = _to_numpy(param)
     state = optimizer.state.get(param, {})
+    theta = _to_numpy(_read_weight(param, state))
     averages = ("exp_avg", "exp_avg_var", "max_exp_avg_var")
     zeros = dict.fromkeys(averages, np.zeros_like(theta))
     numbers = {name: _to_numpy(state[name]) if name in state else zeros[name] for name in averages}
@@ -199,13 +224,15 @@ def _check_param(param: Tensor, state: dict[str, Tensor], before: dict[str, np.n
     tiny = torch.finfo(state["exp_avg"].dtype).tiny
     with np.errstate(over="ignore"):
         intervals = bound_step(before, case.options, unit, tiny)
-    found = {"theta": param, **{name: state[name] for name in intervals if name != "theta"}}
+    found = {"theta": _read_weight(param, state), **{name: state[name] for name in intervals if name != "theta"}}
     checked = 0
     for name, (low, high) in intervals.items():
         values = found[name]
         real = torch.view_as_real(values.detach()) if values.is_complex() else values.detach()
         # Rounding is monotonic: what lies between two numbers does so when all three are rounded.
         low_rounded, high_rounded = (torch.from_numpy(np.asarray(x)).to(real.dtype) for x in (low, high))
+        if name == "theta" and param.dtype in MISSING_BITS:
+            low_rounded, high_rounded = _bound_rounding(low_rounded, high_rounded, param.dtype, case.options)
         inside = (low_rounded <= real) & (real <= high_rounded)
         assert inside.all(), (
             f"{name} at step {before['t']}: {real[~inside][0].item()!r} is not between "

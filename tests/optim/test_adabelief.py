@@ -98,6 +98,8 @@ def test_state_is_step_and_two_averages_at_least_as_wide_as_float32(dtype, state
     optimizer = AdaBelief([param], amsgrad=True)
     optimizer.step()
     state = optimizer.state[param]
+    corrections = [name for name in list(state) if name.startswith("weight_correction") and state.pop(name) is not None]
+    assert len(corrections) == (2 if param.dtype.itemsize == 2 else 0)
     assert list(state) == ["step", "exp_avg", "exp_avg_var", "max_exp_avg_var"]
     assert state["step"].dtype == torch.float32 and state["step"].shape == () and state["step"] == 1
     assert all(state[key].dtype == state_dtype for key in list(state)[1:])

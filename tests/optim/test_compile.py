@@ -75,3 +75,17 @@ def test_inductor_compiles_the_foreach_step():
     compiled, eager, counter = compare(make, {}, backend="inductor")
     assert counter.frame_count == 1
     torch.testing.assert_close(compiled, eager, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("bits", "backend"), [(32, "eager"), (16, "eager"), (24, "inductor")])
+def test_weights_of_16_bits_are_one_graph_and_rounded_as_eagerly(bits, backend):
+    options = dict(master_weight_bits=bits, weight_decay=0.1)
+
+    def make(params):
+        return AdaBelief(params, lr=torch.tensor(1e-2), foreach=True, capturable=True, **options)
+
+    compiled, eager, counter = compare(make, options, backend, dtype=torch.bfloat16)
+    assert counter.frame_count == 1
+    torch.testing.assert_close(compiled, eager, rtol=0.01, atol=0)  # a unit in the last place
+    same = torch.cat([(ours == theirs).flatten() for ours, theirs in zip(compiled, eager, strict=True)])
+    assert same.float().mean() > 0.9

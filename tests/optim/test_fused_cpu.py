@@ -8,6 +8,7 @@ import torch
 from lightning_adabelief import AdaBelief
 from lightning_adabelief.optim.fused import build, fused_adabelief
 from lightning_adabelief.optim.fused.cpu import CHUNK
+from lightning_adabelief.optim.low_precision import CORRECTIONS, read_master
 from lightning_adabelief.optim.options import RULE_OPTIONS, SCALE_OPTIONS
 from lightning_adabelief.optim.tensors import StepTensors
 from tests.optim.reference import assert_close, gradients, run
@@ -116,12 +117,18 @@ def test_rounding_to_16_bits_at_the_edges(dtype):
     edges = [0.0, info.max, info.tiny, info.smallest_normal, 1 + info.eps / 2, 1 + 1.5 * info.eps, info.tiny / 1.5]
     grad = torch.tensor(edges + [-e for e in edges] + [float("inf"), float("-inf"), float("nan"), 1e5, 65519, 65520])
     start = torch.zeros(len(grad), dtype=dtype)
+    corrections = [torch.zeros(len(grad), dtype=part) for part, _ in CORRECTIONS.values()]
     m, s, step = torch.zeros_like(grad), torch.zeros_like(grad), torch.zeros(())
     defaults = AdaBelief([torch.nn.Parameter(start)], lr=1.0, betas=(0.0, 0.9), residual="previous").defaults
     # The first step is SGD's: from 0 with lr = 1 it writes minus the float32 gradient.
     options = {name: defaults[name] for name in (*RULE_OPTIONS, *SCALE_OPTIONS)}
-    fused_adabelief(StepTensors([start], [grad], [m], [s], [], [step]), **options)
-    torch.testing.assert_close(start, (-grad).to(dtype), rtol=0, atol=0, equal_nan=True)
+    fused_adabelief(StepTensors([start], [grad], [m], [s], [], [step], *([part] for part in corrections)), **options)
+    # Half a place rounds away from 0 rather than to even, and what was taken away is there to be had again.
+    expected = torch.where(grad.abs() == 1 + info.eps / 2, grad.sign() * (1 + info.eps), grad)
+    torch.testing.assert_close(start, (-expected).to(dtype), rtol=0, atol=0, equal_nan=True)
+    kept = grad.isnan() | (grad.abs() < 65536) if dtype == torch.float16 else grad == grad
+    master = read_master(start, *corrections)
+    torch.testing.assert_close(master[kept], -grad[kept], rtol=0, atol=2.0**-38, equal_nan=True)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -25,6 +25,7 @@ OPTIONS = {
     "defaults": dict(),
     "amsgrad, coupled decay": dict(amsgrad=True, weight_decay=0.1, weight_decouple=False, rectify=False),
     "warmup, bound": dict(warmup=5, weight_decay=0.1, rectify=False, max_update_to_lr=1.0, residual="previous"),
+    "stochastic rounding": dict(master_weight_bits=16, rectify=False),
 }
 
 

@@ -79,11 +79,33 @@ def check_state_stays_float32():
     twin = AdaBelief(model.parameters())
     twin.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for param in model.parameters():
-        for key in ("exp_avg", "exp_avg_var"):
+        for key, dtype in (
+            ("exp_avg", torch.float32),
+            ("exp_avg_var", torch.float32),
+            ("weight_correction", torch.int8),
+        ):
             value, loaded = optimizer.state[param][key], twin.state[param][key]
-            assert isinstance(loaded, DTensor) and loaded.dtype == torch.float32
+            assert isinstance(loaded, DTensor) and loaded.dtype == dtype
             assert torch.equal(loaded.to_local(), value.to_local())
         assert not isinstance(twin.state[param]["step"], DTensor) and twin.state[param]["step"] == STEPS
+
+
+def check_weights_of_16_bits():
+    for switches in (dict(foreach=False), dict(foreach=True), dict(fused=True)):
+        for bits in (32, 16):
+            plain, sharded = make_model(torch.bfloat16), shard(make_model(torch.bfloat16))
+            options = dict(lr=1e-4, weight_decay=0.1, master_weight_bits=bits, **switches)
+            optimizers = [AdaBelief(model.parameters(), **options) for model in (plain, sharded)]
+            train(plain, optimizers[0])
+            train(sharded, optimizers[1])
+            # Gradients in bfloat16 are summed in another order, and shards count their own elements.
+            expected, actual = full_state(plain, optimizers[0]), full_state(sharded, optimizers[1])
+            torch.testing.assert_close([row[0] for row in actual], [row[0] for row in expected], rtol=0.02, atol=1e-3)
+            for param in sharded.parameters():
+                state = optimizers[1].state[param]
+                assert ("weight_correction" in state) == (bits == 32)
+                if bits == 32:
+                    assert state["weight_correction"].to_local().shape == param.to_local().shape
 
 
 def check_switch():
@@ -113,15 +135,15 @@ def load(model, optimizer, folder):
     set_optimizer_state_dict(model, optimizer, checkpoint["optimizer"])
 
 
-def check_checkpoints(folder):
+def check_checkpoints(folder, dtype):
     import torch.distributed.checkpoint as dcp
 
-    model = shard(make_model())
+    model = shard(make_model(dtype))
     optimizer = AdaBelief(model.parameters(), lr=1e-2, **CHECKPOINTED)
     train(model, optimizer)
     dcp.save(checkpoint_of(model, optimizer), checkpoint_id=folder)
 
-    twin_model = shard(make_model())
+    twin_model = shard(make_model(dtype))
     twin = AdaBelief(twin_model.parameters(), lr=1e-3, **CHECKPOINTED)
     load(twin_model, twin, folder)
     assert twin.param_groups[0]["lr"] == 1e-2
@@ -142,8 +164,10 @@ def worker(rank, folder):
     try:
         check_implementations()
         check_state_stays_float32()
+        check_weights_of_16_bits()
         check_switch()
-        continued = check_checkpoints(f"{folder}/checkpoint")
+        check_checkpoints(f"{folder}/checkpoint-bfloat16", torch.bfloat16)
+        continued = check_checkpoints(f"{folder}/checkpoint", torch.float32)
         if rank == 0:
             torch.save(continued, f"{folder}/continued.pt")
         dist.barrier()

@@ -161,10 +161,10 @@ class OptimizerTracker:
         return handles
 
     def prepare_step(self) -> None:
-        """Prepare for a step that is to be measured: ask for its sums, or copy weights and momenta."""
+        """Prepare for a step that is to be measured: ask for its sums, and copy weights and momenta if need be."""
         if isinstance(self.optimizer, AdaBelief):
             self.optimizer.step_sums = {}
-        else:
+        if self.needs_copies:
             self._movement = Movement(self.optimizer)
 
     def measure_unclipped(self) -> None:

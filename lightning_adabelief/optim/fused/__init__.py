@@ -8,22 +8,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_adabelief.optim.fused.build import load_kernel
 from lightning_adabelief.optim.fused.cpu import fused_adabelief_cpu
-from lightning_adabelief.optim.shards import to_local
+from lightning_adabelief.optim.shards import ORDINARY_TENSORS, unwrap_shards
 from lightning_adabelief.optim.step_sums import StepSums
 from lightning_adabelief.optim.tensors import StepTensors
 
 FUSED_DEVICES = ("cpu", "cuda")
 """The types of device that have a fused implementation."""
-
-ORDINARY_TENSORS = (Tensor, torch.nn.Parameter)
-"""The types of tensor that hold their elements themselves; a DTensor holds another tensor."""
 
 
 def check_fused(param: Tensor) -> None:
@@ -127,7 +124,7 @@ def fused_adabelief(
     for device, members in by_device.items():
         check_fused(tensors.params[members[0]])
         on_device = tensors if len(by_device) == 1 else tensors.select(members)
-        local = _unwrap_shards(on_device)
+        local = unwrap_shards(on_device)
         on_device_options = {
             "grad_scale": None if grad_scale is None else grad_scale.to(device),
             "found_inf": None if found_inf is None else found_inf.to(device),
@@ -139,18 +136,3 @@ def fused_adabelief(
             from lightning_adabelief.optim.fused.cuda import fused_adabelief_cuda
 
             fused_adabelief_cuda(local, **on_device_options)
-
-
-def _unwrap_shards(tensors: StepTensors) -> StepTensors:
-    """Return the part of each tensor that this process holds: the shard of a DTensor, else the tensor itself.
-
-    The rule is elementwise, so shards of parameter, gradient and state are all that it needs.
-    """
-    params, grads, *state = tensors
-    if all(type(param) in ORDINARY_TENSORS for param in params):
-        return tensors
-    grads = [
-        cast(Any, grad).redistribute(placements=param.placements) if hasattr(param, "placements") else grad
-        for param, grad in zip(params, grads, strict=True)
-    ]
-    return StepTensors(*([to_local(tensor) for tensor in column] for column in (params, grads, *state)))

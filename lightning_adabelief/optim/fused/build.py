@@ -24,6 +24,7 @@ from lightning_adabelief.optim.fused.cache import (
 )
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
+HEADER = SOURCE.with_name("low_precision.h")
 
 FLAGS = (
     "-std=c++17",
@@ -121,7 +122,8 @@ def _compute_fingerprint(compiler: list[str]) -> str:
         )
     user = str(os.geteuid()) if hasattr(os, "geteuid") else ""  # nobody can replace another's file in a shared folder
     machine = (platform.machine(), *platform.libc_ver())
-    parts = [SOURCE.read_text(encoding="utf-8"), query.stdout, *compiler, *FLAGS, *machine, user]
+    sources = [path.read_text(encoding="utf-8") for path in (SOURCE, HEADER)]
+    parts = [*sources, query.stdout, *compiler, *FLAGS, *machine, user]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 

@@ -9,52 +9,12 @@
 #include <atomic>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
+#include <type_traits>
 #include <vector>
 
+#include "low_precision.h"
+
 namespace {
-
-template <typename To, typename From>
-inline To bits(From value) {
-  static_assert(sizeof(To) == sizeof(From), "the same bits");
-  To result;
-  std::memcpy(&result, &value, sizeof(To));
-  return result;
-}
-
-// The 16-bit formats in integer arithmetic: it is exact, needs no particular compiler or CPU, and
-// vectorizes. Rounding is to nearest, ties to even, as in PyTorch.
-
-struct BFloat16 {
-  uint16_t raw;
-  operator float() const { return bits<float>(uint32_t(raw) << 16); }
-  static BFloat16 from(float value) {
-    uint32_t b = bits<uint32_t>(value);
-    uint32_t rounded = (b + 0x7fff + ((b >> 16) & 1)) >> 16;
-    return {uint16_t(value != value ? 0x7fc0 : rounded)};
-  }
-};
-
-struct Half {
-  uint16_t raw;
-  operator float() const {
-    uint32_t sign = uint32_t(raw & 0x8000) << 16, b = uint32_t(raw & 0x7fff) << 13;
-    uint32_t normal = b + ((127 - 15) << 23);
-    uint32_t infinite_or_nan = b | 0x7f800000;
-    uint32_t subnormal = bits<uint32_t>(bits<float>(b + (113u << 23)) - bits<float>(113u << 23));
-    uint32_t finite = b < (1u << 23) ? subnormal : normal;
-    return bits<float>(sign | (b >= (31u << 23) ? infinite_or_nan : finite));
-  }
-  static Half from(float value) {
-    uint32_t b = bits<uint32_t>(value), sign = (b >> 16) & 0x8000, size = b & 0x7fffffff;
-    uint32_t normal = (size - ((127 - 15) << 23) + 0xfff + ((size >> 13) & 1)) >> 13;
-    // Adding 0.5 leaves a float whose last bit is worth 2^-24, half's smallest number.
-    uint32_t subnormal = bits<uint32_t>(bits<float>(size) + 0.5f) - bits<uint32_t>(0.5f);
-    uint32_t finite = size < (113u << 23) ? subnormal : normal;
-    uint32_t large = size > 0x7f800000 ? 0x7e00 : 0x7c00;
-    return {uint16_t(sign | (size >= 0x477ff000 ? large : finite))};
-  }
-};
 
 // a * b + c, rounded once where the CPU can: always in the same places, so that a step that is measured
 // gives the weights that it would give otherwise, to the bit.
@@ -100,6 +60,9 @@ struct Pack {
   void* const* exp_avgs;
   void* const* exp_avg_vars;
   void* const* max_exp_avg_vars;  // null without amsgrad
+  void* const* corrections;       // null unless the parameters are of 16 bits and have some
+  void* const* corrections_low;   // null unless these have 16 bits
+  const uint32_t* keys;           // of their stochastic rounding; null where there is none
   double* sums;                   // SUMS of them a tensor, to be written; null where none are asked for
 };
 
@@ -121,11 +84,10 @@ void unscale(int64_t n, G* grad, S scale) {
 // enough that the rounding of a sum of floats is of no account.
 constexpr int64_t BLOCK = 1024;
 
-// P, G, S: the dtypes of parameter, gradient and state; the arithmetic runs in the state's.
 // amsgrad and measured are known when it is compiled, so that a step without them pays nothing for them.
-template <bool amsgrad, bool measured, typename P, typename G, typename S>
-void update(int64_t n, P* __restrict param, const G* __restrict grad, S* __restrict exp_avg,
-            S* __restrict exp_avg_var, S* __restrict max_exp_avg_var, const Scalars& scalars, double* sums) {
+template <bool amsgrad, bool measured, typename S>
+void update_elements(int64_t n, S* __restrict param, const S* __restrict grad, S* __restrict exp_avg,
+                     S* __restrict exp_avg_var, S* __restrict max_exp_avg_var, const Scalars& scalars, double* sums) {
   const S sign = S(scalars.sign), shrink = S(scalars.shrink), decay = S(scalars.decay);
   const S beta1_complement = S(scalars.beta1_complement), beta2 = S(scalars.beta2);
   const S residual_weight = S(scalars.residual_weight), eps = S(scalars.eps);
@@ -141,9 +103,9 @@ void update(int64_t n, P* __restrict param, const G* __restrict grad, S* __restr
 #pragma omp simd reduction(+ : grad_square, used_grad_square, grad_momentum, momentum_square) \
     reduction(+ : variance, update_square, weight_square)
     for (int64_t i = begin; i < end; ++i) {
-      const S before = S(param[i]);
+      const S before = param[i];
       S theta = before * shrink;
-      S g = S(grad[i]) * sign;
+      S g = grad[i] * sign;
       g = coupled ? multiply_add(decay, theta, g) : g;
 
       const S m_before = exp_avg[i];
@@ -153,7 +115,7 @@ void update(int64_t n, P* __restrict param, const G* __restrict grad, S* __restr
       exp_avg[i] = m;
       exp_avg_var[i] = s;
       if (measured) {
-        grad_square += S(grad[i]) * S(grad[i]);
+        grad_square += grad[i] * grad[i];
         used_grad_square += g * g;
         grad_momentum += g * m_before;
         momentum_square += m_before * m_before;
@@ -169,9 +131,10 @@ void update(int64_t n, P* __restrict param, const G* __restrict grad, S* __restr
       S quotient = m / denominator;
       quotient = quotient > max_quotient ? max_quotient : quotient;  // a NaN stays one
       quotient = quotient < -max_quotient ? -max_quotient : quotient;
-      store(param + i, stays ? theta : multiply_add(-step_size, quotient, theta));
+      const S after = stays ? theta : multiply_add(-step_size, quotient, theta);
+      param[i] = after;
       if (measured) {
-        const S after = S(param[i]), update = before - after;  // as applied: a 16-bit weight may not move at all
+        const S update = before - after;
         update_square += update * update;
         weight_square += after * after;
       }
@@ -188,7 +151,67 @@ void update(int64_t n, P* __restrict param, const G* __restrict grad, S* __restr
   }
 }
 
-template <typename P, typename G, typename S>
+template <typename S>
+void update(int64_t n, S* param, const S* grad, S* exp_avg, S* exp_avg_var, S* largest, const Scalars& scalars,
+            double* sums) {
+  auto* chosen = sums ? (largest ? update_elements<true, true, S> : update_elements<false, true, S>)
+                      : (largest ? update_elements<true, false, S> : update_elements<false, false, S>);
+  chosen(n, param, grad, exp_avg, exp_avg_var, largest, scalars, sums);
+}
+
+constexpr int64_t PIECE = 256;  // elements of a parameter of 16 bits whose float32 copies stay in the cache
+
+// The sums over a movement as it was applied: a weight of 16 bits may not move at all.
+struct Movement {
+  float before[PIECE];
+  double update_square, weight_square;
+
+  void begin(int64_t n, const float* theta, const double* sums) {
+    std::copy_n(theta, n, before);
+    update_square = sums[UPDATE_SQUARE], weight_square = sums[WEIGHT_SQUARE];
+  }
+
+  void end(int64_t n, const float* theta, double* sums) const {
+    float updates = 0, weights = 0;
+#pragma omp simd reduction(+ : updates, weights)
+    for (int64_t i = 0; i < n; ++i) {
+      const float update = before[i] - theta[i];
+      updates += update * update;
+      weights += theta[i] * theta[i];
+    }
+    sums[UPDATE_SQUARE] = update_square + updates;
+    sums[WEIGHT_SQUARE] = weight_square + weights;
+  }
+};
+
+// One stretch of a tensor. P, G, S: the dtypes of parameter, gradient and state. The arithmetic runs in the state's:
+// on float32 copies of parameters and gradients of 16 bits. kept: the bits of the correction.
+template <typename P, typename G, uint32_t kept, typename S>
+void update_stretch(int64_t n, P* param, const G* grad, int8_t* correction, uint8_t* low, S* exp_avg, S* exp_avg_var,
+                    S* largest, const Scalars& scalars, uint32_t key, double* sums) {
+  if constexpr (std::is_same_v<P, S>) {
+    update(n, param, grad, exp_avg, exp_avg_var, largest, scalars, sums);
+  } else {
+    alignas(64) S theta[PIECE], g[PIECE];
+    for (int64_t at = 0; at < n; at += PIECE) {
+      const int64_t size = std::min(PIECE, n - at);
+      int8_t* correction_here = kept > 0 ? correction + at : nullptr;
+      uint8_t* low_here = kept == 16 ? low + at : nullptr;
+      read_master<P, kept>(size, param + at, correction_here, low_here, theta);
+      for (int64_t i = 0; i < size; ++i) g[i] = S(grad[at + i]);
+      Movement movement;
+      if (sums) movement.begin(size, theta, sums);
+      update(size, theta, g, exp_avg + at, exp_avg_var + at, largest ? largest + at : nullptr, scalars, sums);
+      write_master<P, kept>(size, param + at, correction_here, low_here, theta, key + uint32_t(at));
+      if (sums) {
+        read_master<P, kept>(size, param + at, correction_here, low_here, theta);
+        movement.end(size, theta, sums);
+      }
+    }
+  }
+}
+
+template <typename P, typename G, uint32_t kept, typename S>
 struct Work {
   const Pack& pack;
   const Scalars& scalars;
@@ -224,11 +247,12 @@ struct Work {
       S* exp_avg = static_cast<S*>(pack.exp_avgs[t]) + at;
       S* exp_avg_var = static_cast<S*>(pack.exp_avg_vars[t]) + at;
       S* largest = pack.max_exp_avg_vars ? static_cast<S*>(pack.max_exp_avg_vars[t]) + at : nullptr;
+      int8_t* correction = kept > 0 ? static_cast<int8_t*>(pack.corrections[t]) + at : nullptr;
+      uint8_t* low = kept == 16 ? static_cast<uint8_t*>(pack.corrections_low[t]) + at : nullptr;
       if (scalars.grad_scale != 0) unscale(n, grad, S(scalars.grad_scale));
-      auto* update_elements = pack.sums ? (largest ? update<true, true, P, G, S> : update<false, true, P, G, S>)
-                                        : (largest ? update<true, false, P, G, S> : update<false, false, P, G, S>);
       double* sums = pack.sums ? &piece_sums[SUMS * find_piece(begin, t)] : nullptr;
-      update_elements(n, param, grad, exp_avg, exp_avg_var, largest, scalars, sums);
+      update_stretch<P, G, kept>(n, param, grad, correction, low, exp_avg, exp_avg_var, largest, scalars,
+                                 pack.keys ? pack.keys[t] + uint32_t(at) : 0, sums);
       begin = stop;
     }
   }
@@ -245,13 +269,13 @@ struct Work {
   }
 };
 
-template <typename P, typename G, typename S>
+template <typename P, typename G, uint32_t kept, typename S>
 void step(const Pack* pack, const Scalars* scalars, Parallel parallel, unsigned threads, int64_t chunk) {
-  Work<P, G, S> work(*pack, *scalars, chunk);
+  Work<P, G, kept, S> work(*pack, *scalars, chunk);
   if (parallel && threads > 1 && pack->offsets[pack->tensors] > chunk)
-    parallel(Work<P, G, S>::run, &work, threads, 0);
+    parallel(Work<P, G, kept, S>::run, &work, threads, 0);
   else
-    Work<P, G, S>::run(&work);
+    Work<P, G, kept, S>::run(&work);
   if (pack->sums) work.add_up_pieces();
 }
 
@@ -259,17 +283,22 @@ void step(const Pack* pack, const Scalars* scalars, Parallel parallel, unsigned 
 
 extern "C" {
 
-// One step on a pack; named by the dtypes of parameter, gradient and state.
-#define STEP(name, P, G, S)                                                                        \
+// One step on a pack; named by the dtypes of parameter, gradient and state, and for parameters of 16 bits by the
+// bits of the master weight.
+#define STEP(name, P, G, kept, S)                                                                     \
   void name(const Pack* p, const Scalars* s, Parallel f, unsigned threads, int64_t chunk) {        \
-    step<P, G, S>(p, s, f, threads, chunk);                                                        \
+    step<P, G, kept, S>(p, s, f, threads, chunk);                                                     \
   }
-STEP(float64_float64_float64, double, double, double)
-STEP(float32_float32_float32, float, float, float)
-STEP(bfloat16_bfloat16_float32, BFloat16, BFloat16, float)
-STEP(bfloat16_float32_float32, BFloat16, float, float)
-STEP(float16_float16_float32, Half, Half, float)
-STEP(float16_float32_float32, Half, float, float)
+#define STEP_16_BITS(name, P, G)         \
+  STEP(name##_master32, P, G, 16, float) \
+  STEP(name##_master24, P, G, 8, float)  \
+  STEP(name##_master16, P, G, 0, float)
+STEP(float64_float64_float64, double, double, 0, double)
+STEP(float32_float32_float32, float, float, 0, float)
+STEP_16_BITS(bfloat16_bfloat16_float32, BFloat16, BFloat16)
+STEP_16_BITS(bfloat16_float32_float32, BFloat16, float)
+STEP_16_BITS(float16_float16_float32, Half, Half)
+STEP_16_BITS(float16_float32_float32, Half, float)
 
 // Add 1 to each step count and tell what it is now.
 void advance(int64_t n, float* const* steps, float* now) {

@@ -23,12 +23,13 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from lightning_adabelief.optim.fused.build import load_kernel
-from lightning_adabelief.optim.fused.layout import is_dense
+from lightning_adabelief.optim.layout import is_dense
+from lightning_adabelief.optim.low_precision import MISSING_BITS, make_keys
 from lightning_adabelief.optim.options import RULE_OPTIONS, SCALE_OPTIONS
 from lightning_adabelief.optim.rule import decoupled_decay, largest_update, residual_scale, single_tensor_adabelief
 from lightning_adabelief.optim.scaling import step_scale
 from lightning_adabelief.optim.step_sums import SUMS, StepSums
-from lightning_adabelief.optim.tensors import StepTensors
+from lightning_adabelief.optim.tensors import Row, StepTensors
 
 CHUNK = 1 << 16
 """Elements that a thread updates at a time; a pack with fewer is not worth a second thread."""
@@ -41,7 +42,10 @@ KERNELS = {
     (torch.float16, torch.float16): "float16_float16_float32",
     (torch.float16, torch.float32): "float16_float32_float32",
 }
-"""The name of the kernel's function by the dtypes of parameter and gradient."""
+"""The name of the kernel's function by the dtypes of parameter and gradient.
+
+For a parameter of 16 bits the bits of the master weight follow it.
+"""
 
 
 class _Scalars(ctypes.Structure):
@@ -70,9 +74,21 @@ class _Pack(ctypes.Structure):
 
     _fields_ = [
         ("tensors", ctypes.c_int64),
-        ("offsets", ctypes.c_void_p),
-        *((name, ctypes.c_void_p) for name in ("params", "grads", "exp_avgs", "exp_avg_vars", "maxima")),
-        ("sums", ctypes.c_void_p),
+        *(
+            (name, ctypes.c_void_p)
+            for name in (
+                "offsets",
+                "params",
+                "grads",
+                "exp_avgs",
+                "exp_avg_vars",
+                "maxima",
+                "corrections",
+                "corrections_low",
+                "keys",
+                "sums",
+            )
+        ),
     ]
 
 
@@ -101,20 +117,29 @@ def fused_adabelief_cpu(
     scale = 0.0 if grad_scale is None else float(grad_scale)
     steps = _increment_steps(library, tensors.steps)
 
-    packs: dict[tuple[str, float], list[tuple[Tensor, ...]]] = defaultdict(list)
-    for (param, grad, exp_avg, exp_avg_var, maximum), step in zip(tensors.rows(), steps, strict=True):
+    keys = make_keys(tensors.rounding_seeds, steps)
+    packs: dict[tuple[str, float], list[Row]] = defaultdict(list)
+    keys_of_packs: dict[tuple[str, float], array[int]] = defaultdict(lambda: array("I"))
+    for row, step, key in zip(tensors.rows(), steps, keys, strict=True):
+        param, grad, exp_avg, exp_avg_var, maximum, correction, low = row
         states = (exp_avg, exp_avg_var) if maximum is None else (exp_avg, exp_avg_var, maximum)
+        corrections = () if correction is None else (correction,) if low is None else (correction, low)
         kernel = KERNELS.get((param.dtype, grad.dtype))
-        if kernel is not None and _is_readable(param, grad, states):
-            packs[kernel, step].append((param, grad, *states))
+        if kernel is not None and _is_readable(param, grad, states, corrections):
+            if tensors.corrections and param.dtype in MISSING_BITS:
+                kernel += f"_master{16 + 8 * len(corrections)}"
+            packs[kernel, step].append(row)
+            if tensors.rounding_seeds:
+                keys_of_packs[kernel, step].append(key)
         else:
             if grad_scale is not None:
                 grad.div_(scale)
             rule_options = {name: options[name] for name in RULE_OPTIONS}
-            scalars = step_scale(step, **{name: options[name] for name in SCALE_OPTIONS})
-            single_tensor_adabelief(param, grad, exp_avg, exp_avg_var, maximum, scalars, **rule_options)
+            step_scalars = step_scale(step, **{name: options[name] for name in SCALE_OPTIONS})
+            single_tensor_adabelief(*row, step_scalars, **rule_options, rounding_key=key)
     for (kernel, step), members in packs.items():
-        _run_kernel(library, kernel, members, _make_scalars(step, scale, **options), sums)
+        scalars = _make_scalars(step, scale, **options)
+        _run_kernel(library, kernel, members, keys_of_packs.get((kernel, step)), scalars, sums)
 
 
 def _increment_steps(library: ctypes.CDLL, step_tensors: list[Tensor]) -> array[float]:
@@ -129,7 +154,7 @@ def _increment_steps(library: ctypes.CDLL, step_tensors: list[Tensor]) -> array[
     return steps
 
 
-def _is_readable(param: Tensor, grad: Tensor, states: tuple[Tensor, ...]) -> bool:
+def _is_readable(param: Tensor, grad: Tensor, states: tuple[Tensor, ...], corrections: tuple[Tensor, ...] = ()) -> bool:
     """True if element i in memory is the same element in all of the tensors, and no two elements share memory.
 
     The first of the states is of the right dtype and shape: the optimizer has seen to it.
@@ -141,7 +166,10 @@ def _is_readable(param: Tensor, grad: Tensor, states: tuple[Tensor, ...]) -> boo
             return False
     if grad.shape != shape:
         return False
-    for tensor in (grad, *states):
+    for part in corrections:
+        if part.shape != shape:
+            return False
+    for tensor in (grad, *states, *corrections):
         if tensor.stride() != strides if strides else not tensor.is_contiguous():
             return False
     if strides is not None and not is_dense(shape, strides):
@@ -200,15 +228,20 @@ def _make_scalars(
 def _run_kernel(
     library: ctypes.CDLL,
     kernel: str,
-    members: list[tuple[Tensor, ...]],
+    members: list[Row],
+    keys: array[int] | None,
     scalars: _Scalars,
     sums: StepSums | None,
 ) -> None:
-    """Call the kernel on tensors of one pair of dtypes and one step."""
+    """Call the kernel on tensors of the same dtypes and one step."""
     params, grads, *states = zip(*members, strict=True)
     offsets = array("q", accumulate((param.numel() for param in params), initial=0))
-    columns = [array("Q", [tensor.data_ptr() for tensor in column]) for column in (params, grads, *states)]
-    pack = _Pack(len(params), _get_address(offsets), *map(_get_address, columns))
+    columns = [
+        None if column[0] is None else array("Q", [tensor.data_ptr() for tensor in column])
+        for column in (params, grads, *states)
+    ]
+    columns.append(keys)
+    pack = _Pack(len(params), _get_address(offsets), *(column and _get_address(column) for column in columns))
     if sums is not None:
         table = torch.empty(len(params), len(SUMS), dtype=torch.float64)
         pack.sums = table.data_ptr()

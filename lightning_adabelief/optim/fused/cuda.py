@@ -21,13 +21,14 @@ from __future__ import annotations
 import math
 import struct
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from lightning_adabelief.optim.fused.layout import align_layouts
+from lightning_adabelief.optim.layout import align_layouts
+from lightning_adabelief.optim.low_precision import MISSING_BITS
 from lightning_adabelief.optim.rule import residual_scale
 from lightning_adabelief.optim.scaling import RHO_TRACTABLE, warmup_steps
 from lightning_adabelief.optim.tensors import StepTensors
@@ -71,11 +72,22 @@ def fused_adabelief_cuda(
     """
     if not tensors.params:
         return
+    narrow = [i for i, correction in enumerate(tensors.corrections) if correction is not None]
+    if narrow and len(narrow) < len(tensors.params):
+        others = sorted(set(range(len(tensors.params))) - set(narrow))
+        for members in (narrow, others):
+            fused_adabelief_cuda(tensors.select(members), grad_scale=grad_scale, found_inf=found_inf, **options)
+        return
     device = tensors.params[0].device
-    columns, copied = align_layouts(tensors.columns_in_param_shape())
+    columns = tensors.columns_in_param_shape()
+    # Of parameters of one group either all have a correction, or its last bits, or none.
+    parts = [part for part in (tensors.corrections, tensors.corrections_low) if part and part[0] is not None]
+    aligned, copied = align_layouts([*columns, *cast(Any, parts)])
+    columns, corrections = aligned[: len(columns)], aligned[len(columns) :]
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        for group in group_tensors(columns, tensors.steps):
-            _launch_kernels(group, device, bool(tensors.max_exp_avg_vars), grad_scale, found_inf, **options)
+        for group in group_tensors(columns, tensors.steps, corrections, tensors.rounding_seeds):
+            amsgrad = bool(tensors.max_exp_avg_vars)
+            _launch_kernels(group, device, amsgrad, 8 * len(corrections), grad_scale, found_inf, **options)
     # Autograd does not see what a kernel writes through an address.
     increment_version(tensors.params if grad_scale is None else [*tensors.params, *tensors.grads])
     for originals, copies in copied:
@@ -88,6 +100,7 @@ def _launch_kernels(
     group: TensorGroup,
     device: torch.device,
     amsgrad: bool,
+    kept: int,
     grad_scale: Tensor | None,
     found_inf: Tensor | None,
     *,
@@ -105,7 +118,7 @@ def _launch_kernels(
     maximize: bool,
     max_update_to_lr: float | None = None,
 ) -> None:
-    """Launch both kernels for tensors of the same dtypes."""
+    """Launch both kernels for tensors of the same dtypes, and ``kept`` bits of correction."""
     beta1, beta2 = betas
     dtypes, aligned, table, owners, scales = group
     # A lr on the device stays there, so that nothing waits for it and a captured step sees it change.
@@ -142,6 +155,7 @@ def _launch_kernels(
     if len(owners) == 0:  # all tensors are empty, and Triton refuses to launch no programs
         return
     c = residual_scale(residual, beta1)
+    missing = MISSING_BITS.get(dtypes[0], 0)
     param_dtype, grad_dtype, state_dtype = (getattr(tl, str(dtype).removeprefix("torch.")) for dtype in dtypes)
     rule[(len(owners),)](
         table,
@@ -157,9 +171,11 @@ def _launch_kernels(
         eps=_encode_float64(eps),
         AMSGRAD=amsgrad,
         BOUNDED=max_update_to_lr is not None,
-        PARAM=param_dtype,
+        PARAM=tl.int16 if missing else param_dtype,
         GRAD=grad_dtype,
         STATE=state_dtype,
+        MISSING=missing,
+        KEPT=kept,
         ALIGNED=aligned,
         BLOCK=BLOCK,
         enable_fp_fusion=True,

@@ -1,8 +1,9 @@
 """The two Triton kernels of the fused CUDA step: ``scaling.py`` and ``rule.py``, on the device.
 
 Both find their tensors through a table of addresses with a row for each tensor: theta, g, m, s, the
-largest s, step, then the number of elements and the number of the tensor's first block. A scalar of
-the step is passed as the bits of a float64 in an integer, because Triton passes a float as float32.
+largest s, step, then the number of elements and the number of the tensor's first block, and for a weight
+of 16 bits its correction, the last bits of that and the seed of its rounding. A scalar of the step is
+passed as the bits of a float64 in an integer, because Triton passes a float as float32.
 """
 # ruff: noqa: ANN001, ANN201, ANN202
 # mypy: disable-error-code="no-untyped-def"
@@ -10,10 +11,12 @@ the step is passed as the bits of a float64 in an integer, because Triton passes
 import triton
 import triton.language as tl
 
-COLUMNS = tl.constexpr(8)
+from lightning_adabelief.optim.fused.cuda_low_precision import mix_bits, read_master, write_master
+
+COLUMNS = tl.constexpr(11)
 """The length of a row of the table."""
 
-SCALES = tl.constexpr(4)
+SCALES = tl.constexpr(5)
 """The scalars of a tensor that ``scale`` computes and ``rule`` reads."""
 
 _SCALE_ARGUMENTS = ["n", "lr", "log_beta1", "log_beta2", "rho_inf", "warmup_length", "decay", "fixed_decay"]
@@ -43,10 +46,11 @@ def scale(
     RHO_TRACTABLE: tl.constexpr,
     TENSORS: tl.constexpr,
 ):
-    """Count the step of TENSORS tensors and write their (factor of theta, step_size, root_scale, max_quotient).
+    """Count the step of TENSORS tensors and write their (factor of theta, step_size, root_scale, max_quotient, key).
 
     In float64, because 1 - beta2^t keeps just 3 digits of its precision at t = 1. root_scale is 0 where the
-    denominator is 1, and max_quotient the most that m / denominator may be. found_inf and lr_tensor may be None.
+    denominator is 1, max_quotient the most that m / denominator may be, and key that of the rounding's draw.
+    found_inf and lr_tensor may be None.
     """
     i = tl.program_id(0).to(tl.int64) * TENSORS + tl.arange(0, TENSORS)
     mask = i < n
@@ -81,6 +85,8 @@ def scale(
     if BOUNDED:
         max_update = _decode_float64(max_update_to_lr) * lr_t
         tl.store(scales + 3, max_update / tl.where(step_size != 0, step_size, 1.0), mask=mask)
+    seed = tl.load(table + i * COLUMNS + 10, mask=mask, other=0)
+    tl.store(scales + 4, mix_bits((seed + t.to(tl.int64)).to(tl.uint32)).to(tl.float64), mask=mask)
 
 
 @triton.jit(do_not_specialize=_RULE_ARGUMENTS)
@@ -101,6 +107,8 @@ def rule(
     PARAM: tl.constexpr,
     GRAD: tl.constexpr,
     STATE: tl.constexpr,
+    MISSING: tl.constexpr,
+    KEPT: tl.constexpr,
     ALIGNED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -108,6 +116,7 @@ def rule(
 
     ALIGNED promises addresses that are multiples of 16 bytes and sizes that are multiples of 8
     elements, so that a thread reads and writes 16 bytes at a time. grad_scale and found_inf may be None.
+    MISSING is 0, or for a weight of 16 bits as in ``cuda_low_precision.py``, with KEPT; PARAM is then int16.
     """
     i = tl.load(owners + tl.program_id(0)).to(tl.int64)
     row = table + i * COLUMNS
@@ -124,7 +133,18 @@ def rule(
     g_at = _load_pointer(row + 1, GRAD, ALIGNED) + start + offsets
     m_at = _load_pointer(row + 2, STATE, ALIGNED) + start + offsets
     s_at = _load_pointer(row + 3, STATE, ALIGNED) + start + offsets
-    theta = tl.load(theta_at, mask=mask).to(STATE)
+    if MISSING > 0:
+        raw = tl.load(theta_at, mask=mask).to(tl.int32)
+        correction = tl.zeros_like(raw)
+        if KEPT > 0:
+            correction_at = _load_pointer(row + 8, tl.int8, ALIGNED) + start + offsets
+            correction = tl.load(correction_at, mask=mask).to(tl.int32) << 8
+        if KEPT == 16:
+            low_at = _load_pointer(row + 9, tl.uint8, ALIGNED) + start + offsets
+            correction |= tl.load(low_at, mask=mask).to(tl.int32)
+        theta = read_master(raw, correction, MISSING)
+    else:
+        theta = tl.load(theta_at, mask=mask).to(STATE)
     g = tl.load(g_at, mask=mask).to(STATE)
     m = tl.load(m_at, mask=mask)
     s = tl.load(s_at, mask=mask)
@@ -157,7 +177,16 @@ def rule(
         quotient = tl.where(quotient > max_quotient, max_quotient, quotient)
         quotient = tl.where(quotient < -max_quotient, -max_quotient, quotient)
     theta -= tl.where(step_size != 0, step_size * quotient, 0.0)  # even where m is infinite
-    tl.store(theta_at, theta.to(PARAM), mask=mask)
+    if MISSING > 0:
+        key = tl.load(scales + 4).to(tl.int64) + start + offsets
+        raw, correction = write_master(theta, key.to(tl.uint32), MISSING, KEPT)
+        tl.store(theta_at, raw.to(PARAM), mask=mask)
+        if KEPT > 0:
+            tl.store(correction_at, (correction >> 8).to(tl.int8), mask=mask)
+        if KEPT == 16:
+            tl.store(low_at, correction.to(tl.uint8), mask=mask)
+    else:
+        tl.store(theta_at, theta.to(PARAM), mask=mask)
 
 
 @triton.jit

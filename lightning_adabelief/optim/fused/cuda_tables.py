@@ -67,19 +67,29 @@ class _TableCache:
 _caches: MutableMapping[Tensor, _TableCache] = WeakTensorKeyDictionary()
 
 
-def group_tensors(columns: Sequence[list[Tensor]], steps: list[Tensor]) -> list[TensorGroup]:
+def group_tensors(
+    columns: Sequence[list[Tensor]],
+    steps: list[Tensor],
+    corrections: Sequence[list[Tensor]] = (),
+    rounding_seeds: Sequence[int] = (),
+) -> list[TensorGroup]:
     """Sort tensors into groups, and put their addresses on the device.
 
     Args:
         columns: Parameters, gradients, exp_avg, exp_avg_var and, under amsgrad, its maximum; the
             tensors of a parameter laid out alike.
         steps: The step tensor of each parameter.
+        corrections: Those of parameters of 16 bits and their last bits, laid out as these; none, one or both.
+        rounding_seeds: The seeds of their rounding; empty where there is none.
 
     Returns:
         The groups. They hold addresses only: the tensors must outlive their use.
     """
     device = columns[0][0].device
     addresses = [list(map(Tensor.data_ptr, column)) for column in (*columns, steps)]
+    none = [0] * len(steps)
+    parts = [list(map(Tensor.data_ptr, column)) for column in corrections]
+    rounding = [*parts, *(2 - len(parts)) * [none], rounding_seeds or none]
     numels = list(map(Tensor.numel, columns[0]))
     dtypes = [[tensor.dtype for tensor in column] for column in columns[:3]]
     cache = _caches.get(steps[0])
@@ -88,14 +98,14 @@ def group_tensors(columns: Sequence[list[Tensor]], steps: list[Tensor]) -> list[
     size = COLUMNS.value * len(steps)
     if device.type == "cuda":
         if torch.cuda.is_current_stream_capturing():
-            return _build_groups(addresses, numels, dtypes, device, cache.use_spare(size))
+            return _build_groups(addresses, rounding, numels, dtypes, device, cache.use_spare(size))
         cache.set_aside(size)
     # The stream is part of the key: on another one nothing would order the sending of a table and its reading.
     stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    key = (device, stream, len(columns), *numels, *chain(*addresses), *chain(*dtypes))
+    key = (device, stream, len(columns), *numels, *chain(*addresses), *chain(*rounding), *chain(*dtypes))
     if key not in cache.groups:
         staging = _allocate_pinned(size) if device.type == "cuda" else torch.empty(size, dtype=torch.int64)
-        cache.groups[key] = _build_groups(addresses, numels, dtypes, device, staging)
+        cache.groups[key] = _build_groups(addresses, rounding, numels, dtypes, device, staging)
         if len(cache.groups) > MAX_TABLES:
             cache.groups.popitem(last=False)
     cache.groups.move_to_end(key)
@@ -104,6 +114,7 @@ def group_tensors(columns: Sequence[list[Tensor]], steps: list[Tensor]) -> list[
 
 def _build_groups(
     addresses: list[list[int]],
+    rounding: Sequence[Sequence[int]],
     numels: list[int],
     dtypes: list[list[torch.dtype]],
     device: torch.device,
@@ -113,6 +124,7 @@ def _build_groups(
 
     Args:
         addresses: The addresses of each column, those of the steps last.
+        rounding: The addresses of the corrections, and the seeds; 0 for none.
         numels: The number of elements of each parameter.
         dtypes: The dtypes of parameters, gradients and state.
         device: The device that the tables are sent to.
@@ -120,12 +132,13 @@ def _build_groups(
     """
     tables: dict[tuple[tuple[torch.dtype, ...], bool], list[tuple[int, ...]]] = defaultdict(list)
     block_counts: dict[tuple[tuple[torch.dtype, ...], bool], int] = defaultdict(int)
-    of_parameters = zip(numels, zip(*dtypes, strict=True), zip(*addresses, strict=True), strict=True)
-    for numel, of_dtypes, (*tensors, step) in of_parameters:
-        aligned = numel % 8 == 0 and not any(address % 16 for address in tensors)
+    columns = numels, zip(*dtypes, strict=True), zip(*addresses, strict=True), zip(*rounding, strict=True)
+    for numel, of_dtypes, (*tensors, step), (*corrections, seed) in zip(*columns, strict=True):
+        aligned = numel % 8 == 0 and not any(address % 16 for address in (*tensors, *corrections))
         kind = of_dtypes, aligned
         without_maximum = 5 - len(tensors)  # every row has the same length, amsgrad or not
-        tables[kind].append((*tensors, *(0,) * without_maximum, step, numel, block_counts[kind]))
+        row = (*tensors, *(0,) * without_maximum, step, numel, block_counts[kind], *corrections, seed)
+        tables[kind].append(row)
         block_counts[kind] += _count_blocks(numel)
 
     # All tables go in one transfer, and each group takes its rows of it.
@@ -135,7 +148,7 @@ def _build_groups(
     groups = []
     for (of_dtypes, aligned), table in zip(tables, rows_of_groups, strict=True):
         # output_size is known here; without it repeat_interleave would wait for the device to tell it.
-        blocks_of_rows = (table[:, -2] + (BLOCK - 1)) // BLOCK
+        blocks_of_rows = (table[:, 6] + (BLOCK - 1)) // BLOCK
         rows = torch.arange(len(table), dtype=torch.int32, device=device)
         owners = rows.repeat_interleave(blocks_of_rows, output_size=block_counts[of_dtypes, aligned])
         scales = torch.empty(len(table), SCALES.value, dtype=torch.float64, device=device)

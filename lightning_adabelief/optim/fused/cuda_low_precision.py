@@ -1,0 +1,56 @@
+"""Weights of 16 bits and their corrections on the device: :mod:`lightning_adabelief.optim.low_precision`.
+
+Called by the kernels, in the same integers. MISSING is the number of bits of a master weight's code that the
+weight does not have, 13 for float16 and 16 for bfloat16; KEPT is that of its correction, 0 for none.
+"""
+# ruff: noqa: ANN001, ANN201, ANN202
+# mypy: disable-error-code="no-untyped-def"
+
+import triton
+import triton.language as tl
+
+_BIAS = tl.constexpr(112 << 23)
+_NORMAL = tl.constexpr(1 << 23)
+_SMALLEST_NORMAL = tl.constexpr(2.0**-14)
+_FLOAT16_INFINITY = tl.constexpr(31 << 23)
+_INFINITY = tl.constexpr(0x7F800000)
+
+
+@triton.jit
+def read_master(raw, correction, MISSING: tl.constexpr):
+    """Return the float32 master weights of weights' 16 bits and the 16 bits of their corrections, both as int32."""
+    code = ((raw & 0x7FFF) << MISSING) + (correction >> (16 - MISSING))
+    code = tl.maximum(code, 0)
+    if MISSING == 13:
+        small = (code + (_BIAS + _NORMAL)).to(tl.float32, bitcast=True) - _SMALLEST_NORMAL
+        finite = tl.where(code < _NORMAL, small.to(tl.int32, bitcast=True), code + _BIAS)
+        code = tl.where(code >= _FLOAT16_INFINITY, code | _INFINITY, finite)
+    return (code | ((raw & -0x8000) << 16)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def write_master(master, key, MISSING: tl.constexpr, KEPT: tl.constexpr):
+    """Return weights' 16 bits and the 16 of corrections of float32 master weights, as int32; ``key`` is uint32."""
+    bits = master.to(tl.int32, bitcast=True)
+    size = bits & 0x7FFFFFFF
+    if MISSING == 13:
+        shifted = size.to(tl.float32, bitcast=True) + _SMALLEST_NORMAL
+        small = shifted.to(tl.int32, bitcast=True) - (_BIAS + _NORMAL)
+        code = tl.minimum(tl.where(size < _BIAS + _NORMAL, small, size - _BIAS), _FLOAT16_INFINITY)
+        code = tl.where(size > _INFINITY, 0x7E00 << 13, code)
+    else:
+        code = tl.where(size > _INFINITY, 0x7FC00000, size)
+    if KEPT < MISSING:
+        below: tl.constexpr = (1 << (MISSING - KEPT)) - 1
+        code = (code + (mix_bits(key).to(tl.int32, bitcast=True) & below)) & ~below
+    rounded = (code + (1 << (MISSING - 1))) >> MISSING
+    difference = code - (rounded << MISSING)
+    return rounded | ((bits >> 31) << 15), difference << (16 - MISSING)
+
+
+@triton.jit
+def mix_bits(value):
+    """Return a hash of 32 bits of a uint32."""
+    value = ((value >> 16) ^ value) * 0x45D9F3B
+    value = ((value >> 16) ^ value) * 0x45D9F3B
+    return (value >> 16) ^ value

@@ -1,0 +1,103 @@
+// Weights of 16 bits and their corrections: ../low_precision.py, in the same integers.
+//
+// Integer arithmetic is exact, needs no particular compiler or CPU, and vectorizes.
+
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+template <typename To, typename From>
+inline To bits(From value) {
+  static_assert(sizeof(To) == sizeof(From), "the same bits");
+  To result;
+  std::memcpy(&result, &value, sizeof(To));
+  return result;
+}
+
+// Of each format: the last bits of a float32's code that it does not have; from the size of a float32 (its bits but
+// the sign) to its code and back.
+
+struct BFloat16 {
+  static constexpr uint32_t missing = 16, nan = 0x7fc00000;
+  uint16_t raw;
+  operator float() const { return bits<float>(uint32_t(raw) << 16); }
+  static BFloat16 from(float value) {  // to nearest, ties to even, as in PyTorch
+    uint32_t b = bits<uint32_t>(value);
+    uint32_t rounded = (b + 0x7fff + ((b >> 16) & 1)) >> 16;
+    return {uint16_t(value != value ? 0x7fc0 : rounded)};
+  }
+  static uint32_t encode(uint32_t size) { return size > 0x7f800000 ? nan : size; }
+  static uint32_t decode(uint32_t code) { return code; }
+};
+
+struct Half {
+  static constexpr uint32_t missing = 13, nan = 0x7e00u << 13;
+  static constexpr uint32_t bias = (127 - 15) << 23, normal = 1 << 23, infinite = 31u << 23;
+  uint16_t raw;
+  operator float() const { return bits<float>(uint32_t(raw & 0x8000) << 16 | decode(uint32_t(raw & 0x7fff) << 13)); }
+  static Half from(float value) {
+    uint32_t b = bits<uint32_t>(value), sign = (b >> 16) & 0x8000, size = b & 0x7fffffff;
+    uint32_t large = (size - bias + 0xfff + ((size >> 13) & 1)) >> 13;
+    // Adding 0.5 leaves a float whose last bit is worth 2^-24, half's smallest number.
+    uint32_t small = bits<uint32_t>(bits<float>(size) + 0.5f) - bits<uint32_t>(0.5f);
+    uint32_t finite = size < bias + normal ? small : large;
+    uint32_t not_finite = size > 0x7f800000 ? 0x7e00 : 0x7c00;
+    return {uint16_t(sign | (size >= 0x477ff000 ? not_finite : finite))};
+  }
+  static uint32_t encode(uint32_t size) {
+    // Adding 2^-14 leaves a float whose last bit is worth 2^-37, the smallest number that has a code.
+    uint32_t small = bits<uint32_t>(bits<float>(size) + bits<float>(bias + normal)) - (bias + normal);
+    uint32_t code = size < bias + normal ? small : size - bias;
+    code = code > infinite ? infinite : code;
+    return size > 0x7f800000 ? nan : code;
+  }
+  static uint32_t decode(uint32_t code) {
+    uint32_t small = bits<uint32_t>(bits<float>(code + bias + normal) - bits<float>(bias + normal));
+    uint32_t finite = code < normal ? small : code + bias;
+    return code >= infinite ? code | 0x7f800000 : finite;
+  }
+};
+
+inline uint32_t mix(uint32_t value) {
+  value = ((value >> 16) ^ value) * 0x45d9f3b;
+  value = ((value >> 16) ^ value) * 0x45d9f3b;
+  return (value >> 16) ^ value;
+}
+
+// P: the format of the weight. kept: the bits of the correction, 0, 8 or 16, of which low has the last 8.
+template <typename P, uint32_t kept>
+void read_master(int64_t n, const P* __restrict weight, const int8_t* __restrict correction,
+                 const uint8_t* __restrict low, float* __restrict master) {
+  constexpr uint32_t missing = P::missing;
+  for (int64_t i = 0; i < n; ++i) {
+    uint32_t raw = weight[i].raw;
+    int32_t code = int32_t((raw & 0x7fff) << missing);
+    if constexpr (kept == 16) code += (int32_t(correction[i]) * 256 + low[i]) >> (16 - missing);
+    else if constexpr (kept == 8) code += int32_t(correction[i]) * (1 << (missing - 8));
+    code = code < 0 ? 0 : code;  // a weight that other hands have set to 0
+    master[i] = bits<float>(P::decode(uint32_t(code)) | (raw & 0x8000) << 16);
+  }
+}
+
+// key: that of the draw, plus the place of the first element.
+template <typename P, uint32_t kept>
+void write_master(int64_t n, P* __restrict weight, int8_t* __restrict correction, uint8_t* __restrict low,
+                  const float* __restrict master, uint32_t key) {
+  constexpr uint32_t missing = P::missing;
+  for (int64_t i = 0; i < n; ++i) {
+    uint32_t b = bits<uint32_t>(master[i]);
+    uint32_t code = P::encode(b & 0x7fffffff);
+    if constexpr (kept < missing) {
+      constexpr uint32_t below = (1u << (missing - kept)) - 1;
+      code = (code + (mix(key + uint32_t(i)) & below)) & ~below;
+    }
+    uint32_t rounded = (code + (1u << (missing - 1))) >> missing;
+    int32_t difference = int32_t(code - (rounded << missing)) * (1 << (16 - missing));
+    if constexpr (kept > 0) correction[i] = int8_t(difference >> 8);
+    if constexpr (kept == 16) low[i] = uint8_t(difference);
+    weight[i].raw = uint16_t(rounded | (b >> 16 & 0x8000));
+  }
+}
+
+}  // namespace
