@@ -92,13 +92,19 @@ class ImageDataModule(LightningDataModule):
         return self._make_loader(self.test_set)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Normalize images that are uint8, with labels or without, on the device; leave others unchanged."""
+        """Normalize images that are uint8, with labels or without, on the device; leave others unchanged.
+
+        They become floats of the Trainer's precision, as others are by then.
+        """
         if isinstance(batch, MarkedImages):
             return batch._replace(images=self.on_after_batch_transfer(batch.images, dataloader_idx))
         if not isinstance(batch, Tensor):
             images, labels = batch
             return self.on_after_batch_transfer(images, dataloader_idx), labels
-        return self._normalize(batch) if batch.dtype == torch.uint8 else batch
+        if batch.dtype != torch.uint8:
+            return batch
+        images = self._normalize(batch)
+        return images if self.trainer is None else self.trainer.precision_plugin.convert_input(images)
 
     def _print_table(self, title: str, parts: Mapping[str, FoundImages], notes: Iterable[str] = ()) -> None:
         """Print what was found in a folder or by a CSV file, once and by one process."""

@@ -1,7 +1,7 @@
 """Metrics in which each class counts the same, however many images it has.
 
-They are over the classes that have images: one without, as there may be in a small validation set, counts for
-nothing.
+Accuracy and AUROC are over the classes that have images: one without, as there may be in a small validation set,
+counts for nothing. In F1, as scikit-learn has it, such a class counts as 0 if it is predicted.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torchvision.transforms import v2
 
 
@@ -19,8 +20,13 @@ def make_mixing(mixup: float, cutmix: float, num_classes: int) -> v2.Transform |
         which draws one of the two for each batch if both are on; None if neither is.
     """
     choices: list[v2.Transform] = []
-    if mixup:
-        choices.append(v2.MixUp(alpha=mixup, num_classes=num_classes))
-    if cutmix:
-        choices.append(v2.CutMix(alpha=cutmix, num_classes=num_classes))
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)  # bfloat16, which the Trainer may have set, has no Beta distribution
+    try:
+        if mixup:
+            choices.append(v2.MixUp(alpha=mixup, num_classes=num_classes))
+        if cutmix:
+            choices.append(v2.CutMix(alpha=cutmix, num_classes=num_classes))
+    finally:
+        torch.set_default_dtype(default)
     return v2.RandomChoice(choices) if choices else None

@@ -207,7 +207,7 @@ class ImageClassifier(RecipeModule):
         Those of :class:`MarkedImages` that could not be read are NaN.
         """
         images = batch if isinstance(batch, Tensor) else batch[0]
-        probabilities = self(images).softmax(dim=-1)
+        probabilities = self(images).float().softmax(dim=-1)  # bfloat16 has three digits
         if isinstance(batch, MarkedImages):
             probabilities = probabilities.masked_fill(~batch.are_read[:, None], float("nan"))
         return probabilities

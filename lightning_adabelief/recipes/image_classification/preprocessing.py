@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -13,6 +14,10 @@ from lightning_adabelief.suggest import suggest
 
 INTERPOLATIONS = tuple(mode.value for mode in v2.InterpolationMode if mode.value != "nearest-exact")
 """Names of the kinds of interpolation that Pillow has."""
+
+
+MAX_RATIO = 10
+"""The ratio of an image's sides to which a longer one is cut before it is resized."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,12 @@ class Preprocessing:
         return v2.InterpolationMode(self.interpolation)
 
     def make_crop(self) -> v2.Transform:
-        """Make the transform that resizes an image, its sides in proportion, and crops it at the centre."""
+        """Make the transform that resizes an image, its sides in proportion, and crops it at the centre.
+
+        Of an image that is far longer than it is wide, or the reverse, the ends are cut off before.
+        """
         resize = v2.Resize(round(self.size / self.crop), self.interpolation_mode)
-        return v2.Compose([resize, v2.CenterCrop(self.size)])
+        return v2.Compose([_cut_ends, resize, v2.CenterCrop(self.size)])
 
     def make_transform(self) -> v2.Transform:
         """Make the transform from a Pillow image of mode ``RGB`` to a uint8 tensor (3, size, size)."""
@@ -77,6 +85,13 @@ class Preprocessing:
         """Normalize images (..., 3, H, W), uint8 or floats in [0, 1], to float32 of the same shape."""
         scaled = v2.functional.to_dtype(images, torch.float32, scale=True)
         return v2.functional.normalize(scaled, list(self.mean), list(self.std))
+
+
+def _cut_ends(image: Image.Image) -> Image.Image:
+    """Return the middle of an image whose sides are in a ratio of more than 10: resized, it could fill the memory."""
+    longest = MAX_RATIO * min(image.size)
+    kept = [min(side, longest + (side - longest) % 2) for side in (image.height, image.width)]  # as much at each end
+    return v2.functional.center_crop(image, kept)
 
 
 IMAGENET = Preprocessing(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

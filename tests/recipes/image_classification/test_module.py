@@ -7,9 +7,11 @@ import pytorch_lightning as pl
 import torch
 import torchvision
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import TensorDataset
 
 from lightning_adabelief import AdaBelief, ConfiguredAdaBelief
 from lightning_adabelief.recipes.image_classification import DigitsDataModule, ImageClassifier, SmallCNN
+from tests.recipes.image_classification.random_images import RandomImages
 
 
 def fit(module, tmp_path, data=None, **options):
@@ -94,6 +96,25 @@ def test_predictions_are_probabilities_with_and_without_labels():
         probabilities = module.predict_step((images, labels), 0)
         assert torch.equal(probabilities, module.predict_step(images, 0))
     torch.testing.assert_close(probabilities.sum(1), torch.ones(4))
+
+
+class Bytes(RandomImages):
+    """Images of uint8, as those of files are."""
+
+    def setup(self, stage):
+        super().setup(stage)
+        images, labels = self.train_set.tensors
+        self.train_set = self.val_set = self.test_set = TensorDataset((images * 50 + 128).clamp(0, 255).byte(), labels)
+
+
+@pytest.mark.parametrize("data", [RandomImages, Bytes])
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "64-true"])
+def test_images_are_of_the_trainers_precision_and_probabilities_add_up_to_1(data, precision, tmp_path):
+    options = {"mixup": 0.2, "cutmix": 1.0, "class_weights": "balanced", "macro_metrics": True}
+    module = ImageClassifier(SmallCNN(), **options)
+    trainer = fit(module, tmp_path, data(), precision=precision)
+    for probabilities in trainer.predict(module, data()):
+        torch.testing.assert_close(probabilities.sum(1), torch.ones(4), rtol=0, atol=1e-6)
 
 
 def test_a_checkpoint_loads_with_the_network_given(tmp_path):

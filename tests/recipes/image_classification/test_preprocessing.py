@@ -24,6 +24,14 @@ def test_an_image_of_any_shape_is_cropped_at_its_centre():
     assert IMAGENET.make_transform()(image).shape == (3, 224, 224)
 
 
+@pytest.mark.parametrize("size", [(1_000_000, 1), (2, 400_000)])
+def test_the_ends_of_an_image_that_is_far_too_long_are_cut_off_before_it_is_resized(size):
+    image = Image.new("RGB", size)
+    middle = [max(0, side // 2 - 50) for side in size]
+    image.paste("red", (*middle, *(start + 100 for start in middle)))
+    assert (IMAGENET.make_transform()(image)[0] == 255).all(), "resized whole, it would have billions of pixels"
+
+
 def test_integers_and_floats_are_normalized_alike():
     images = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
     normalized = OWN.normalize(images)
