@@ -17,6 +17,9 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CU
 gpu_free_test = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU runs the same checks for real")
 
 
+CHECKS = pytest.mark.parametrize("checks", ["fused_cuda_checks.py", "fused_cuda_16_bits.py"])
+
+
 def run_checks(name, tmp_path, **environment):
     """Run a file of checks in a process of its own, for what Triton is told there holds for all of it."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / name)]
@@ -32,14 +35,16 @@ def run_checks(name, tmp_path, **environment):
 
 @needs_triton
 @gpu_free_test
-def test_the_checks_hold_under_the_interpreter(tmp_path):
-    run_checks("fused_cuda_checks.py", tmp_path, TRITON_INTERPRET="1", OMP_NUM_THREADS="1")
+@CHECKS
+def test_the_checks_hold_under_the_interpreter(checks, tmp_path):
+    run_checks(checks, tmp_path, TRITON_INTERPRET="1", OMP_NUM_THREADS="1")
 
 
 @needs_triton
 @needs_gpu
-def test_the_checks_hold_on_the_gpu(tmp_path):
-    run_checks("fused_cuda_checks.py", tmp_path, TRITON_INTERPRET="0")
+@CHECKS
+def test_the_checks_hold_on_the_gpu(checks, tmp_path):
+    run_checks(checks, tmp_path, TRITON_INTERPRET="0")
 
 
 @needs_triton
