@@ -67,6 +67,11 @@ def make_it_quick(name, module, monkeypatch):
     if name == "rectification":
         monkeypatch.setattr(module, "run", lambda config, seed, metrics: [0.9 + seed / 100, 0.1, 20.0, 1000.0])
         return ["digits-cnn", "--seeds=2"]
+    if name == "gan_folder":
+        monkeypatch.setattr(module, "run", lambda config, seed, metrics: [1.0 + seed] * len(metrics) + [20.0, 1000.0])
+    if name == "gan_scores":
+        monkeypatch.setattr(module, "STRENGTHS", (1,))
+        monkeypatch.setattr(module, "compare", lambda scores, real, images: float(images.square().mean()))
     if name == "folder_classifier":
         monkeypatch.setattr(module, "run", lambda config, seed, metrics: [0.9 + seed / 100, 0.1, 0.2, 20.0, 1000.0])
     if name == "recipe_step":
