@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lightning_adabelief.recipes.image_classification.image_parts import SplitOptions, check_classes, find_parts
 
@@ -15,12 +16,12 @@ def here(tmp_path, monkeypatch):
 
 
 def make_images(root="photos", persons="abcdefghij", images=4):
-    """Make empty files: images of 10 persons, who are in one of two classes each."""
+    """Make tiny images of 10 persons, who are in one of two classes each."""
     names = [f"{'cat' if p in 'abcde' else 'dog'}/{p}_{i}.jpg" for p in persons for i in range(images)]
     for name in names:
         path = Path(root, name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        Image.new("L", (1, 1)).save(path, format="png")
     return names
 
 
@@ -64,7 +65,7 @@ def test_parts_of_ones_own_are_the_same_from_folders_and_a_csv_file():
         for name in of_part:
             path = Path("own", part, name)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+            Image.new("L", (1, 1)).save(path, format="png")
     for parts in (find("own", split_seed=3), find(None, "photos/labels.csv", split_seed=3)):
         assert names_of(parts) == split and parts.notes == [], "the seed is for splits of ours"
 
