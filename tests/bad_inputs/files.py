@@ -1,5 +1,6 @@
 """The files that the rows name: configs, checkpoints and folders of data, each bad in its own way."""
 
+import io
 import os
 import pickle
 import zipfile
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytorch_lightning
 import torch
+from PIL import Image
 from torch import nn
 
 from lightning_adabelief.recipes.image_classification import SmallCNN
@@ -107,7 +109,13 @@ def _write_data(folder: Path) -> None:
         Path(folder, name).mkdir(parents=True)
     trained = [f"{root}/train/{name}" for root in ("no_pictures", "other_classes") for name in ("cat", "cow")]
     pictures = [*trained, "no_pictures/val/cat", "no_pictures/val/cow", "other_classes/val/dog"]
+    picture = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(picture, format="png")
+    cut_off = picture.getvalue()[:-1000]
     for name in pictures:
+        Path(folder, name).mkdir(parents=True)
+        Path(folder, name, "a.png").write_bytes(cut_off)
+    for name in ("texts/train/cat", "texts/train/cow"):
         Path(folder, name).mkdir(parents=True)
         Path(folder, name, "a.png").write_text("not a picture")
     Path(folder, "a_file").write_text("mine")

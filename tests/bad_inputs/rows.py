@@ -146,6 +146,7 @@ DATA = [
     Row(f"{FOLDER}=other_classes", ("dog", "cat", "cow"), 1),
     Row(f"{FOLDER}=no_pictures --data.num_workers=0", ("a.png can't be read as an image", "Mend it"), 1),
     Row(f"{FOLDER}=no_pictures --data.num_workers=1", ("a.png can't be read as an image", "Mend it"), 1),
+    Row(f"{FOLDER}=texts", ("texts/train has no images", "can't be read as images (2)", "Mend one"), 1),
     Row(f"{FOLDER}=no_pictures --data.size=0", ("Invalid size: 0. Give 1 or more",), 1),
     Row(f"{FOLDER}=no_pictures '--data.groups=('", ("Invalid groups: '(' is no regular expression",), 1),
     Row(f"{FOLDER}=no_pictures '--data.groups=/(x)_'", ("finds no group in", "no_pictures/train"), 1),
