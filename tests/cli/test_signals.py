@@ -160,7 +160,7 @@ def test_a_second_signal_ends_at_once():
     Path("stuck.py").write_text(STUCK)
     network = "--model.network=lightning_adabelief.recipes.image_classification.SmallCNN"
     with start("--config=digits-cnn", "--model=stuck.Stuck", network) as process:
-        while "training" not in process.stdout.readline():
+        while process.stdout.readline().strip() != "training":
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
         time.sleep(1)
