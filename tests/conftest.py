@@ -14,3 +14,19 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores, and wh
 def seeded():
     """Weights and noise are the same in every run of a test."""
     torch.manual_seed(0)
+
+
+RANK_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "RANK", "WORLD_SIZE")
+"""What Lightning's DDP sets in the environment, and every process that is started later would take for its own."""
+
+
+@pytest.fixture(autouse=True)
+def not_distributed():
+    """A test that trains by DDP leaves neither its process group nor its rank to the tests after it."""
+    before = {name: os.environ[name] for name in RANK_VARIABLES if name in os.environ}
+    yield
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    for name in RANK_VARIABLES:
+        os.environ.pop(name, None)
+    os.environ.update(before)
