@@ -14,7 +14,9 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
 from lightning_adabelief.files import replace_file
 
@@ -30,6 +32,11 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="also replace the committed file in benchmarks/results/")
     return parser
+
+
+def draw_digit(counts: np.ndarray) -> Image.Image:
+    """Draw one of scikit-learn's digits, 8x8 counts from 0 to 16, as a grayscale image."""
+    return Image.fromarray((counts / 16 * 255).round().astype(np.uint8))
 
 
 def publish(document: str, filename: str, write: bool) -> None:

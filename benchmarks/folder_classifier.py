@@ -1,4 +1,4 @@
-"""What fine-tuning by the recipe folder-classifier reaches, where nothing can be downloaded.
+"""Test scores of fine-tuning by the recipe folder-classifier, where nothing can be downloaded.
 
     python benchmarks/folder_classifier.py --write
 
@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from common import make_parser, markdown_table, provenance, publish
-from PIL import Image
+from common import draw_digit, make_parser, markdown_table, provenance, publish
 from recipe import run
 from sklearn.datasets import load_digits
 
@@ -98,8 +97,7 @@ def write_digits(root: Path, digits: range, per_class: Mapping[str, int]) -> Non
             folder.mkdir(parents=True)
             of_part, numbers = numbers[: per_class.get(part)], numbers[per_class.get(part, 0) :]
             for number in of_part:
-                pixels = (data.images[number] / 16 * 255).round().astype(np.uint8)  # counts from 0 to 16
-                Image.fromarray(pixels).save(folder / f"{number:04}.png")
+                draw_digit(data.images[number]).save(folder / f"{number:04}.png")
 
 
 def write_config(path: Path, settings: Mapping[str, Any]) -> Path:

@@ -1,4 +1,4 @@
-"""What the recipe gan-folder reaches on a folder of small images that needs no download.
+"""Test scores of the recipe gan-folder on a folder of small images that needs no download.
 
     python benchmarks/gan_folder.py --write
 
@@ -12,9 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import yaml
-from common import make_parser, markdown_table, provenance, publish
+from common import draw_digit, make_parser, markdown_table, provenance, publish
 from PIL import Image
 from recipe import run
 from sklearn.datasets import load_digits
@@ -69,8 +68,7 @@ def write_digits(folder: Path) -> None:
     """Write the digits as PNG files."""
     folder.mkdir()
     for number, counts in enumerate(load_digits().images):
-        pixels = (counts / 16 * 255).round().astype(np.uint8)  # counts from 0 to 16
-        image = Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+        image = draw_digit(counts).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
         image.save(folder / f"{number:04}.png")
 
 

@@ -1,4 +1,4 @@
-"""Whether the distance on random features, which gan-folder falls back on, orders images as a classifier's does.
+"""The order in which the distance on random features puts spoiled images, beside that of a classifier's distance.
 
     python benchmarks/gan_scores.py --write
 

@@ -1,4 +1,4 @@
-"""Which code could hold m_t and s_t in 16 bits, and which in 8?
+"""Codes that could hold m_t and s_t in 16 or in 8 bits, compared on recorded gradients.
 
     python benchmarks/state_bits.py --write
 
@@ -32,7 +32,7 @@ SMALLEST = 4096
 """The size from which a tensor is coded; smaller ones stay in float32."""
 
 CHUNKS, CHUNK = 16, 256
-"""What is recorded of a tensor: pieces of consecutive weights, spread over it."""
+"""The number and the size of the pieces of consecutive weights, spread over a tensor, that are recorded of it."""
 
 STEPS_BEFORE, STEPS_AFTER, FALL = 2_000, 10_000, 100.0
 """Steps before and after the fall of the noise, and the factor by which it falls."""

@@ -15,7 +15,7 @@ EXAMPLE = re.compile(r"^(?P<indent> *)Example::\n(?P<block>(?:(?P=indent) +.*\n|
 
 
 STATISTICS = "The statistics are in [a table][all-statistics]."
-"""What stands for the list that BeliefMonitor's docstring has when it is imported."""
+"""The mark in the place of the list that BeliefMonitor's docstring has when it is imported."""
 
 
 class Docstrings(Extension):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from lightning_adabelief.optim.state import check_capturable, check_differentiab
 from lightning_adabelief.optim.step_sums import StepSums
 from lightning_adabelief.optim.tensors import StepTensors
 from lightning_adabelief.optim.update import choose_implementation, update_group
+
+if TYPE_CHECKING:
+    from lightning_adabelief.optim.gradient_release import GradientRelease
 
 
 class AdaBelief(Optimizer):
@@ -112,6 +115,9 @@ class AdaBelief(Optimizer):
 
     late_names: Mapping[Tensor, str] = {}
     """Names for parameters that are added later (:meth:`add_param_group`) without a name of their own."""
+
+    gradient_release: GradientRelease | None = None
+    """The hooks that step each parameter in the backward pass, if there are such (``release_gradients``)."""
 
     step_sums: StepSums | None = None
     """Set to ``{}``, the sums that the next step takes of each parameter if it is fused; None after the one then."""

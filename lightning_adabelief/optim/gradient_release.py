@@ -100,7 +100,7 @@ class GradientRelease:
             previous.remove()
         self._before_step = optimizer.register_step_pre_hook(self._begin_step)
         self._hook_parameters()
-        optimizer.gradient_release = self  # type: ignore[attr-defined]
+        optimizer.gradient_release = self
 
     def remove(self) -> None:
         """Leave the gradients to ``optimizer.step()`` again."""
@@ -108,7 +108,7 @@ class GradientRelease:
             hook.remove()
         self._hooks.clear()
         if find_release(self._optimizer) is self:
-            del self._optimizer.gradient_release  # type: ignore[attr-defined]
+            del self._optimizer.gradient_release
 
     def watch(self, watcher: Watcher) -> RemovableHandle:
         """Have a function called for each parameter after its step, while its gradient is still there.

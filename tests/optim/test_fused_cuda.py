@@ -17,7 +17,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CU
 gpu_free_test = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU runs the same checks for real")
 
 
-CHECKS = pytest.mark.parametrize("checks", ["fused_cuda_checks.py", "fused_cuda_16_bits.py"])
+CHECKS = pytest.mark.parametrize("checks", ["fused_cuda_checks.py", "fused_cuda_16_bits.py", "fused_cuda_memory.py"])
 
 
 def run_checks(name, tmp_path, **environment):

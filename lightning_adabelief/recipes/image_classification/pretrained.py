@@ -150,9 +150,9 @@ class PretrainedNetwork(NetworkFromData):
             )
 
 
-def _mark_as_loaded(network: nn.Module, incompatible_keys: Any) -> None:
+def _mark_as_loaded(network: Any, incompatible_keys: Any) -> None:
     """Note that a state dict has been loaded, which takes the place of the pretrained weights."""
-    network._has_weights = True  # type: ignore[assignment]
+    network._has_weights = True
 
 
 def _name_first(names: list[str]) -> str:
