@@ -145,8 +145,23 @@ def rule(
     max_s = tl.load(max_s_at, mask=mask) if AMSGRAD else s
 
     scales += i * SCALES
-    constants = sign, decay, one_minus_beta1, beta2, residual_weight, eps
-    theta, m, s, max_s = step(theta, g, m, s, max_s, scales, constants, AMSGRAD, BOUNDED, STATE)
+    theta, m, s, max_s = step(
+        theta,
+        g,
+        m,
+        s,
+        max_s,
+        scales,
+        sign,
+        decay,
+        one_minus_beta1,
+        beta2,
+        residual_weight,
+        eps,
+        AMSGRAD,
+        BOUNDED,
+        STATE,
+    )
     tl.store(m_at, m, mask=mask)
     tl.store(s_at, s, mask=mask)
     if AMSGRAD:
@@ -166,12 +181,27 @@ def load_gradient(g_at, mask, grad_scale, GRAD: tl.constexpr, STATE: tl.constexp
 
 
 @triton.jit
-def step(theta, g, m, s, max_s, scales, constants, AMSGRAD: tl.constexpr, BOUNDED: tl.constexpr, STATE: tl.constexpr):
+def step(
+    theta,
+    g,
+    m,
+    s,
+    max_s,
+    scales,
+    sign,
+    decay,
+    one_minus_beta1,
+    beta2,
+    residual_weight,
+    eps,
+    AMSGRAD: tl.constexpr,
+    BOUNDED: tl.constexpr,
+    STATE: tl.constexpr,
+):
     """Return theta, m, s and the largest s after a step, all in STATE: the arithmetic of ``rule.py``.
 
-    ``scales`` points to the scalars of the tensor; ``constants`` are those of the param group, from sign to eps.
+    ``scales`` points to the scalars of the tensor. Without AMSGRAD, max_s is not read, and s is returned for it.
     """
-    sign, decay, one_minus_beta1, beta2, residual_weight, eps = constants
     g *= _decode_float64(sign).to(STATE)
     theta *= tl.load(scales).to(STATE)
     g += _decode_float64(decay).to(STATE) * theta

@@ -108,8 +108,23 @@ def packed_rule(
         max_s = _decode_fourth_powers(max_s_codes, max_s_scales, LARGEST)
 
     scales += i * SCALES
-    constants = sign, decay, one_minus_beta1, beta2, residual_weight, eps
-    theta, m, s, max_s = step(theta, g, m, s, max_s, scales, constants, AMSGRAD, BOUNDED, tl.float32)
+    theta, m, s, max_s = step(
+        theta,
+        g,
+        m,
+        s,
+        max_s,
+        scales,
+        sign,
+        decay,
+        one_minus_beta1,
+        beta2,
+        residual_weight,
+        eps,
+        AMSGRAD,
+        BOUNDED,
+        tl.float32,
+    )
     key = (tl.load(scales + 4).to(tl.int64) + place).to(tl.uint32)
     store_weight(theta, theta_at, correction_at, low_at, key, mask, PARAM, MISSING, KEPT)
 
