@@ -69,7 +69,7 @@ def can_pack(param: Tensor) -> bool:
     """True if the averages of a parameter can be packed: large enough, and sharded, if at all, by dimension 0."""
     if param.dtype not in PACKED_DTYPES or param.numel() < MIN_ELEMENTS:
         return False
-    if _count_row(param.shape) < MIN_ROW:
+    if count_row(param.shape) < MIN_ROW:
         return False
     return _is_split_by_rows(param)
 
@@ -82,6 +82,34 @@ def find_packed_shape(shape: torch.Size | Sequence[int], bits: int) -> tuple[int
         bits: Of a code, 8 or 16.
     """
     return _find_packed_shape(tuple(shape), bits)
+
+
+def count_row(shape: Sequence[int]) -> int:
+    """Return the number of elements in a row of a parameter.
+
+    Args:
+        shape: The parameter's.
+    """
+    return math.prod(shape[1:] if len(shape) > 1 else shape)
+
+
+def count_blocks(shape: Sequence[int]) -> int:
+    """Return the number of blocks of a parameter.
+
+    Args:
+        shape: The parameter's.
+    """
+    return (shape[0] if len(shape) > 1 else 1) * -(-count_row(shape) // BLOCK)
+
+
+def count_code_bits(packed: Tensor, shape: Sequence[int]) -> int:
+    """Return the bits of a code of a packed average.
+
+    Args:
+        packed: The packed average.
+        shape: The parameter's.
+    """
+    return 16 if packed.shape[1] >= 2 * count_row(shape) else 8
 
 
 def make_packed(param: Tensor, bits: int) -> Tensor:
@@ -109,7 +137,7 @@ def unpack(packed: Tensor, shape: torch.Size | Sequence[int], name: str) -> Tens
     Returns:
         A new float32 tensor of that shape.
     """
-    row = _count_row(shape)
+    row = count_row(shape)
     code_bytes = 2 if packed.shape[1] >= 2 * row else 1
     if name == MOMENTUM:
         dtype, largest = (torch.int8, 127) if code_bytes == 1 else (torch.int16, 32767)
@@ -135,7 +163,7 @@ def pack(values: Tensor, packed: Tensor, name: str, key: Scalar = 0, skip: Tenso
             ``"exp_avg_var"``. Element i draws by ``mix_bits(i + key)``, of which its last 8 bits are left out.
         skip: A bool in a 0-dim tensor: if True, nothing changes. ``None`` for False.
     """
-    row = _count_row(values.shape)
+    row = count_row(values.shape)
     code_bytes = 2 if packed.shape[1] >= 2 * row else 1
     rows = values.reshape(len(packed), row)
     blocks = _cut_into_blocks(rows)
@@ -201,14 +229,9 @@ def convert_average(value: Tensor, param: Tensor, bits: int, name: str, dtype: t
 
 @lru_cache(maxsize=4096)
 def _find_packed_shape(shape: tuple[int, ...], bits: int) -> tuple[int, int]:
-    row = _count_row(shape)
+    row = count_row(shape)
     scales = -(-row // BLOCK)
     return (shape[0] if len(shape) > 1 else 1), _pad_to_4(row * bits // 8) + 4 * scales
-
-
-def _count_row(shape: Sequence[int]) -> int:
-    """Return the number of elements in a row of a parameter."""
-    return math.prod(shape[1:] if len(shape) > 1 else shape)
 
 
 def _pad_to_4(size: int) -> int:
