@@ -40,7 +40,7 @@ struct Codes<16> {
 // The scalars of a step, in the precision of its arithmetic.
 struct FloatScalars {
   float shrink, beta1_complement, beta2, residual_weight, eps, step_size, root_scale, max_quotient;
-  bool adaptive, stays;
+  bool adaptive, stays, bounded;
 
   explicit FloatScalars(const Scalars& scalars)
       : shrink(float(scalars.shrink)),
@@ -52,7 +52,8 @@ struct FloatScalars {
         root_scale(float(scalars.root_scale)),
         max_quotient(float(scalars.max_quotient)),
         adaptive(scalars.root_scale >= 0),
-        stays(scalars.step_size == 0) {}
+        stays(scalars.step_size == 0),
+        bounded(std::isfinite(scalars.max_quotient)) {}
 };
 
 // One block of an average in memory.
@@ -67,123 +68,147 @@ inline float find_next_power_of_two(float value) {
   return bits<float>((bits<uint32_t>(value) + 0x7fffff) & INFINITE);
 }
 
-// m = M q |q| / Q^2, to the nearest.
-template <int code_bits>
-inline void code_momentum(const float* m, float largest, const CodedBlock& to) {
-  using Code = typename Codes<code_bits>::Signed;
-  constexpr float Q = Codes<code_bits>::largest_signed;
-  constexpr float smallest_scale = 0x1p-96f;  // so that neither this factor nor that of the reading leaves float32
-  const bool finite = bits<uint32_t>(largest) < INFINITE;
-  const float scale = largest > 0 ? std::max(largest, smallest_scale) : largest;
-  const Floats factor = fill(finite && scale > 0 ? Q * Q / scale : 0);
-  Code* codes = static_cast<Code*>(to.codes);
-  for (int64_t i = 0; i < PACKED_BLOCK; i += LANES) {
-    const Floats number = load(m + i);
-    // From (q - 1)^2 to q^2 the middle is (q - 1/2)^2 + 1/4.
-    const Floats shifted = multiply_add(as_floats(as_words(number) & SIZE), factor, fill(-0.25f));
-    const Floats size = find_root(shifted > 0.0f ? shifted : fill(0)) + 0.5f;
-    const Floats code = as_floats(as_words(size) | (as_words(number) & ~SIZE));
-    store_codes(codes + i, __builtin_convertvector(code, Integers));
-  }
-  *to.scale = finite ? scale : std::numeric_limits<float>::quiet_NaN();
+// The scale of a block in which the largest number is this: NaN if one is not finite.
+inline float make_scale(float largest) {
+  return bits<uint32_t>(largest) < INFINITE ? largest : std::numeric_limits<float>::quiet_NaN();
 }
 
-// s = M (q / Q)^4, given sqrt(s): rounded up where the distance from the code below exceeds a share of the distance of
-// the two codes, which is drawn, or half.
-template <int code_bits, bool draws>
-inline void code_variance(const float* roots, float scale, const CodedBlock& to, uint32_t key) {
-  using Code = typename Codes<code_bits>::Unsigned;
-  constexpr float Q = Codes<code_bits>::largest_unsigned;
-  Code* codes = static_cast<Code*>(to.codes);
-  if (bits<uint32_t>(scale) >= INFINITE) {
-    std::fill_n(codes, PACKED_BLOCK, Code(0));
-    *to.scale = std::numeric_limits<float>::quiet_NaN();
-    return;
+// m = M q |q| / Q^2, to the nearest.
+template <int code_bits>
+struct MomentumCode {
+  using Code = typename Codes<code_bits>::Signed;
+  static constexpr float Q = Codes<code_bits>::largest_signed;
+  static constexpr float SMALLEST_SCALE = 0x1p-96f;  // a smaller one would have no factor in float32
+
+  const float scale;
+  const Floats factor;
+
+  explicit MomentumCode(float largest)
+      : scale(make_scale(largest > 0 && largest < SMALLEST_SCALE ? SMALLEST_SCALE : largest)),
+        factor(fill(scale > 0 ? Q * Q / scale : 0)) {}
+
+  static Floats decode(const void* codes, int64_t i, Floats scale_over_square) {
+    const Floats code = __builtin_convertvector(load_codes(static_cast<const Code*>(codes) + i), Floats);
+    return code * as_floats(as_words(code) & SIZE) * scale_over_square;
   }
-  const float largest_root = std::sqrt(scale);
-  float factor = scale > 0 ? Q * Q / largest_root : 0;
-  if (factor * largest_root < Q * Q) factor = bits<float>(bits<uint32_t>(factor) + 1);  // of M the code is Q
-  for (int64_t i = 0; i < PACKED_BLOCK; i += LANES) {
-    const Floats root = load(roots + i);
+
+  void encode(void* codes, int64_t i, Floats m) const {
+    // From (q - 1)^2 to q^2 the middle is (q - 1/2)^2 + 1/4.
+    const Floats shifted = multiply_add(as_floats(as_words(m) & SIZE), factor, fill(-0.25f));
+    const Floats size = find_root(find_larger(shifted, Floats{})) + 0.5f;
+    const Floats code = as_floats(as_words(size) | (as_words(m) & ~SIZE));
+    store_codes(static_cast<Code*>(codes) + i, __builtin_convertvector(code, Integers));
+  }
+};
+
+// s = M (q / Q)^4, of which sqrt(s) is what is read and written.
+template <int code_bits>
+struct VarianceCode {
+  using Code = typename Codes<code_bits>::Unsigned;
+  static constexpr float Q = Codes<code_bits>::largest_unsigned;
+
+  const float scale;
+  Floats factor;
+
+  explicit VarianceCode(float largest) : scale(make_scale(largest)) {
+    const float root = std::sqrt(scale);
+    const float to_square = scale > 0 ? Q * Q / root : 0;
+    const uint32_t is_below = to_square * root < Q * Q;  // the code of M is to be Q
+    factor = fill(bits<float>(bits<uint32_t>(to_square) + is_below));
+  }
+
+  // The root, given the root of M over Q^2.
+  static Floats decode(const void* codes, int64_t i, Floats root_over_square) {
+    const Floats code = __builtin_convertvector(load_codes(static_cast<const Code*>(codes) + i), Floats);
+    return code * code * root_over_square;
+  }
+
+  // share: from 1 to 2. It is rounded up where its distance from the code below exceeds that share, less 1, of the
+  // distance of the two codes.
+  void encode(void* codes, int64_t i, Floats root, Floats share) const {
+    const Words one = Words{} + 1;
     const Floats square = root * factor, exact = find_root(square);
-    Floats below = round_down(exact);
-    below = below < Q - 1 ? below : fill(Q - 1);
+    const Floats below = find_smaller(round_down(exact), fill(Q - 1));
     // x^4 - k^4 = (x - k)(x + k)(x^2 + k^2), which loses no digits.
     const Floats square_below = below * below;
     const Floats distance = (exact - below) * (exact + below) * (square + square_below);
     const Floats odd = multiply_add(fill(2), below, fill(1));
     const Floats spacing = odd * multiply_add(fill(2), square_below, odd);
-    // From 1 to 2, as these bits are.
-    const Floats share = draws ? as_floats(mix(count_from(key + uint32_t(i))) >> 9 | 0x3f800000) : fill(1.5f);
     const Floats code = multiply_add(share, spacing, -distance) < spacing ? below + 1.0f : below;
-    const Words smallest = as_words(root) < 1 ? as_words(root) : Words{} + 1;  // 0 of 0
+    const Words smallest = as_words(root) < one ? as_words(root) : one;  // 0 of 0
     const Words number = (Words)__builtin_convertvector(code, Integers);
-    store_codes(codes + i, (Integers)(number > smallest ? number : smallest));
+    store_codes(static_cast<Code*>(codes) + i, (Integers)(number > smallest ? number : smallest));
   }
-  *to.scale = scale;
-}
+};
 
 // The step of ../rule.py on one block: theta and grad are float32, and grad is the gradient as the rule uses it.
 template <int code_bits, bool amsgrad>
 __attribute__((noinline)) void update_block(float* __restrict theta, const float* __restrict grad,
                                             const CodedBlock (&averages)[3], const FloatScalars& scalars,
                                             uint32_t key) {
-  using Signed = typename Codes<code_bits>::Signed;
-  using Unsigned = typename Codes<code_bits>::Unsigned;
-  constexpr float Q_m = Codes<code_bits>::largest_signed, Q_s = Codes<code_bits>::largest_unsigned;
+  using OfMomentum = MomentumCode<code_bits>;
+  using OfVariance = VarianceCode<code_bits>;
+  constexpr float square_m = OfMomentum::Q * OfMomentum::Q, square_s = OfVariance::Q * OfVariance::Q;
   const auto& [momentum, variance, maximum] = averages;
-  alignas(64) float m[PACKED_BLOCK], roots[PACKED_BLOCK], largest_roots[amsgrad ? PACKED_BLOCK : 1];
-  const Signed* m_codes = static_cast<const Signed*>(momentum.codes);
-  const Unsigned* s_codes = static_cast<const Unsigned*>(variance.codes);
-  const Unsigned* max_codes = static_cast<const Unsigned*>(maximum.codes);
+  alignas(64) float m[PACKED_BLOCK], roots[PACKED_BLOCK], largest_roots[PACKED_BLOCK];
 
-  const Floats m_factor = fill(*momentum.scale / (Q_m * Q_m));
-  // Squared with the code's square it is beta2 s. An infinite s times 0 would be NaN.
-  const Floats s_factor = fill(scalars.beta2 != 0 ? std::sqrt(*variance.scale * scalars.beta2) / (Q_s * Q_s) : 0);
+  const Floats m_scale = fill(*momentum.scale / square_m);
+  // Of beta2 s. An infinite s times 0 would be NaN.
+  const Floats s_scale = fill(scalars.beta2 != 0 ? std::sqrt(*variance.scale * scalars.beta2) / square_s : 0);
   const Floats max_scale = fill(amsgrad ? *maximum.scale : 0);
   const Floats beta1_complement = fill(scalars.beta1_complement), residual_weight = fill(scalars.residual_weight);
   const Floats eps = fill(scalars.eps), root_scale = fill(scalars.root_scale), step_size = fill(-scalars.step_size);
-  const Floats max_quotient = fill(scalars.max_quotient);
+  const Floats max_quotient = fill(scalars.max_quotient), shrink = fill(scalars.shrink);
+  const bool adaptive = scalars.adaptive, bounded = scalars.bounded, stays = scalars.stays;
   Words largest_m{}, largest_s{}, largest_max{};
   for (int64_t i = 0; i < PACKED_BLOCK; i += LANES) {
-    const Floats m_code = __builtin_convertvector(load_codes(m_codes + i), Floats);
-    const Floats m_before = m_code * as_floats(as_words(m_code) & SIZE) * m_factor;
+    const Floats m_before = OfMomentum::decode(momentum.codes, i, m_scale);
     const Floats d = load(grad + i) - m_before;
     const Floats m_after = multiply_add(beta1_complement, d, m_before);
-    const Floats s_code = __builtin_convertvector(load_codes(s_codes + i), Floats);
-    const Floats s_root = s_code * s_code * s_factor;
+    const Floats s_root = OfVariance::decode(variance.codes, i, s_scale);
     const Floats s = multiply_add(residual_weight * d, d, multiply_add(s_root, s_root, eps));
     store(m + i, m_after);
 
     // As integers numbers of one sign are in the same order, and a NaN is above all.
-    const Words m_size = as_words(m_after) & SIZE;
+    const Words m_size = as_words(m_after) & SIZE, s_size = as_words(s);
     largest_m = m_size > largest_m ? m_size : largest_m;
-    largest_s = as_words(s) > largest_s ? as_words(s) : largest_s;
-    Floats root = find_root(s);
-    store(roots + i, root);
+    largest_s = s_size > largest_s ? s_size : largest_s;
+    store(roots + i, find_root(s));
     if constexpr (amsgrad) {
-      const Floats max_code = __builtin_convertvector(load_codes(max_codes + i), Floats);
-      const Floats max_root = max_code * max_code * (1 / (Q_s * Q_s));
-      Floats s_max = max_root * max_root * max_scale;
+      // A power of two times the square of a share, which for the largest code is 1: M is read as M.
+      const Floats share = OfVariance::decode(maximum.codes, i, fill(1 / square_s));
+      Floats s_max = share * share * max_scale;
       s_max = s > s_max || s != s ? s : s_max;  // a NaN stays one
-      largest_max = as_words(s_max) > largest_max ? as_words(s_max) : largest_max;
-      root = find_root(s_max);
-      store(largest_roots + i, root);
+      const Words max_size = as_words(s_max);
+      largest_max = max_size > largest_max ? max_size : largest_max;
+      store(largest_roots + i, find_root(s_max));
     }
+  }
+  const OfMomentum m_code(bits<float>(find_largest(largest_m)));
+  const OfVariance s_code(bits<float>(find_largest(largest_s)));
+  const OfVariance max_code(find_next_power_of_two(bits<float>(find_largest(largest_max))));
 
-    const Floats denominator = scalars.adaptive ? multiply_add(root, root_scale, eps) : fill(1);
-    Floats quotient = m_after / denominator;
-    quotient = quotient > max_quotient ? max_quotient : quotient;  // a NaN stays one
-    quotient = quotient < -max_quotient ? -max_quotient : quotient;
-    const Floats shrunk = load(theta + i) * scalars.shrink;
-    store(theta + i, scalars.stays ? shrunk : multiply_add(step_size, quotient, shrunk));
+  const float* used_roots = amsgrad ? largest_roots : roots;
+  for (int64_t i = 0; i < PACKED_BLOCK; i += LANES) {
+    const Floats denominator = adaptive ? multiply_add(load(used_roots + i), root_scale, eps) : fill(1);
+    Floats quotient = load(m + i) / denominator;
+    if (bounded) {
+      quotient = quotient > max_quotient ? max_quotient : quotient;  // a NaN stays one
+      quotient = quotient < -max_quotient ? -max_quotient : quotient;
+    }
+    const Floats shrunk = load(theta + i) * shrink;
+    store(theta + i, stays ? shrunk : multiply_add(step_size, quotient, shrunk));
   }
-  code_momentum<code_bits>(m, bits<float>(find_largest(largest_m)), momentum);
-  code_variance<code_bits, true>(roots, bits<float>(find_largest(largest_s)), variance, key);
-  if constexpr (amsgrad) {
-    const float largest = find_next_power_of_two(bits<float>(find_largest(largest_max)));
-    code_variance<code_bits, false>(largest_roots, largest, maximum, 0);
+
+  Words places = count_from(key);
+  for (int64_t i = 0; i < PACKED_BLOCK; i += LANES, places += LANES) {
+    m_code.encode(momentum.codes, i, load(m + i));
+    s_code.encode(variance.codes, i, load(roots + i), as_floats(mix(places) >> 9 | 0x3f800000));
+    if constexpr (amsgrad) max_code.encode(maximum.codes, i, load(largest_roots + i), fill(1.5f));
   }
+  *momentum.scale = m_code.scale;
+  *variance.scale = s_code.scale;
+  if constexpr (amsgrad) *maximum.scale = max_code.scale;
 }
 
 }  // namespace

@@ -76,6 +76,17 @@ inline uint32_t find_largest(Words x) {
 inline Words as_words(Floats x) { return (Words)x; }
 inline Floats as_floats(Words x) { return (Floats)x; }
 
+// Of numbers of which one at least is not negative: compared as integers, for which there are more units.
+inline Floats find_larger(Floats a, Floats b) {
+  const Integers x = (Integers)a, y = (Integers)b;
+  return (Floats)(x > y ? x : y);
+}
+
+inline Floats find_smaller(Floats a, Floats b) {
+  const Integers x = (Integers)a, y = (Integers)b;
+  return (Floats)(x < y ? x : y);
+}
+
 inline Floats load(const float* from) {
   Floats result;
   std::memcpy(&result, from, sizeof(result));
