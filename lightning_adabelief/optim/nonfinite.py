@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
+from lightning_adabelief.optim.averages import find_dtype, unpack_average
 from lightning_adabelief.optim.names import shorten_names
-from lightning_adabelief.optim.packing import find_dtype, is_packed, pack, unpack_average
+from lightning_adabelief.optim.packing import is_packed, pack
 from lightning_adabelief.optim.shards import to_local
 from lightning_adabelief.optim.state import make_step
 from lightning_adabelief.optim.tensors import StepTensors
