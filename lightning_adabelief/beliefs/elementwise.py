@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from lightning_adabelief.optim.options import SCALE_OPTIONS, as_number
+from lightning_adabelief.optim.packing import unpack_average
 from lightning_adabelief.optim.scaling import rectification, step_scale, warmup_factor
 from lightning_adabelief.optim.shards import full_tensor
 
@@ -249,6 +250,6 @@ def moments(param: Tensor, state: dict[str, Any], group: dict[str, Any]) -> tupl
     names = ("exp_avg", "exp_avg_var", "max_exp_avg_var" if group["amsgrad"] else "exp_avg_var")
     found = {}
     for name in dict.fromkeys(names):
-        value = full_tensor(state[name])
+        value = full_tensor(unpack_average(state[name], param, name))
         found[name] = torch.view_as_real(value) if torch.is_complex(param) else value
     return found[names[0]], found[names[1]], found[names[2]]

@@ -43,6 +43,7 @@ class ConfiguredAdaBelief(Optimizer):
             (default: "propagate").
         max_update_to_lr: The most that a step moves any one weight, in multiples of lr (default: None).
         master_weight_bits: The bits that a step works on of a parameter in bfloat16 or float16 (default: 32).
+        state_bits: The bits of each number of m_t and s_t: 32, 16 or 8 (default: 32).
         rounding_seed: Seed of the stochastic rounding of fewer bits (default: 0).
         foreach: Update lists of tensors at once (default: None).
         fused: Take the fused implementation (default: None, where it serves every parameter).
@@ -77,6 +78,7 @@ class ConfiguredAdaBelief(Optimizer):
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         max_update_to_lr: float | None = None,
         master_weight_bits: Literal[16, 24, 32] = 32,
+        state_bits: Literal[8, 16, 32] = 32,
         rounding_seed: int = 0,
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -102,6 +104,7 @@ class ConfiguredAdaBelief(Optimizer):
             "nonfinite": nonfinite,
             "max_update_to_lr": max_update_to_lr,
             "master_weight_bits": master_weight_bits,
+            "state_bits": state_bits,
             "rounding_seed": rounding_seed,
             "foreach": foreach,
             "fused": fused,

@@ -21,6 +21,7 @@ class AdaBeliefOptions(TypedDict, total=False):
     nonfinite: Literal["propagate", "skip", "raise"]
     max_update_to_lr: float | None
     master_weight_bits: Literal[16, 24, 32]
+    state_bits: Literal[8, 16, 32]
     rounding_seed: int
     maximize: bool
     foreach: bool | None

@@ -73,6 +73,9 @@ class AdaBelief(Optimizer):
         master_weight_bits: The bits that a step works on of a parameter in bfloat16 or float16. 32 keeps, in 2
             more bytes a weight, what its rounding took away; 24 in 1 byte; 16 in none, where the weight is
             rounded stochastically. Any of them learns what rounding to nearest would lose (default: 32).
+        state_bits: The bits of each number of m_t and s_t: 32, a float, or 16 or 8, a code with a float32 scale for
+            each block of 128, in parameters of at least 4096 elements in rows (of ``param[0]``) of at least 64.
+            s_t is rounded stochastically, for else it would stay where it is (default: 32).
         rounding_seed: Seed of the stochastic rounding, which is the same in a resumed run (default: 0).
         maximize: Ascend rather than descend (default: False).
         foreach: Update lists of tensors at once. ``None`` does so, as torch.optim does, where all
@@ -92,7 +95,8 @@ class AdaBelief(Optimizer):
     if ``fused``, ``capturable`` or skipping; float64 if that is torch's default dtype), ``exp_avg`` (m_t),
     ``exp_avg_var`` (s_t) and, under amsgrad, ``max_exp_avg_var``, each of the parameter's shape and
     in float32, or in the parameter's dtype where that is wider; and of a parameter of 16 bits
-    ``weight_correction`` (int8) and ``weight_correction_low`` (uint8), as ``master_weight_bits`` has them.
+    ``weight_correction`` (int8) and ``weight_correction_low`` (uint8), as ``master_weight_bits`` has them. In fewer
+    ``state_bits`` an average is a uint8 tensor of codes and scales (:mod:`lightning_adabelief.optim.packing`).
 
     Raises:
         ValueError: If an option is out of its range, two do not go together, a gradient is sparse, or,
@@ -142,6 +146,7 @@ class AdaBelief(Optimizer):
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         max_update_to_lr: float | None = None,
         master_weight_bits: Literal[16, 24, 32] = 32,
+        state_bits: Literal[8, 16, 32] = 32,
         rounding_seed: int = 0,
         maximize: bool = False,
         foreach: bool | None = None,
@@ -165,6 +170,7 @@ class AdaBelief(Optimizer):
             "nonfinite": nonfinite,
             "max_update_to_lr": max_update_to_lr,
             "master_weight_bits": master_weight_bits,
+            "state_bits": state_bits,
             "rounding_seed": rounding_seed,
             "maximize": maximize,
             "foreach": foreach,
@@ -256,8 +262,8 @@ class AdaBelief(Optimizer):
         """Load a state, keeping it in float32 where the parameters are narrower.
 
         Where both have names of parameters, each finds its state by its name, else by its position.
-        ``foreach``, ``fused``, ``capturable``, ``differentiable`` and ``nonfinite`` remain as they are here;
-        all other options come from the state dict.
+        ``foreach``, ``fused``, ``capturable``, ``differentiable``, ``nonfinite`` and ``state_bits`` remain as they
+        are here, and the averages are converted to the bits here; all other options come from the state dict.
 
         Args:
             state_dict: From :meth:`state_dict`, from the AdaBelief of ``adabelief-pytorch``, timm or

@@ -14,11 +14,15 @@ import torch
 from torch import Tensor
 
 from lightning_adabelief.optim.low_precision import MISSING_BITS, make_keys, read_master, write_master
+from lightning_adabelief.optim.packing import MAXIMUM, MOMENTUM, VARIANCE, is_packed, pack, unpack
 from lightning_adabelief.optim.rule import decoupled_decay, denominator_shift, largest_update, residual_scale
 from lightning_adabelief.optim.scaling import Scalar, StepScale, replace_where, step_scale, to_float64
 from lightning_adabelief.optim.tensors import StepTensors
 
 TensorList = list[Tensor]
+
+UNPACKED_AT_ONCE = 1 << 24
+"""The elements whose packed averages are floats at the same time: all at once would take the memory that is saved."""
 
 
 def _multi_tensor_adabelief(
@@ -43,10 +47,15 @@ def _multi_tensor_adabelief(
     # Tensors of one device (or mesh of devices), pair of dtypes and step share every cast and scalar of
     # the rule. The value of a step in a tensor is not known here: such tensors have scalars of their own.
     alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    unpacked = 0
     for i, (param, grad, step) in enumerate(zip(tensors.params, tensors.grads, steps, strict=True)):
         known_step = None if isinstance(step, Tensor) else step
         mesh = getattr(param, "device_mesh", None)
-        alike[param.device, mesh, param.dtype, grad.dtype, known_step].append(i)
+        stretch = None
+        if is_packed(tensors.exp_avgs[i]):
+            stretch = unpacked // UNPACKED_AT_ONCE
+            unpacked += param.numel()
+        alike[param.device, mesh, param.dtype, grad.dtype, stretch, known_step].append(i)
     keys = make_keys(tensors.rounding_seeds, steps)
     for (*_, known_step), members in alike.items():
         step = known_step if known_step is not None else to_float64(torch.stack([steps[i] for i in members]))
@@ -89,6 +98,14 @@ def _update_tensors(
             [torch.view_as_real(t) for t in column] for column in (params, grads, m, s, maxima)
         )
 
+    stored_averages = [(MOMENTUM, m), (VARIANCE, s), (MAXIMUM, maxima)]
+    has_packed_state = is_packed(m[0])
+    if has_packed_state:
+        m, s, maxima = (
+            [unpack(packed, param.shape, name) for packed, param in zip(column, params, strict=False)]
+            for name, column in stored_averages
+        )
+    averages = m, s, maxima
     is_narrow = params[0].dtype in MISSING_BITS
     theta = list(map(read_master, params, *corrections)) if is_narrow else params
     g = _cast_tensors(grads, m[0].dtype)
@@ -178,6 +195,10 @@ def _update_tensors(
     if is_narrow:
         for row in zip(params, *corrections, theta, rounding_keys, strict=True):
             write_master(*row)
+    if has_packed_state:
+        for (name, column), values_of_column in zip(stored_averages, averages, strict=True):
+            for packed, values, key in zip(column, values_of_column, rounding_keys, strict=False):
+                pack(values, packed, name, key, skip)
 
 
 def _match_tensors(scalar: Scalar, tensors: TensorList) -> Scalar:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_adabelief.optim.low_precision import CORRECTIONS, make_seed
+from lightning_adabelief.optim.packing import can_pack, find_packed_shape
 from lightning_adabelief.optim.state import STATE_DTYPES, check_grad, prepare_state
 
 
@@ -47,6 +48,7 @@ def gather_tensors(
         RuntimeError: If ``fused`` is given and cannot serve a parameter.
     """
     amsgrad, bits, strided = group["amsgrad"], group["master_weight_bits"], torch.strided  # at hand: this loop is hot
+    state_bits, are_packed = group["state_bits"], False
     narrow = []
     for param in group["params"]:
         grad = param.grad
@@ -54,12 +56,15 @@ def gather_tensors(
             continue
         state = states[param]
         exp_avg = state.get("exp_avg")
-        state_dtype = STATE_DTYPES.get(param.dtype)
+        state_dtype, average_dtype, average_shape = STATE_DTYPES.get(param.dtype), None, param.shape
+        if state_bits < 32 and can_pack(param):
+            average_dtype, average_shape = torch.uint8, find_packed_shape(param.shape, state_bits)
+            are_packed = True
         if (
             exp_avg is None
             or grad.layout is not strided
-            or exp_avg.dtype is not state_dtype
-            or exp_avg.shape != param.shape
+            or exp_avg.dtype is not (average_dtype or state_dtype)
+            or exp_avg.shape != average_shape
             or exp_avg.device != param.device
         ):
             check_grad(param, grad)
@@ -67,7 +72,7 @@ def gather_tensors(
             exp_avg = state["exp_avg"]
         if amsgrad:
             if "max_exp_avg_var" not in state:  # switched on after the first step
-                state["max_exp_avg_var"] = torch.zeros_like(exp_avg)
+                state["max_exp_avg_var"] = torch.zeros_like(exp_avg)  # packed zeros are zeros
             max_exp_avg_vars.append(state["max_exp_avg_var"])
         if state_dtype is not param.dtype:
             narrow.append(len(params))
@@ -82,8 +87,8 @@ def gather_tensors(
         for index in narrow:
             parts = _prepare_correction(states[params[index]], params[index], bits)
             corrections[index], corrections_low[index] = parts
-        if bits < 32:
-            rounding_seeds += _make_group_seeds(param_groups, group, params)
+    if are_packed or (narrow and bits < 32):
+        rounding_seeds += _make_group_seeds(param_groups, group, params)
 
 
 def _prepare_correction(state: dict[str, Any], param: Tensor, bits: int) -> list[Tensor | None]:

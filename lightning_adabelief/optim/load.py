@@ -15,6 +15,7 @@ from lightning_adabelief.optim.low_precision import CORRECTIONS, MISSING_BITS
 from lightning_adabelief.optim.migrate import ADAM_AVERAGES, AVERAGES, to_adabelief
 from lightning_adabelief.optim.names import plain_name, shorten_names
 from lightning_adabelief.optim.options import IMPLEMENTATION_OPTIONS, check_options, make_plain
+from lightning_adabelief.optim.packing import can_pack, convert_average, find_packed_shape, is_packed
 from lightning_adabelief.optim.shards import to_local
 from lightning_adabelief.optim.state import make_step, state_dtype
 
@@ -22,6 +23,9 @@ Group = dict[str, Any]
 
 NOT_NEGATIVE = {"exp_avg_var", "max_exp_avg_var", "exp_avg_sq", "max_exp_avg_sq"}
 """The averages of squares, of this optimizer and of Adam."""
+
+AVERAGES_HERE = {*AVERAGES, "max_exp_avg_var"}
+"""The averages of this optimizer, which can be packed."""
 
 OF_PARAM_SHAPE = AVERAGES | ADAM_AVERAGES | NOT_NEGATIVE
 """The tensors of a state that have their parameter's shape."""
@@ -243,6 +247,9 @@ def _is_count(step: Any) -> bool:
 def _find_tensor_problem(key: str, value: Any, param: Tensor) -> str | None:
     if not isinstance(value, Tensor):
         return f"its {key} is a {type(value).__name__}, and no tensor"
+    if key in AVERAGES_HERE and is_packed(value):
+        shapes = [find_packed_shape(param.shape, bits) for bits in (8, 16)] if can_pack(param) else []
+        return None if value.shape in shapes else f"its {key} is packed in bytes of shape {tuple(value.shape)}"
     if value.shape != param.shape or to_local(value).shape != to_local(param).shape:
         return f"its {key} is of shape {tuple(value.shape)}"
     if key in CORRECTIONS:
@@ -276,6 +283,7 @@ def _restore_state(optimizer: Optimizer, saved: dict[str, Any]) -> None:
                     if param.dtype in MISSING_BITS:
                         optimizer.state[param][key] = value.to(param.device)
                 elif key in OF_PARAM_SHAPE:
-                    optimizer.state[param][key] = (
-                        value.resolve_conj().resolve_neg().to(param.device, state_dtype(param))
+                    resolved = value.resolve_conj().resolve_neg()
+                    optimizer.state[param][key] = convert_average(
+                        resolved, param, group["state_bits"], key, state_dtype(param)
                     )

@@ -114,7 +114,7 @@ def make_seed(seed: int, position: int) -> int:
         seed: Its param group's ``rounding_seed``.
         position: Its position among all parameters of the optimizer.
     """
-    return _mix_bits(_mix_bits(seed) + position & _UINT32)
+    return mix_bits(mix_bits(seed) + position & _UINT32)
 
 
 def make_keys(seeds: Sequence[int], steps: Sequence[Scalar]) -> list[Any]:
@@ -130,7 +130,7 @@ def make_keys(seeds: Sequence[int], steps: Sequence[Scalar]) -> list[Any]:
     if not seeds:
         return [0] * len(steps)
     whole = [step.to(torch.int64) if isinstance(step, Tensor) else int(step) for step in steps]
-    return [_mix_bits(seed + step & _UINT32) for seed, step in zip(seeds, whole, strict=True)]
+    return [mix_bits(seed + step & _UINT32) for seed, step in zip(seeds, whole, strict=True)]
 
 
 def _draw_bits(weight: Tensor, key: Scalar) -> Tensor:
@@ -142,11 +142,11 @@ def _draw_bits(weight: Tensor, key: Scalar) -> Tensor:
     places = torch.arange(weight.numel(), device=weight.device)
     dense = not weight.is_contiguous() and is_dense(weight.shape, weight.stride())
     places = places.as_strided(weight.shape, weight.stride()) if dense else places.view(weight.shape)
-    drawn = _mix_bits(places + (key.to(weight.device) if isinstance(key, Tensor) else key) & _UINT32)
+    drawn = mix_bits(places + (key.to(weight.device) if isinstance(key, Tensor) else key) & _UINT32)
     return (drawn & 0xFFFF).to(torch.int32)
 
 
-def _mix_bits(value: Any) -> Any:
+def mix_bits(value: Any) -> Any:
     """Return a hash of 32 bits of an integer of 32 bits; of a tensor of such in int64, a tensor.
 
     Source: Thomas Mueller's hash; its factor is below 2^31, so that no product exceeds an int64.

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
 from lightning_adabelief.optim.names import shorten_names
+from lightning_adabelief.optim.packing import find_dtype, is_packed, pack, unpack_average
 from lightning_adabelief.optim.shards import to_local
 from lightning_adabelief.optim.state import make_step
 from lightning_adabelief.optim.tensors import StepTensors
@@ -96,8 +97,10 @@ def prepare_skip(group: dict[str, Any], tensors: StepTensors, states: MutableMap
 def reset_nonfinite_state(optimizer: Optimizer) -> int:
     """Reset the moments that are not finite; see :meth:`lightning_adabelief.AdaBelief.reset_nonfinite_state`."""
     reset = 0
-    for state in optimizer.state.values():
-        averages = [_view_as_real(state[key]) for key in AVERAGES if key in state]
+    for param, state in optimizer.state.items():
+        stored = {key: state[key] for key in AVERAGES if key in state}
+        unpacked = {key: unpack_average(value, param, key) for key, value in stored.items()}
+        averages = list(map(_view_as_real, unpacked.values()))
         if not averages:
             continue
         broken = ~torch.stack([average.isfinite() for average in averages]).all(0)
@@ -108,6 +111,9 @@ def reset_nonfinite_state(optimizer: Optimizer) -> int:
             average.masked_fill_(broken, finite.mean().item() if finite.numel() else 0.0)
         if broken.numel() and broken.all():  # nothing is known of this tensor's belief
             state["step"].zero_()
+        for key, value in stored.items():
+            if is_packed(value) and broken.any():
+                pack(to_local(unpacked[key]), to_local(value), key)
         reset += int(broken.sum())
     return reset
 
@@ -118,7 +124,7 @@ def _find_large_gradients(columns: list[StepTensors], device: torch.device, scal
     for tensors in columns:
         for grad, exp_avg in zip(tensors.grads, tensors.exp_avgs, strict=True):
             local = _view_as_real(grad)
-            alike[local.device, local.dtype, exp_avg.dtype].append(local)
+            alike[local.device, local.dtype, find_dtype(exp_avg)].append(local)
     found = torch.zeros((), dtype=torch.bool, device=device)
     for (_, dtype, state_dtype), grads in alike.items():
         norms = torch._foreach_norm(grads, 2, dtype=torch.promote_types(dtype, torch.float32))
@@ -142,7 +148,12 @@ def _find_nonfinite_state(columns: list[StepTensors], device: torch.device) -> T
 
 def _list_averages(tensors: StepTensors) -> list[Tensor]:
     """List what this process holds of m_t, s_t and its largest, as real numbers, without tensors that are empty."""
-    averages = [*tensors.exp_avgs, *tensors.exp_avg_vars, *tensors.max_exp_avg_vars]
+    columns = zip(AVERAGES, (tensors.exp_avgs, tensors.exp_avg_vars, tensors.max_exp_avg_vars), strict=True)
+    averages = [
+        unpack_average(average, param, name)
+        for name, column in columns
+        for average, param in zip(column, tensors.params, strict=False)  # without amsgrad a column is empty
+    ]
     return [local for local in map(_view_as_real, averages) if local.numel()]
 
 
@@ -176,7 +187,7 @@ def _describe_nonfinite(groups: Gathered, grad_scale: Tensor | None) -> str:
         for i, param in enumerate(tensors.params):
             grad, averages = _view_as_real(tensors.grads[i]), _list_averages(tensors.select([i]))
             norm = torch.linalg.vector_norm(grad.double()).item() / scale
-            if not norm <= largest_norm(tensors.exp_avgs[i].dtype):
+            if not norm <= largest_norm(find_dtype(tensors.exp_avgs[i])):
                 gradients.append(f"{names[param]} (norm {norm:.3g})")
             broken = int((~torch.stack(averages).isfinite()).any(0).sum()) if averages else 0
             if broken:

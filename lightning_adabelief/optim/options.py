@@ -40,12 +40,13 @@ LATER_OPTIONS: dict[str, Any] = {
     "nonfinite": "propagate",
     "max_update_to_lr": None,
     "master_weight_bits": 32,
+    "state_bits": 32,
     "rounding_seed": 0,
 }
 """The options that ``adabelief-pytorch`` does not have, with their defaults: older pickles lack some."""
 
-IMPLEMENTATION_OPTIONS = ("foreach", "fused", "capturable", "differentiable", "nonfinite")
-"""The options that say how a step is taken, or whether, not which step: a checkpoint does not change them."""
+IMPLEMENTATION_OPTIONS = ("foreach", "fused", "capturable", "differentiable", "nonfinite", "state_bits")
+"""The options that say how a step is taken, or whether, or stored, not which: a checkpoint does not change them."""
 
 NUMBER_TYPES = (float, int, Tensor, Real)
 """The types of numbers, the usual ones first, for they are looked through in order at each step."""
@@ -57,6 +58,9 @@ RESIDUALS = ("updated", "previous")
 
 MASTER_WEIGHT_BITS = (32, 24, 16)
 """The bits that a step may work on of a weight in bfloat16 or float16."""
+
+STATE_BITS = (32, 16, 8)
+"""The bits in which each number of the averages may be kept."""
 
 
 def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,6 +111,7 @@ def check_values(options: Mapping[str, Any]) -> dict[str, Any]:
         "nonfinite": _read_nonfinite,
         "max_update_to_lr": _read_max_update_to_lr,
         "master_weight_bits": _read_master_weight_bits,
+        "state_bits": _read_state_bits,
         "rounding_seed": _read_rounding_seed,
         "maximize": _read_bool,
         "foreach": _read_optional_bool,
@@ -218,6 +223,11 @@ def _check_implementation(options: dict[str, Any]) -> None:
         raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
     if options["fused"] and options["differentiable"]:
         raise RuntimeError("`fused` does not support `differentiable`")
+    if options["differentiable"] and options["state_bits"] < 32:
+        raise ValueError(
+            f"state_bits={options['state_bits']} and differentiable=True do not go together: autograd can't go through "
+            "the coding of m_t and s_t; leave one of them out"
+        )
     if options["foreach"] and options["differentiable"]:
         raise ValueError(
             "foreach=True and differentiable=True do not go together: foreach ops don't support autograd; "
@@ -278,6 +288,16 @@ def _read_master_weight_bits(name: str, value: Any) -> int:
         raise ValueError(
             f"Invalid master_weight_bits: {bits}. Of a weight in bfloat16 or float16 a step works on 32 bits, 24, or "
             "16, which are rounded stochastically: give one of these numbers"
+        )
+    return int(bits)
+
+
+def _read_state_bits(name: str, value: Any) -> int:
+    bits = _read_number(name, value)
+    if bits not in STATE_BITS:
+        raise ValueError(
+            f"Invalid state_bits: {bits}. Each number of m_t and s_t is kept in 32 bits, a float, or in 16 or 8, "
+            "a code with a scale for each block of 128: give one of these numbers"
         )
     return int(bits)
 

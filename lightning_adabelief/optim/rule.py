@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from lightning_adabelief.optim.low_precision import MISSING_BITS, read_master, write_master
+from lightning_adabelief.optim.packing import MAXIMUM, MOMENTUM, VARIANCE, is_packed, pack, unpack
 from lightning_adabelief.optim.scaling import Scalar, StepScale, replace_where
 
 
@@ -71,7 +72,7 @@ def single_tensor_adabelief(
             ``correction`` (:mod:`lightning_adabelief.optim.low_precision`).
         grad: g_t, of the shape of ``param``; left as it is.
         exp_avg: m_t, of the shape of ``param``. All arithmetic is in its dtype, float32 for a parameter of
-            16 bits.
+            16 bits. Or m_t packed (:mod:`lightning_adabelief.optim.packing`), and the other averages too.
         exp_avg_var: s_t, like ``exp_avg``.
         max_exp_avg_var: The largest s_t so far, like ``exp_avg``; ``None`` without amsgrad.
         correction: That of a parameter of 16 bits; ``None`` for none.
@@ -103,8 +104,12 @@ def single_tensor_adabelief(
 
     is_narrow = param.dtype in MISSING_BITS
     theta = read_master(param, correction, correction_low) if is_narrow else param
-    g = grad if grad.dtype == exp_avg.dtype else grad.to(exp_avg.dtype)
     m, s, s_max = exp_avg, exp_avg_var, max_exp_avg_var
+    has_packed_state = is_packed(exp_avg)
+    if has_packed_state:
+        m, s = unpack(exp_avg, param.shape, MOMENTUM), unpack(exp_avg_var, param.shape, VARIANCE)
+        s_max = None if max_exp_avg_var is None else unpack(max_exp_avg_var, param.shape, MAXIMUM)
+    g = grad if grad.dtype == m.dtype else grad.to(m.dtype)
     if differentiable:  # autograd keeps these tensors, and the next step would overwrite them
         theta, m, s = theta.clone(), m.clone(), s.clone()
     if maximize:
@@ -143,10 +148,15 @@ def single_tensor_adabelief(
 
     if is_narrow:
         write_master(param, correction, correction_low, theta, rounding_key)
-        return
-    # Where the rule ran on copies (differentiable), the results are written back.
-    for stored, value in ((param, theta), (exp_avg, m), (exp_avg_var, s), (max_exp_avg_var, s_max)):
-        if stored is not None and value is not None and stored is not value:
+    elif theta is not param:  # it ran on copies (differentiable)
+        param.copy_(theta)
+    averages = (MOMENTUM, exp_avg, m), (VARIANCE, exp_avg_var, s), (MAXIMUM, max_exp_avg_var, s_max)
+    for name, stored, value in averages:
+        if stored is None or value is None or stored is value:
+            continue
+        if has_packed_state:
+            pack(value, stored, name, rounding_key, skip)
+        else:
             stored.copy_(value)
 
 

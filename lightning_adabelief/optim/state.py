@@ -10,6 +10,7 @@ from torch.optim.optimizer import Optimizer, _get_capturable_supported_devices, 
 
 from lightning_adabelief.optim.fused import check_fused, load_implementation
 from lightning_adabelief.optim.low_precision import MISSING_BITS
+from lightning_adabelief.optim.packing import PACKED_DTYPES, can_pack, convert_average, is_packed, make_packed
 from lightning_adabelief.optim.tensors import StepTensors
 
 DTYPES = torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128
@@ -72,7 +73,8 @@ def check_param(param: Tensor, group: dict[str, Any]) -> None:
 
     Raises:
         ValueError: If it is a lazily conjugated or negated view, several of its elements are one in memory,
-            it was made in inference mode, or it is of complex numbers of 16 bits.
+            it was made in inference mode, it is of complex numbers of 16 bits, or of float64 or complex
+            numbers with ``state_bits`` below 32.
         RuntimeError: If ``fused`` is given and cannot serve it, or its kernel can't be had.
     """
     remedy = f"; make it of a copy: torch.nn.Parameter(value.clone()) (it is of shape {tuple(param.shape)})"
@@ -87,6 +89,11 @@ def check_param(param: Tensor, group: dict[str, Any]) -> None:
         raise ValueError(f"A parameter is an expanded view, several of whose elements are one in memory{remedy}")
     if param.is_inference() and not torch.is_inference_mode_enabled():
         raise ValueError(f"A parameter was made in inference mode, and can't be written to outside of it{remedy}")
+    if group["state_bits"] < 32 and param.dtype not in PACKED_DTYPES:
+        raise ValueError(
+            f"A parameter of shape {tuple(param.shape)} is in {param.dtype}, for which AdaBelief keeps no state of "
+            f"{group['state_bits']} bits: give it a param group with state_bits=32"
+        )
     if group["fused"]:
         check_fused(param)
         load_implementation(param.device)
@@ -133,16 +140,21 @@ def prepare_state(state: dict[str, Any], param: Tensor, group: dict[str, Any]) -
     if not state:
         state["step"] = make_step(0.0, param, group)
         for key in ("exp_avg", "exp_avg_var"):
-            state[key] = torch.zeros_like(param, dtype=state_dtype(param), memory_format=torch.preserve_format)
+            if group["state_bits"] < 32 and can_pack(param):
+                state[key] = make_packed(param, group["state_bits"])
+            else:
+                state[key] = torch.zeros_like(param, dtype=state_dtype(param), memory_format=torch.preserve_format)
         return
     averages = {key: state[key] for key in ("exp_avg", "exp_avg_var", "max_exp_avg_var") if key in state}
     for key, value in averages.items():
-        if value.shape != param.shape:
+        if value.shape != param.shape and not is_packed(value):
             raise ValueError(
                 f"A parameter of shape {tuple(param.shape)} has a state whose {key} is of shape {tuple(value.shape)}: "
                 "its data was replaced. Make a new optimizer, or forget its state: optimizer.state.pop(param)"
             )
-    state.update({key: value.to(param.device, state_dtype(param)) for key, value in averages.items()})
+    dtype = state_dtype(param)
+    for key, value in averages.items():
+        state[key] = convert_average(value, param, group["state_bits"], key, dtype)
     state["step"] = make_step(state["step"], param, group)
 
 

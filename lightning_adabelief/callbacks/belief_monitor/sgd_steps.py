@@ -8,6 +8,7 @@ from torch import Tensor
 from lightning_adabelief.beliefs.layers import norms
 from lightning_adabelief.optim.adabelief import AdaBelief
 from lightning_adabelief.optim.options import as_number
+from lightning_adabelief.optim.packing import unpack_average
 from lightning_adabelief.optim.scaling import rectification, warmup_factor
 
 
@@ -48,7 +49,7 @@ class SgdSteps:
             if rectification(step, beta2) > 0:
                 continue
             lr = as_number(group["lr"]) * warmup_factor(step, group["warmup"], group["total_steps"])
-            momenta = norms([optimizer.state[param]["exp_avg"] for param in stepped])
+            momenta = norms([unpack_average(optimizer.state[param]["exp_avg"], param, "exp_avg") for param in stepped])
             updates = momenta * (lr / (1 - beta1**step))
             if group["max_update_to_lr"] is not None:
                 largest = [lr * group["max_update_to_lr"] * param.numel() ** 0.5 for param in stepped]
