@@ -17,7 +17,9 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CU
 gpu_free_test = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU runs the same checks for real")
 
 
-CHECKS = pytest.mark.parametrize("checks", ["fused_cuda_checks.py", "fused_cuda_16_bits.py", "fused_cuda_memory.py"])
+CHECKS = pytest.mark.parametrize(
+    "checks", ["fused_cuda_checks.py", "fused_cuda_16_bits.py", "fused_cuda_memory.py", "fused_cuda_packed.py"]
+)
 
 
 def run_checks(name, tmp_path, **environment):
@@ -58,7 +60,7 @@ def test_the_optimizer_does_not_import_triton():
 
 
 def test_without_triton_the_error_says_what_to_do(monkeypatch):
-    for name in ("cuda", "cuda_tables", "cuda_kernels"):
+    for name in ("cuda", "cuda_tables", "cuda_kernels", "cuda_packed"):
         monkeypatch.delitem(sys.modules, f"{FUSED}.{name}", raising=False)
     for name in ("triton", "triton.language"):
         monkeypatch.setitem(sys.modules, name, None)
