@@ -64,8 +64,10 @@ struct CodedBlock {
 
 constexpr uint32_t SIZE = 0x7fffffff, INFINITE = 0x7f800000;  // all bits of a float32 but the sign; those of infinity
 
+// Of a number >= 0; what is not finite stays so.
 inline float find_next_power_of_two(float value) {
-  return bits<float>((bits<uint32_t>(value) + 0x7fffff) & INFINITE);
+  const uint32_t b = bits<uint32_t>(value);
+  return b < INFINITE ? bits<float>((b + 0x7fffff) & INFINITE) : value;
 }
 
 // The scale of a block in which the largest number is this: NaN if one is not finite.
