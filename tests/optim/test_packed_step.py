@@ -319,6 +319,17 @@ def test_parameters_in_which_nothing_can_be_packed_are_refused_before_anything_m
     go_on(AdaBelief(groups, state_bits=bits), params, 1)
 
 
+def test_other_bits_are_refused_also_where_they_are_set_in_a_run():
+    params = make_params()
+    with pytest.raises(ValueError, match="Invalid state_bits: 12"):
+        AdaBelief(params, state_bits=12)
+    optimizer = train(params, 1, state_bits=8)
+    optimizer.param_groups[0]["state_bits"] = 12
+    set_grads(params, 1)
+    with pytest.raises(ValueError, match="Invalid state_bits: 12.* in 16 or 8.*: give one of these"):
+        optimizer.step()
+
+
 def test_differentiable_is_refused():
     with pytest.raises(ValueError, match="state_bits=8 and differentiable=True do not go together"):
         AdaBelief(make_params(), state_bits=8, differentiable=True)
