@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from lightning_adabelief.optim.averages import unpack_average
 from lightning_adabelief.optim.options import SCALE_OPTIONS, as_number
-from lightning_adabelief.optim.packing import unpack_average
 from lightning_adabelief.optim.scaling import rectification, step_scale, warmup_factor
 from lightning_adabelief.optim.shards import full_tensor
 

@@ -7,7 +7,14 @@ from typing import Any
 
 from lightning_adabelief.suggest import join_names
 
-PHRASES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "None": ""}
+PHRASES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "Path": "text",
+    "None": "",
+}
 UNIONS = ("Union", "Optional")
 LISTS = ("list", "List", "Sequence", "Iterable")
 TUPLES = ("tuple", "Tuple")
@@ -133,7 +140,7 @@ def _list_choices(annotation: ast.expr) -> list[Any]:
 def _say_one(annotation: ast.expr) -> str:
     name, parameters = _name(annotation), getattr(annotation, "slice", None)
     if name == "Literal":
-        return join_names([str(choice) for choice in _list_choices(annotation)], "or")
+        return join_names(_list_choices(annotation), "or")
     if name in TUPLES and isinstance(parameters, ast.Tuple):
         each = say_type(parameters.elts[0])
         return f"a list of {len(parameters.elts)}, each {each}" if each else ""

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_adabelief.optim.averages import can_pack
 from lightning_adabelief.optim.low_precision import CORRECTIONS, make_seed
-from lightning_adabelief.optim.packing import can_pack, find_packed_shape
+from lightning_adabelief.optim.packing import find_packed_shape
 from lightning_adabelief.optim.state import STATE_DTYPES, check_grad, prepare_state
 
 

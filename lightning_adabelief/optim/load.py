@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
+from lightning_adabelief.optim.averages import convert_average, fits_packed
 from lightning_adabelief.optim.low_precision import CORRECTIONS, MISSING_BITS
 from lightning_adabelief.optim.migrate import ADAM_AVERAGES, AVERAGES, to_adabelief
 from lightning_adabelief.optim.names import plain_name, shorten_names
 from lightning_adabelief.optim.options import IMPLEMENTATION_OPTIONS, check_options, make_plain
-from lightning_adabelief.optim.packing import can_pack, convert_average, find_packed_shape, is_packed
+from lightning_adabelief.optim.packing import is_packed, read_scales
 from lightning_adabelief.optim.shards import to_local
 from lightning_adabelief.optim.state import make_step, state_dtype
 
@@ -187,7 +188,8 @@ def _describe_groups(saved: Sequence[Group], own: Sequence[Group]) -> str:
     return (
         f"The checkpoint's param groups are not this optimizer's: {in_checkpoint} in the checkpoint, {here} here. "
         "configure_adabelief groups by weight_decay (0, or more), decay_embeddings, layers and layer_decay, and leaves "
-        "out what is frozen: give these as the checkpoint's run had them"
+        "out what is frozen: give these as the checkpoint's run had them, or, for a checkpoint of another optimizer, "
+        "its groups to AdaBelief itself"
     )
 
 
@@ -248,8 +250,11 @@ def _find_tensor_problem(key: str, value: Any, param: Tensor) -> str | None:
     if not isinstance(value, Tensor):
         return f"its {key} is a {type(value).__name__}, and no tensor"
     if key in AVERAGES_HERE and is_packed(value):
-        shapes = [find_packed_shape(param.shape, bits) for bits in (8, 16)] if can_pack(param) else []
-        return None if value.shape in shapes else f"its {key} is packed in bytes of shape {tuple(value.shape)}"
+        if not fits_packed(value, param):
+            return f"its {key} is packed in bytes of shape {tuple(value.shape)}"
+        if not value.is_meta and (read_scales(to_local(value), to_local(param).shape) < 0).any():
+            return f"its {key}, which is packed, has a negative scale"
+        return None
     if value.shape != param.shape or to_local(value).shape != to_local(param).shape:
         return f"its {key} is of shape {tuple(value.shape)}"
     if key in CORRECTIONS:

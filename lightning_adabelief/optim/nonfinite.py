@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
+from lightning_adabelief.optim.averages import find_dtype, unpack_average
 from lightning_adabelief.optim.names import shorten_names
-from lightning_adabelief.optim.packing import find_dtype, is_packed, pack, unpack_average
+from lightning_adabelief.optim.packing import is_packed, pack
 from lightning_adabelief.optim.shards import to_local
 from lightning_adabelief.optim.state import make_step
 from lightning_adabelief.optim.tensors import StepTensors
@@ -171,8 +172,11 @@ def _reduce_over_ranks(found: Tensor) -> Tensor:
 
 def _choose_device(groups: Gathered) -> torch.device:
     """Return the device of the first parameter that is not on the CPU, where nothing need wait; else the CPU."""
-    devices = [param.device for group, _ in groups for param in group["params"]]
-    return next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
+    for group, _ in groups:
+        for param in group["params"]:  # a loop, because torch 2.6 does not compile next() with a default
+            if param.device.type != "cpu":
+                return param.device
+    return torch.device("cpu")
 
 
 def _describe_nonfinite(groups: Gathered, grad_scale: Tensor | None) -> str:

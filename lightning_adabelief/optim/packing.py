@@ -21,8 +21,7 @@ With M a block's scale, q a code and Q the largest code, the numbers are
 Zeros are exact, and an s_t above 0 has a code of at least 1, for the step divides by its root: beside larger ones in
 its block it is at least M / Q^4. A block in which a number is not finite reads as NaN.
 
-Packed are parameters in float32, bfloat16 and float16 of at least 4,096 elements in rows of at least 64; the averages
-of others stay in float32. The study behind these choices: ``benchmarks/results/state_bits.md``.
+The study behind these choices: ``benchmarks/results/state_bits.md``.
 """
 
 from __future__ import annotations
@@ -30,48 +29,26 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from lightning_adabelief.optim.low_precision import mix_bits
 from lightning_adabelief.optim.scaling import Scalar
-from lightning_adabelief.optim.shards import to_local
 
 BLOCK = 128
 """The elements that share a scale."""
 
-MIN_ELEMENTS = 4096
-"""The elements of the smallest parameter whose averages are packed."""
-
-MIN_ROW = 64
-"""The elements of the shortest row that is packed: in shorter ones the scales would take too large a share."""
+CODED_AT_ONCE = 1 << 16
+"""The elements that are coded at a time on a CPU, so that intermediate results stay in its cache."""
 
 MOMENTUM, VARIANCE, MAXIMUM = "exp_avg", "exp_avg_var", "max_exp_avg_var"
 """The names of the averages in a parameter's state, each of which has a code of its own."""
-
-PACKED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-"""The dtypes of parameters whose averages can be packed: those whose arithmetic is in float32."""
 
 
 def is_packed(average: Tensor) -> bool:
     """True if an average is packed, False if it is in a floating-point dtype."""
     return average.dtype is torch.uint8
-
-
-def find_dtype(average: Tensor) -> torch.dtype:
-    """Return the floating-point dtype that an average is computed in."""
-    return torch.float32 if is_packed(average) else average.dtype
-
-
-def can_pack(param: Tensor) -> bool:
-    """True if the averages of a parameter can be packed: large enough, and sharded, if at all, by dimension 0."""
-    if param.dtype not in PACKED_DTYPES or param.numel() < MIN_ELEMENTS:
-        return False
-    if count_row(param.shape) < MIN_ROW:
-        return False
-    return _is_split_by_rows(param)
 
 
 def find_packed_shape(shape: torch.Size | Sequence[int], bits: int) -> tuple[int, int]:
@@ -88,33 +65,42 @@ def count_row(shape: Sequence[int]) -> int:
     """Return the number of elements in a row of a parameter.
 
     Args:
-        shape: The parameter's shape.
+        shape: The parameter's.
     """
     return math.prod(shape[1:] if len(shape) > 1 else shape)
 
 
-def find_code_bytes(packed: Tensor, row: int) -> int:
-    """Return the bytes of a code, 1 or 2.
+def count_blocks(shape: Sequence[int]) -> int:
+    """Return the number of blocks of a parameter.
 
     Args:
-        packed: A packed average.
-        row: The number of elements in a row of its parameter.
+        shape: The parameter's.
     """
-    return 2 if packed.shape[1] >= 2 * row else 1
+    return (shape[0] if len(shape) > 1 else 1) * -(-count_row(shape) // BLOCK)
 
 
-def make_packed(param: Tensor, bits: int) -> Tensor:
-    """Make a packed average whose numbers are all 0.
+def count_code_bits(packed: Tensor, shape: Sequence[int]) -> int:
+    """Return the bits of a code of a packed average.
 
     Args:
-        param: The parameter, one that :func:`can_pack` is True of; its average is sharded as it is.
-        bits: Of a code, 8 or 16.
+        packed: The packed average.
+        shape: The parameter's.
+    """
+    return 8 * _count_code_bytes(packed, count_row(shape))
+
+
+def read_scales(packed: Tensor, shape: torch.Size | Sequence[int]) -> Tensor:
+    """Return the scales of a packed average; NaN for a block in which a number is not finite.
+
+    Args:
+        packed: The packed average, a plain tensor.
+        shape: The parameter's shape.
 
     Returns:
-        A uint8 tensor on the parameter's device.
+        A float32 view of shape (rows, blocks of a row).
     """
-    local = torch.zeros(find_packed_shape(to_local(param).shape, bits), dtype=torch.uint8, device=param.device)
-    return _shard_like(param, local, find_packed_shape(param.shape, bits))
+    row = count_row(shape)
+    return packed[:, _pad_to_4(_count_code_bytes(packed, row) * row) :].view(torch.float32)
 
 
 def unpack(packed: Tensor, shape: torch.Size | Sequence[int], name: str) -> Tensor:
@@ -129,18 +115,18 @@ def unpack(packed: Tensor, shape: torch.Size | Sequence[int], name: str) -> Tens
         A new float32 tensor of that shape.
     """
     row = count_row(shape)
-    code_bytes = find_code_bytes(packed, row)
+    code_bytes = _count_code_bytes(packed, row)
+    codes = packed[:, : code_bytes * row]
     if name == MOMENTUM:
         dtype, largest = (torch.int8, 127) if code_bytes == 1 else (torch.int16, 32767)
-        codes = packed[:, : code_bytes * row].view(dtype).float()
-        fractions = codes * codes.abs() / largest**2
+        numbers = codes.view(dtype).float()
+        fractions = numbers * numbers.abs() / largest**2
     else:
-        codes = packed[:, : code_bytes * row]
         if code_bytes == 2:  # torch computes little with unsigned integers of 16 bits
             codes = codes.view(torch.int16).int() & 0xFFFF
-        fractions = (codes.float() / (256**code_bytes - 1)).square().square()
-    scales = packed[:, _pad_to_4(code_bytes * row) :].view(torch.float32)
-    return (_cut_into_blocks(fractions) * scales[:, :, None]).flatten(1)[:, :row].reshape(tuple(shape))
+        fractions = (codes.float() / (256**code_bytes - 1)).square_().square_()
+    blocks = _cut_into_blocks(fractions).mul_(read_scales(packed, shape)[:, :, None])
+    return blocks.flatten(1)[:, :row].reshape(tuple(shape))
 
 
 def pack(values: Tensor, packed: Tensor, name: str, key: Scalar = 0, skip: Tensor | None = None) -> None:
@@ -155,67 +141,43 @@ def pack(values: Tensor, packed: Tensor, name: str, key: Scalar = 0, skip: Tenso
         skip: A bool in a 0-dim tensor: if True, nothing changes. ``None`` for False.
     """
     row = count_row(values.shape)
-    code_bytes = find_code_bytes(packed, row)
-    rows = values.reshape(len(packed), row)
+    rows_at_once = len(packed)
+    if values.is_cpu and not torch.compiler.is_compiling():
+        rows_at_once = max(CODED_AT_ONCE // row, 1)
+    pieces = zip(values.reshape(len(packed), row).split(rows_at_once), packed.split(rows_at_once), strict=True)
+    for index, (rows, packed_rows) in enumerate(pieces):
+        coded = _code_rows(rows, _count_code_bytes(packed, row), name, key + index * rows_at_once * row)
+        packed_rows.copy_(coded if skip is None else torch.where(skip, packed_rows, coded))
+
+
+def _code_rows(rows: Tensor, code_bytes: int, name: str, key: Scalar) -> Tensor:
+    """Return the bytes of some rows of an average, as :func:`pack` stores them.
+
+    Args:
+        rows: Of shape (rows, elements of a row).
+        code_bytes: The bytes of a code.
+        name: The average's.
+        key: That of the first of these elements.
+    """
     blocks = _cut_into_blocks(rows)
     largest = blocks.abs().amax(2)  # NaN where there is one
     if name == MAXIMUM:
         largest = _round_to_power_of_two(largest)
-    scales = largest.masked_fill(~largest.isfinite(), math.nan)
-    divisors = largest.where(largest.isfinite() & (largest > 0), math.inf)  # the codes are 0 then
-    fractions = blocks / divisors[:, :, None]
-    fractions = fractions.masked_fill(~largest.isfinite()[:, :, None], 0.0).flatten(1)[:, :row]
+    is_finite = largest.isfinite()
+    scales = largest.masked_fill(~is_finite, math.nan)
+    numbers = blocks.masked_fill(~is_finite[:, :, None], 0.0)
+    fractions = numbers / largest.where(is_finite & (largest > 0), math.inf)[:, :, None]
+    numbers, fractions = (each.flatten(1)[:, : rows.shape[1]] for each in (numbers, fractions))
     if name == MOMENTUM:
         codes = _code_squares(fractions, 127 if code_bytes == 1 else 32767)
     else:
         draw = _draw_numbers(fractions, key) if name == VARIANCE else 0.5
         codes = _code_fourth_powers(fractions, 256**code_bytes - 1, draw)
+        codes = codes.clamp_(min=1).masked_fill_(numbers == 0, 0)
     code_dtype = torch.uint8 if code_bytes == 1 else torch.int16  # the last 8 or 16 bits are kept
     as_bytes = (codes & (256**code_bytes - 1)).to(code_dtype).view(torch.uint8)
-    padding = _pad_to_4(as_bytes.shape[1]) - as_bytes.shape[1]
-    as_bytes = torch.nn.functional.pad(as_bytes, (0, padding))
-    coded = torch.cat([as_bytes, scales.contiguous().view(torch.uint8)], dim=1)
-    packed.copy_(coded if skip is None else torch.where(skip, packed, coded))
-
-
-def unpack_average(value: Tensor, param: Tensor, name: str) -> Tensor:
-    """Return an average as a floating-point tensor of its parameter's shape.
-
-    Args:
-        value: The average, packed or not; sharded as the parameter is.
-        param: The parameter.
-        name: ``"exp_avg"``, ``"exp_avg_var"`` or ``"max_exp_avg_var"``.
-
-    Returns:
-        ``value`` itself where it is so already; else a new float32 tensor, sharded as the parameter is.
-    """
-    if not is_packed(value):
-        return value
-    return _shard_like(param, unpack(to_local(value), to_local(param).shape, name), param.shape)
-
-
-def convert_average(value: Tensor, param: Tensor, bits: int, name: str, dtype: torch.dtype) -> Tensor:
-    """Return an average as a parameter's state is to hold it, on the parameter's device.
-
-    Args:
-        value: The average, packed or not; sharded as the parameter is.
-        param: The parameter.
-        bits: 8 or 16 to pack it, if the parameter's can be; 32 for a floating-point tensor.
-        name: ``"exp_avg"``, ``"exp_avg_var"`` or ``"max_exp_avg_var"``.
-        dtype: That of the floating-point tensor.
-
-    Returns:
-        ``value`` itself where it is so already.
-    """
-    to_pack = bits < 32 and can_pack(param)
-    if to_pack and is_packed(value) and value.shape == find_packed_shape(param.shape, bits):
-        return value.to(param.device)
-    value = unpack_average(value, param, name)
-    if not to_pack:
-        return value.to(param.device, dtype)
-    packed = make_packed(param, bits)
-    pack(to_local(value).to(param.device, torch.float32), to_local(packed), name)
-    return packed
+    padding = as_bytes.new_zeros(len(rows), _pad_to_4(as_bytes.shape[1]) - as_bytes.shape[1])
+    return torch.cat([as_bytes, padding, scales.view(torch.uint8)], dim=1)
 
 
 @lru_cache(maxsize=4096)
@@ -225,36 +187,18 @@ def _find_packed_shape(shape: tuple[int, ...], bits: int) -> tuple[int, int]:
     return (shape[0] if len(shape) > 1 else 1), _pad_to_4(row * bits // 8) + 4 * scales
 
 
+def _count_code_bytes(packed: Tensor, row: int) -> int:
+    """Return 1 or 2, the bytes of a code in a packed average with so many elements in a row."""
+    return 2 if packed.shape[1] >= 2 * row else 1
+
+
 def _pad_to_4(size: int) -> int:
     return -(-size // 4) * 4
 
 
 def _cut_into_blocks(rows: Tensor) -> Tensor:
-    """Return (rows, elements) as (rows, blocks, 128), the last block filled up with zeros."""
+    """Return a copy of (rows, elements) as (rows, blocks, 128), the last block filled up with zeros."""
     return torch.nn.functional.pad(rows, (0, -rows.shape[1] % BLOCK)).unflatten(1, (-1, BLOCK))
-
-
-def _is_split_by_rows(param: Tensor) -> bool:
-    """True if each process holds whole rows of a parameter, in the way that a tensor of other rows would be split."""
-    placements = getattr(param, "placements", None)
-    if placements is None:
-        return True
-    from torch.distributed.tensor import Replicate, Shard
-
-    if param.dim() < 2:
-        return all(isinstance(placement, Replicate) for placement in placements)
-    return all(isinstance(p, Replicate) or (type(p) is Shard and p.dim == 0) for p in placements)
-
-
-def _shard_like(param: Tensor, local: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return this process's part of a tensor as a DTensor that is sharded as a parameter is, if that is one."""
-    if not hasattr(param, "placements"):
-        return local
-    from torch.distributed.tensor import DTensor
-
-    stride = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
-    mesh, placements = cast(Any, param).device_mesh, cast(Any, param).placements
-    return DTensor.from_local(local, mesh, placements, run_check=False, shape=torch.Size(shape), stride=stride)
 
 
 def _round_to_power_of_two(numbers: Tensor) -> Tensor:
@@ -284,8 +228,7 @@ def _code_fourth_powers(fractions: Tensor, largest: int, draw: Tensor | float) -
     # x^4 - k^4 = (x - k)(x + k)(x^2 + k^2), which loses no digits.
     distance = (exact - below) * (exact + below) * (exact.square() + below.square())
     spacing = (2 * below + 1) * (below.square() + (below + 1).square())
-    codes = below + (distance > draw * spacing)
-    return codes.clamp_(min=1).where(fractions > 0, 0.0).int()
+    return (below + (distance > draw * spacing)).int()
 
 
 def _draw_numbers(fractions: Tensor, key: Scalar) -> Tensor:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, _get_capturable_supported_devices, _get_scalar_dtype
 
+from lightning_adabelief.optim.averages import PACKED_DTYPES, can_pack, convert_average, fits_packed, make_packed
 from lightning_adabelief.optim.fused import check_fused, load_implementation
 from lightning_adabelief.optim.low_precision import MISSING_BITS
-from lightning_adabelief.optim.packing import PACKED_DTYPES, can_pack, convert_average, is_packed, make_packed
+from lightning_adabelief.optim.packing import is_packed
 from lightning_adabelief.optim.tensors import StepTensors
 
 DTYPES = torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128
@@ -147,9 +148,10 @@ def prepare_state(state: dict[str, Any], param: Tensor, group: dict[str, Any]) -
         return
     averages = {key: state[key] for key in ("exp_avg", "exp_avg_var", "max_exp_avg_var") if key in state}
     for key, value in averages.items():
-        if value.shape != param.shape and not is_packed(value):
+        if not (fits_packed(value, param) if is_packed(value) else value.shape == param.shape):
+            shape = f"{'packed in bytes ' if is_packed(value) else ''}of shape {tuple(value.shape)}"
             raise ValueError(
-                f"A parameter of shape {tuple(param.shape)} has a state whose {key} is of shape {tuple(value.shape)}: "
+                f"A parameter of shape {tuple(param.shape)} has a state whose {key} is {shape}: "
                 "its data was replaced. Make a new optimizer, or forget its state: optimizer.state.pop(param)"
             )
     dtype = state_dtype(param)

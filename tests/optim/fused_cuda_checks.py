@@ -4,7 +4,9 @@ Not collected by itself, for Triton is interpreted or not from its first import 
 """
 
 import itertools
+import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -205,11 +207,17 @@ def test_the_scalars_of_early_and_late_steps_are_those_of_step_scale(stepping, w
     assert [step.item() for step in case.steps] == steps
 
 
+numpy_rounds_exp = pytest.mark.skipif(
+    INTERPRETED and np.exp(math.log(0.999)) != 0.999,
+    reason="Triton is interpreted by numpy, whose exp errs in the last place before numpy 2",
+)
+
+
 @pytest.mark.parametrize(
     "dtype, grad_dtype",
     [
         (torch.float32, torch.float32),
-        (torch.float64, torch.float64),
+        pytest.param(torch.float64, torch.float64, marks=numpy_rounds_exp),
         (torch.float16, torch.float16),
         (torch.bfloat16, torch.bfloat16),
         (torch.bfloat16, torch.float32),

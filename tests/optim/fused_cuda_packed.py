@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lightning_adabelief.optim.averages import make_packed
 from lightning_adabelief.optim.fused import cuda, cuda_tables
 from lightning_adabelief.optim.fused.cuda import fused_adabelief_cuda
 from lightning_adabelief.optim.low_precision import make_seed
@@ -11,9 +12,8 @@ from lightning_adabelief.optim.packing import (
     MAXIMUM,
     MOMENTUM,
     VARIANCE,
+    count_code_bits,
     count_row,
-    find_code_bytes,
-    make_packed,
     pack,
     unpack,
 )
@@ -47,8 +47,8 @@ class PackedCase(Case):
         codes, scales = [], []
         for column in (self.m, self.s, self.max_s):
             for average, param in zip(column, self.params, strict=False):
-                row = count_row(param.shape)
-                code_bytes, scale_bytes = find_code_bytes(average, row), 4 * -(-row // BLOCK)
+                code_bytes = count_code_bits(average, param.shape) // 8
+                scale_bytes = 4 * -(-count_row(param.shape) // BLOCK)
                 code_dtype = torch.uint8 if code_bytes == 1 else torch.int16
                 codes.append(average[:, :-scale_bytes].view(code_dtype).flatten().long() & (256**code_bytes - 1))
                 scales.append(average[:, -scale_bytes:].view(torch.float32).flatten())

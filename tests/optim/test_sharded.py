@@ -4,14 +4,14 @@ import copy
 import os
 import tempfile
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from lightning_adabelief import AdaBelief
+from lightning_adabelief import AdaBelief, beliefs
+from tests.sharding import needs_fsdp2_on_cpu
 
 RANKS = 2
 STEPS = 12
@@ -23,15 +23,19 @@ OPTIONS = {
     "float64 lr": dict(lr=torch.tensor(3e-3, dtype=torch.float64), rectify=False),
 }
 
+LARGE = 200, 65
+"""Sizes of a model whose first weight is packed, in uneven shards, and its second is of one row, too small for it."""
+
 CHECKPOINTED = dict(
     amsgrad=True, weight_decay=0.01, fixed_decay=True
 )  # loading takes a step at lr 0, which moves nothing
 
 
-def make_model(dtype=torch.float32):
+def make_model(dtype=torch.float32, sizes=(5, 3)):
     torch.manual_seed(0)
     # 3 rows on 2 ranks: uneven shards; 1 row: an empty one.
-    return torch.nn.Sequential(torch.nn.Linear(5, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1)).to(dtype)
+    inputs, hidden = sizes
+    return torch.nn.Sequential(torch.nn.Linear(inputs, hidden), torch.nn.Tanh(), torch.nn.Linear(hidden, 1)).to(dtype)
 
 
 def shard(model):
@@ -45,7 +49,7 @@ def train(model, optimizer, steps=range(STEPS)):
     """The same batches on every rank, so that their mean gradient is the unsharded run's."""
     dtype = next(model.parameters()).dtype
     for t in steps:
-        x = torch.randn(8, 5, generator=torch.Generator().manual_seed(t)).to(dtype)
+        x = torch.randn(8, model[0].in_features, generator=torch.Generator().manual_seed(t)).to(dtype)
         optimizer.zero_grad()
         model(x).square().mean().backward()
         optimizer.step()
@@ -119,6 +123,58 @@ def check_switch():
     torch.testing.assert_close(full_state(sharded, switched[1]), full_state(plain, switched[0]))
 
 
+def check_packed_state():
+    from torch.distributed.tensor import DTensor
+
+    for bits, options in ((16, OPTIONS["forloop"]), (8, OPTIONS["amsgrad, coupled"]), (8, OPTIONS["fused"])):
+        plain, sharded = make_model(sizes=LARGE), shard(make_model(sizes=LARGE))
+        optimizers = [AdaBelief(m.parameters(), state_bits=bits, **copy.deepcopy(options)) for m in (plain, sharded)]
+        train(plain, optimizers[0], steps=range(1))
+        train(sharded, optimizers[1], steps=range(1))
+        (state, *_), (own, *_) = (list(optimizer.state.values()) for optimizer in optimizers)
+        for name in [name for name in own if name != "step"]:
+            assert isinstance(own[name], DTensor) and own[name].shape == state[name].shape
+            assert own[name].dtype == torch.uint8 and own[name].to_local().shape[0] == (33, 32)[dist.get_rank()]
+            # A shard counts its own elements: the first draws as the whole does, the others by other numbers.
+            rows = slice(None, 33 if name == "exp_avg_var" else None)
+            assert torch.equal(own[name].full_tensor()[rows], state[name][rows])
+        train(plain, optimizers[0], steps=range(1, STEPS))
+        train(sharded, optimizers[1], steps=range(1, STEPS))
+        for ours, theirs in zip(sharded.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(ours.detach().full_tensor(), theirs.detach(), rtol=0.01, atol=0.01)
+        check_beliefs(sharded, optimizers[1], bits, options)
+
+
+def check_beliefs(sharded, optimizer, bits, options):
+    """The figures of shards are those of one process that has the same state."""
+    from torch.distributed.checkpoint.state_dict import (
+        StateDictOptions,
+        get_optimizer_state_dict,
+        get_state_dict,
+        set_state_dict,
+    )
+
+    whole = StateDictOptions(full_state_dict=True)
+    model_state, optimizer_state = get_state_dict(sharded, optimizer, options=whole)
+    assert optimizer_state["state"]["0.weight"]["exp_avg"].dtype == torch.uint8
+    grads = [param.grad.full_tensor() for param in sharded.parameters()]
+    figures = beliefs.measure(optimizer, sharded)
+    plain = make_model(sizes=LARGE)
+    twin = AdaBelief(plain.parameters(), state_bits=bits, **copy.deepcopy(options))
+    set_state_dict(plain, twin, model_state_dict=model_state, optim_state_dict=optimizer_state)
+    for param, grad in zip(plain.parameters(), grads, strict=True):
+        param.grad = grad
+    assert beliefs.measure(twin, plain).layers == {
+        name: pytest.approx(statistics, rel=1e-4, nan_ok=True) for name, statistics in figures.layers.items()
+    }
+
+    again_model = shard(make_model(sizes=LARGE))
+    again = AdaBelief(again_model.parameters(), state_bits=bits, **copy.deepcopy(options))
+    whole_state = get_optimizer_state_dict(plain, twin)
+    set_state_dict(again_model, again, model_state_dict=model_state, optim_state_dict=whole_state, options=whole)
+    torch.testing.assert_close(full_state(again_model, again), full_state(sharded, optimizer), rtol=0, atol=0)
+
+
 def checkpoint_of(model, optimizer):
     from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
 
@@ -135,16 +191,16 @@ def load(model, optimizer, folder):
     set_optimizer_state_dict(model, optimizer, checkpoint["optimizer"])
 
 
-def check_checkpoints(folder, dtype):
+def check_checkpoints(folder, dtype=torch.float32, sizes=(5, 3), **options):
     import torch.distributed.checkpoint as dcp
 
-    model = shard(make_model(dtype))
-    optimizer = AdaBelief(model.parameters(), lr=1e-2, **CHECKPOINTED)
+    model = shard(make_model(dtype, sizes))
+    optimizer = AdaBelief(model.parameters(), lr=1e-2, **CHECKPOINTED, **options)
     train(model, optimizer)
     dcp.save(checkpoint_of(model, optimizer), checkpoint_id=folder)
 
-    twin_model = shard(make_model(dtype))
-    twin = AdaBelief(twin_model.parameters(), lr=1e-3, **CHECKPOINTED)
+    twin_model = shard(make_model(dtype, sizes))
+    twin = AdaBelief(twin_model.parameters(), lr=1e-3, **CHECKPOINTED, **options)
     load(twin_model, twin, folder)
     assert twin.param_groups[0]["lr"] == 1e-2
     torch.testing.assert_close(full_state(twin_model, twin), full_state(model, optimizer), rtol=0, atol=0)
@@ -166,8 +222,12 @@ def worker(rank, folder):
         check_state_stays_float32()
         check_weights_of_16_bits()
         check_switch()
+        check_packed_state()
         check_checkpoints(f"{folder}/checkpoint-bfloat16", torch.bfloat16)
-        continued = check_checkpoints(f"{folder}/checkpoint", torch.float32)
+        continued = [
+            check_checkpoints(f"{folder}/checkpoint"),
+            check_checkpoints(f"{folder}/checkpoint-packed", sizes=LARGE, state_bits=8),
+        ]
         if rank == 0:
             torch.save(continued, f"{folder}/continued.pt")
         dist.barrier()
@@ -175,14 +235,22 @@ def worker(rank, folder):
         dist.destroy_process_group()
 
 
-@pytest.mark.skipif(not dist.is_available(), reason="torch without distributed")
+@needs_fsdp2_on_cpu
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")  # one process is the intent
 def test_two_ranks_do_as_one_and_one_goes_on_from_their_checkpoint():
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(worker, args=(folder,), nprocs=RANKS)
-        model = make_model()
-        optimizer = AdaBelief(model.parameters(), **CHECKPOINTED)
-        load(model, optimizer, Path(folder) / "checkpoint")
-        assert optimizer.param_groups[0]["lr"] == 1e-2
-        train(model, optimizer, steps=range(STEPS, 2 * STEPS))
-        torch.testing.assert_close(full_state(model, optimizer), torch.load(f"{folder}/continued.pt"))
+        plain, packed = torch.load(f"{folder}/continued.pt")
+        torch.testing.assert_close(go_on_alone(f"{folder}/checkpoint"), plain)
+        # The rows of the second rank draw by other numbers now.
+        alone = go_on_alone(f"{folder}/checkpoint-packed", sizes=LARGE, state_bits=8)
+        torch.testing.assert_close([row[0] for row in alone], [row[0] for row in packed], rtol=0.01, atol=0.01)
+
+
+def go_on_alone(checkpoint, sizes=(5, 3), **options):
+    model = make_model(sizes=sizes)
+    optimizer = AdaBelief(model.parameters(), **CHECKPOINTED, **options)
+    load(model, optimizer, checkpoint)
+    assert optimizer.param_groups[0]["lr"] == 1e-2
+    train(model, optimizer, steps=range(STEPS, 2 * STEPS))
+    return full_state(model, optimizer)

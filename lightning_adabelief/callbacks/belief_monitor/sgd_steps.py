@@ -7,8 +7,8 @@ from torch import Tensor
 
 from lightning_adabelief.beliefs.layers import norms
 from lightning_adabelief.optim.adabelief import AdaBelief
+from lightning_adabelief.optim.averages import unpack_average
 from lightning_adabelief.optim.options import as_number
-from lightning_adabelief.optim.packing import unpack_average
 from lightning_adabelief.optim.scaling import rectification, warmup_factor
 
 

@@ -99,7 +99,7 @@ def group_tensors(
     numels, row_lengths, code_bytes = list(map(Tensor.numel, columns[0])), none, 0
     if packing.is_packed(columns[2][0]):
         row_lengths = [packing.count_row(param.shape) for param in columns[0]]
-        code_bytes = packing.find_code_bytes(columns[2][0], row_lengths[0])
+        code_bytes = packing.count_code_bits(columns[2][0], columns[0][0].shape) // 8
     sizes = numels, row_lengths
     dtypes = [[tensor.dtype for tensor in column] for column in columns[:3]]
     cache = _caches.get(steps[0])
