@@ -23,6 +23,7 @@ __all__ = [
     "LightningModule",
     "MisconfigurationException",
     "OptimizerCallable",
+    "OptimizerLRSchedulerConfig",
     "ProgressBar",
     "RichProgressBar",
     "SaveConfigCallback",
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.utilities.model_helpers import is_overridden
     from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
     from pytorch_lightning.utilities.seed import isolate_rng
+    from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 else:
     _NAMES = {
         "": ["Callback", "LightningDataModule", "LightningModule", "Trainer", "seed_everything"],
@@ -79,6 +81,7 @@ else:
         ".utilities.model_helpers": ["is_overridden"],
         ".utilities.rank_zero": ["rank_zero_info", "rank_zero_warn"],
         ".utilities.seed": ["isolate_rng"],
+        ".utilities.types": ["OptimizerLRSchedulerConfig"],
     }
     _tree = tree()
     for _submodule, _members in _NAMES.items():

@@ -53,6 +53,14 @@ def make_it_quick(name, module, monkeypatch):
         monkeypatch.setattr(module, "FORMATS", dict(list(module.FORMATS.items())[:2]))
         monkeypatch.setattr(module.torch, "set_num_threads", lambda threads: None)
         return ["--rounds=2", "--seeds=1"]
+    if name == "low_memory":
+        of_24_bits = [kind for kind in module.KINDS if kind.options.get("master_weight_bits") == 24]
+        monkeypatch.setattr(module, "KINDS", [module.KINDS[0], *of_24_bits])
+        values = {"32 bits": {0: 1.0, 1: 2.0}, "8 bits": {0: 1.25, 1: 2.5}}
+        difference = Comparison("8 bits", (0, 1), (0.25, 0.5), 0.375, (-1.2, 2.0), 0.2, 0.2, seeds_needed=7.0)
+        result = Result(None, "test/loss", values, {"8 bits": difference}, Path("report.html"))
+        monkeypatch.setattr(module.lightning_adabelief, "compare", lambda **_: result, raising=False)
+        return ["--rounds=2", "--models", "400 tensors of 32", "--recipes", "digits-cnn"]
     if name == "monitor_overhead":
         monkeypatch.setattr(module, "INTERVAL", 1)
         monkeypatch.setattr(module, "BATCH_SIZE", 2)

@@ -12,9 +12,8 @@ import lightning_adabelief
 
 PACKAGE = Path(lightning_adabelief.__file__).parent
 
-WITHOUT_IMPORT = {"faster-coco-eval", "pytorch-lightning", "tensorboard"}
-"""torchmetrics and Lightning's TensorBoardLogger import the first and the last; lightning_tree.py the other, by a name
-that it works out."""
+WITHOUT_IMPORT = {"pytorch-lightning", "tensorboard"}
+"""Lightning's TensorBoardLogger imports the second; lightning_tree.py the first, by a name that it works out."""
 
 ONLY_WHERE_INSTALLED = {"huggingface_hub", "safetensors", "timm", "triton", "wandb"}
 """timm and wandb are imported for a user's network and logger that come from them; safetensors for a user's file, and
@@ -43,9 +42,13 @@ def canonical(requirement):
     return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
 
 
-def declared(*extras):
+def read_project():
     tomllib = pytest.importorskip("tomllib", reason="new in Python 3.11")
-    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def declared(*extras):
+    project = read_project()
     requirements = [*project["dependencies"], *(r for extra in extras for r in project["optional-dependencies"][extra])]
     return {canonical(requirement) for requirement in requirements}
 
@@ -66,6 +69,25 @@ def test_what_is_imported_is_declared():
 
 def test_what_is_declared_is_imported():
     assert declared() - WITHOUT_IMPORT <= set().union(*imported_distributions().values())
+
+
+def test_what_one_task_alone_imports_is_an_extra():
+    for module, folder in (
+        ("jinja2", "comparison"),
+        ("scipy", "comparison"),
+        ("optuna", "comparison"),
+        ("onnx", "cli"),
+    ):
+        importing = {file for file in PACKAGE.rglob("*.py") if module in imported_modules(ast.parse(file.read_text()))}
+        assert importing and all(file.is_relative_to(PACKAGE / folder) for file in importing)
+        assert module not in declared()
+
+
+def test_every_extra_that_a_message_or_a_document_names_is_there():
+    extras = read_project()["optional-dependencies"]
+    files = [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.yaml"), *PACKAGE.parent.rglob("*.md")]
+    named = set(re.findall(r"lightning-adabelief\[([\w,]+)\]", "".join(file.read_text() for file in files)))
+    assert named == {"compare", "detection", "fid", "onnx", "timm"} <= extras.keys()
 
 
 def test_imports_are_found_in_functions_and_in_every_form():

@@ -7,7 +7,14 @@ from typing import Any
 
 from lightning_adabelief.suggest import join_names
 
-PHRASES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "None": ""}
+PHRASES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "Path": "text",
+    "None": "",
+}
 UNIONS = ("Union", "Optional")
 LISTS = ("list", "List", "Sequence", "Iterable")
 TUPLES = ("tuple", "Tuple")

@@ -23,6 +23,7 @@ from lightning_adabelief.comparison.training_losses import TrainingLosses
 from lightning_adabelief.comparison.trial import Outcome, Status
 from lightning_adabelief.files import replace_file
 from lightning_adabelief.lightning_tree import Callback, LightningModule, MisconfigurationException, Trainer
+from lightning_adabelief.optim.gradient_release import find_release
 from lightning_adabelief.suggest import suggest
 
 CHECK_INTERVAL = 20
@@ -215,7 +216,7 @@ class TrialRecord(Callback):
             history=self._history,
             seconds=self._count_seconds(),
             steps=self._steps,
-            optimizer_share=self._timer.share,
+            optimizer_share=math.nan if any(map(find_release, self._watched)) else self._timer.share,
             peak_memory=measure_peak_memory(device),
             beliefs={name: fmean(values) for name, values in self._beliefs.items()},
             fingerprints=self._fingerprints,

@@ -57,7 +57,8 @@ class Outcome:
             validation's metrics.
         seconds: Time of the training, validations included, without imports and without the test.
         steps: Optimizer steps, of the first optimizer where there are several.
-        optimizer_share: Time in the optimizers' steps as a fraction of the time in training steps.
+        optimizer_share: Time in the optimizers' steps as a fraction of the time in training steps; NaN where they
+            are taken within the backward pass (``release_gradients``).
         peak_memory: In MiB: on a GPU what torch allocated there, otherwise the process's.
         beliefs: Means over the run of ``step_gain_over_adam`` and ``eps_share`` of the whole model, where the
             optimizer has them; several optimizers' are averaged.

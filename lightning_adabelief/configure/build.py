@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lightning_adabelief.configure.group_report import log_groups, log_master_weights, log_state_bits
 from lightning_adabelief.configure.groups import OPTIONS, Named, named_parameters, param_groups
@@ -27,29 +27,26 @@ from lightning_adabelief.suggest import suggest
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from lightning_adabelief.configure.option_types import AdaBeliefOptions, ConfigureOptions
+    from lightning_adabelief.lightning_tree import OptimizerLRSchedulerConfig
+
+Schedule: TypeAlias = Literal["cosine", "linear", "step"] | Callable[[AdaBelief], LRScheduler | ReduceLROnPlateau]
+"""A schedule by its name, or a function from the optimizer to a scheduler."""
+
 AUTOMATICALLY_FUSED = ("cpu",)
 """Devices on which the fused implementation is chosen unasked: it has been run and timed there."""
 
 
-class AdaBeliefOptions(TypedDict, total=False):
-    """Options of AdaBelief that are passed on as they are."""
+@overload
+def configure_adabelief(
+    module: nn.Module, lr: float | Tensor = ..., *, schedule: None = None, **options: Unpack[ConfigureOptions]
+) -> AdaBelief: ...
 
-    betas: tuple[float, float] | tuple[Tensor, Tensor]
-    eps: float
-    amsgrad: bool
-    weight_decouple: bool
-    fixed_decay: bool
-    degenerated_to_sgd: bool
-    residual: Literal["updated", "previous"]
-    nonfinite: Literal["propagate", "skip", "raise"]
-    max_update_to_lr: float | None
-    master_weight_bits: Literal[16, 24, 32]
-    state_bits: Literal[8, 16, 32]
-    rounding_seed: int
-    maximize: bool
-    foreach: bool | None
-    capturable: bool
-    differentiable: bool
+
+@overload
+def configure_adabelief(
+    module: nn.Module, lr: float | Tensor = ..., *, schedule: Schedule, **options: Unpack[ConfigureOptions]
+) -> OptimizerLRSchedulerConfig: ...
 
 
 def configure_adabelief(
@@ -63,7 +60,7 @@ def configure_adabelief(
     decouple_lr: bool = False,
     warmup: int | float | None = None,
     rectify: bool | None = None,
-    schedule: Literal["cosine", "linear", "step"] | Callable[[AdaBelief], LRScheduler] | None = None,
+    schedule: Schedule | None = None,
     schedule_interval: Literal["step", "epoch"] = "epoch",
     total_steps: int | None = None,
     steps_per_batch: float | None = None,
@@ -72,7 +69,7 @@ def configure_adabelief(
     fused: bool | None = None,
     release_gradients: bool = False,
     **options: Unpack[AdaBeliefOptions],
-) -> Any:
+) -> AdaBelief | OptimizerLRSchedulerConfig:
     """Make what a ``configure_optimizers`` returns: AdaBelief, and a learning-rate schedule if one is asked for.
 
     - Its parameters are named. Biases, the parameters of normalization layers, all vectors and numbers,

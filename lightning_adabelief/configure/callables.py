@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -16,6 +16,9 @@ from lightning_adabelief.configure.run_length import steps_needed, trainer_of
 from lightning_adabelief.optim.adabelief import AdaBelief
 from lightning_adabelief.optim.scaling import is_fraction
 
+if TYPE_CHECKING:
+    from lightning_adabelief.lightning_tree import OptimizerLRSchedulerConfig
+
 
 def build_optimizer(
     optimizer: Callable[..., Optimizer],
@@ -24,7 +27,7 @@ def build_optimizer(
     trainer: Any = None,
     steps_per_batch: float | None = None,
     trainer_steps_per_batch: float | None = None,
-) -> Any:
+) -> Optimizer | OptimizerLRSchedulerConfig:
     """Call an ``OptimizerCallable`` on a module's parameters, so that AdaBelief's warmup may be a fraction of the run.
 
     What a config says is built as it says: the parameters are one group, biases and norms with it. They

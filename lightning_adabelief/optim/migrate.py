@@ -2,7 +2,8 @@
 
 - ``adabelief-pytorch`` 0.0.5 to 0.2.1: ``step`` is an int, groups may hold a cache named ``buffer``
   and miss the options that its constructor kept to itself. 0.0.5 has a cache in each parameter's state.
-- timm's ``AdaBelief``: the same state; ``weight_decouple`` is called ``decoupled_decay``.
+- timm's ``AdaBelief``: the same state; ``weight_decouple`` is called ``decoupled_decay``. Groups of old releases hold
+  the same cache.
 - pytorch-optimizer's ``AdaBelief``: ``amsgrad`` is called ``ams_bound``, and the group counts the steps.
 - ``torch.optim.Adam``, ``AdamW``, ``RAdam``, and others that keep just Adam's moments: s_t is
   estimated from them (:func:`estimate_exp_avg_var`), and has the eps of the optimizer that loads it
@@ -150,7 +151,7 @@ TIMM = Origin(
     optional={"max_exp_avg_var"},
     convert=_keep_state,
     renamed={"decoupled_decay": "weight_decouple"},
-    dropped={"foreach"},
+    dropped={"buffer", "foreach"},
 )
 PYTORCH_OPTIMIZER = Origin(
     name="pytorch-optimizer's AdaBelief",

@@ -172,8 +172,11 @@ def _reduce_over_ranks(found: Tensor) -> Tensor:
 
 def _choose_device(groups: Gathered) -> torch.device:
     """Return the device of the first parameter that is not on the CPU, where nothing need wait; else the CPU."""
-    devices = [param.device for group, _ in groups for param in group["params"]]
-    return next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
+    for group, _ in groups:
+        for param in group["params"]:  # a loop, because torch 2.6 does not compile next() with a default
+            if param.device.type != "cpu":
+                return param.device
+    return torch.device("cpu")
 
 
 def _describe_nonfinite(groups: Gathered, grad_scale: Tensor | None) -> str:

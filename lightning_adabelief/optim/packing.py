@@ -61,6 +61,34 @@ def find_packed_shape(shape: torch.Size | Sequence[int], bits: int) -> tuple[int
     return _find_packed_shape(tuple(shape), bits)
 
 
+def count_row(shape: Sequence[int]) -> int:
+    """Return the number of elements in a row of a parameter.
+
+    Args:
+        shape: The parameter's.
+    """
+    return math.prod(shape[1:] if len(shape) > 1 else shape)
+
+
+def count_blocks(shape: Sequence[int]) -> int:
+    """Return the number of blocks of a parameter.
+
+    Args:
+        shape: The parameter's.
+    """
+    return (shape[0] if len(shape) > 1 else 1) * -(-count_row(shape) // BLOCK)
+
+
+def count_code_bits(packed: Tensor, shape: Sequence[int]) -> int:
+    """Return the bits of a code of a packed average.
+
+    Args:
+        packed: The packed average.
+        shape: The parameter's.
+    """
+    return 8 * _count_code_bytes(packed, count_row(shape))
+
+
 def read_scales(packed: Tensor, shape: torch.Size | Sequence[int]) -> Tensor:
     """Return the scales of a packed average; NaN for a block in which a number is not finite.
 
@@ -157,15 +185,6 @@ def _find_packed_shape(shape: tuple[int, ...], bits: int) -> tuple[int, int]:
     row = count_row(shape)
     scales = -(-row // BLOCK)
     return (shape[0] if len(shape) > 1 else 1), _pad_to_4(row * bits // 8) + 4 * scales
-
-
-def count_row(shape: Sequence[int]) -> int:
-    """Return the number of elements in a row of a parameter.
-
-    Args:
-        shape: The parameter's shape.
-    """
-    return math.prod(shape[1:] if len(shape) > 1 else shape)
 
 
 def _count_code_bytes(packed: Tensor, row: int) -> int:

@@ -188,7 +188,8 @@ class StepScale(NamedTuple):
 
     def zero_where(self, skip: Tensor) -> StepScale:
         """Return the scalars of a step that moves nothing where ``skip``, a 0-dim tensor of a bool, is True."""
-        return self._replace(lr=replace_where(skip, self.lr, 0.0), step_size=replace_where(skip, self.step_size, 0.0))
+        lr, step_size = replace_where(skip, self.lr, 0.0), replace_where(skip, self.step_size, 0.0)
+        return StepScale(lr, self.bias_correction1, step_size, self.root_scale)  # torch 2.6 compiles no _replace
 
 
 def step_scale(

@@ -1,11 +1,13 @@
 """The share that the optimizer's steps have in the time of training."""
 
+import math
 import time
 
 import pytest
 import pytorch_lightning as pl
 import torch
 
+from lightning_adabelief import AdaBelief, release_gradients
 from tests.comparison.small_module import Regression, fit, read_outcome
 
 PAUSE = 0.05
@@ -60,3 +62,15 @@ class SlowFirst(pl.Callback):
 def test_the_first_batch_does_not_count(tmp_path):
     fit(tmp_path, Slow(), callbacks=[SlowFirst()], max_epochs=1)
     assert read_outcome(tmp_path).optimizer_share < 0.35
+
+
+class Releasing(Regression):
+    def configure_optimizers(self):
+        optimizer = AdaBelief(self.parameters(), lr=1e-3)
+        release_gradients(self, optimizer)
+        return optimizer
+
+
+def test_of_steps_in_the_backward_pass_no_share_is_told(tmp_path):
+    fit(tmp_path, Releasing(), ["lightning_adabelief.AdaBelief"], max_epochs=1)
+    assert math.isnan(read_outcome(tmp_path).optimizer_share)

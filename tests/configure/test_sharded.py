@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+from tests.sharding import needs_fsdp2_on_cpu
+
 TRAIN = """
 import sys, warnings
 import torch
@@ -52,6 +54,7 @@ for one, other in zip(trained, resumed.parameters(), strict=True):
 """
 
 
+@needs_fsdp2_on_cpu
 def test_names_split_fused_path_and_resume_are_as_without_sharding(tmp_path):
     environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29641", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -4,7 +4,9 @@ Not collected by itself, for Triton is interpreted or not from its first import 
 """
 
 import itertools
+import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -80,7 +82,7 @@ class Case:
         return masters, self.grads, self.m, self.s, self.max_s, self.steps
 
     def clone(self):
-        clone = object.__new__(Case)
+        clone = object.__new__(type(self))
         clone.generator = self.generator
         columns = ([None if t is None else t.clone() for t in column] for column in self.columns()[:-1])
         clone.params, clone.grads, clone.m, clone.s, clone.max_s, clone.steps, *corrections = columns
@@ -205,11 +207,17 @@ def test_the_scalars_of_early_and_late_steps_are_those_of_step_scale(stepping, w
     assert [step.item() for step in case.steps] == steps
 
 
+numpy_rounds_exp = pytest.mark.skipif(
+    INTERPRETED and np.exp(math.log(0.999)) != 0.999,
+    reason="Triton is interpreted by numpy, whose exp errs in the last place before numpy 2",
+)
+
+
 @pytest.mark.parametrize(
     "dtype, grad_dtype",
     [
         (torch.float32, torch.float32),
-        (torch.float64, torch.float64),
+        pytest.param(torch.float64, torch.float64, marks=numpy_rounds_exp),
         (torch.float16, torch.float16),
         (torch.bfloat16, torch.bfloat16),
         (torch.bfloat16, torch.float32),

@@ -14,6 +14,7 @@ import torch.multiprocessing as mp
 from lightning_adabelief import AdaBelief
 from lightning_adabelief.optim import state as state_module
 from tests.optim.test_sharded import RANKS, checkpoint_of, full_state, load, make_model, shard, train
+from tests.sharding import needs_fsdp2_on_cpu
 
 IMPLEMENTATIONS = {
     "forloop": dict(foreach=False),
@@ -111,7 +112,7 @@ def worker(rank, folder):
         dist.destroy_process_group()
 
 
-@pytest.mark.skipif(not dist.is_available(), reason="torch without distributed")
+@needs_fsdp2_on_cpu
 def test_two_ranks_skip_or_raise_together():
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(worker, args=(folder,), nprocs=RANKS)

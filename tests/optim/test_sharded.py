@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from lightning_adabelief import AdaBelief, beliefs
+from tests.sharding import needs_fsdp2_on_cpu
 
 RANKS = 2
 STEPS = 12
@@ -251,7 +252,7 @@ def worker(rank, folder):
         dist.destroy_process_group()
 
 
-@pytest.mark.skipif(not dist.is_available(), reason="torch without distributed")
+@needs_fsdp2_on_cpu
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")  # one process is the intent
 def test_two_ranks_do_as_one_and_one_goes_on_from_their_checkpoint():
     with tempfile.TemporaryDirectory() as folder:

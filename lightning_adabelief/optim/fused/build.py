@@ -24,7 +24,7 @@ from lightning_adabelief.optim.fused.cache import (
 )
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
-HEADER = SOURCE.with_name("low_precision.h")
+HEADERS = tuple(map(SOURCE.with_name, ("low_precision.h", "pack.h", "packed_state.h", "packed_step.h", "vectors.h")))
 
 FLAGS = (
     "-std=c++17",
@@ -122,7 +122,7 @@ def _compute_fingerprint(compiler: list[str]) -> str:
         )
     user = str(os.geteuid()) if hasattr(os, "geteuid") else ""  # nobody can replace another's file in a shared folder
     machine = (platform.machine(), *platform.libc_ver())
-    sources = [path.read_text(encoding="utf-8") for path in (SOURCE, HEADER)]
+    sources = [path.read_text(encoding="utf-8") for path in (SOURCE, *HEADERS)]
     parts = [*sources, query.stdout, *compiler, *FLAGS, *machine, user]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 

@@ -6,79 +6,17 @@
 // second one.
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <type_traits>
 #include <vector>
 
 #include "low_precision.h"
+#include "pack.h"
+#include "packed_step.h"
+#include "vectors.h"
 
 namespace {
-
-// a * b + c, rounded once where the CPU can: always in the same places, so that a step that is measured
-// gives the weights that it would give otherwise, to the bit.
-template <typename S>
-inline S multiply_add(S a, S b, S c) {
-#if defined(FP_FAST_FMA) && defined(FP_FAST_FMAF)
-  return std::fma(a, b, c);
-#else
-  return a * b + c;
-#endif
-}
-
-inline void store(double* to, double value) { *to = value; }
-inline void store(float* to, float value) { *to = value; }
-inline void store(BFloat16* to, float value) { *to = BFloat16::from(value); }
-inline void store(Half* to, float value) { *to = Half::from(value); }
-
-}  // namespace
-
-extern "C" {
-
-// What every element of a call shares; cpu.py holds the same struct.
-struct Scalars {
-  double sign;             // of the gradient: -1 to ascend
-  double grad_scale;       // the gradient is divided by it in place; 0: left as it is
-  double shrink;           // decoupled weight decay: what the weight is multiplied by
-  double decay;            // coupled weight decay: added to the gradient times the weight
-  double beta1_complement; // 1 - beta1
-  double beta2;
-  double residual_weight;  // (1 - beta2) c^2
-  double eps;
-  double step_size;
-  double root_scale;       // negative: the denominator is 1
-  double max_quotient;     // the most that m / denominator may be, infinite for no bound
-};
-
-// Tensors of one pair of dtypes, and the work on them that is not yet taken.
-struct Pack {
-  int64_t tensors;
-  const int64_t* offsets;  // tensors + 1 of them: where each begins if all stood in a row
-  void* const* params;
-  void* const* grads;
-  void* const* exp_avgs;
-  void* const* exp_avg_vars;
-  void* const* max_exp_avg_vars;  // null without amsgrad
-  void* const* corrections;       // null unless the parameters are of 16 bits and have some
-  void* const* corrections_low;   // null unless these have 16 bits
-  const uint32_t* keys;           // of their stochastic rounding; null where there is none
-  double* sums;                   // SUMS of them a tensor, to be written; null where none are asked for
-};
-
-// The sums over a tensor's elements, in the order in which ../step_sums.py names them.
-enum Sum { GRAD_SQUARE, USED_GRAD_SQUARE, GRAD_MOMENTUM, MOMENTUM_SQUARE, VARIANCE, UPDATE_SQUARE, WEIGHT_SQUARE, SUMS };
-
-typedef void (*Parallel)(void (*)(void*), void*, unsigned threads, unsigned flags);
-
-}  // extern "C"
-
-namespace {
-
-template <typename G, typename S>
-void unscale(int64_t n, G* grad, S scale) {
-  for (int64_t i = 0; i < n; ++i) store(grad + i, S(grad[i]) / scale);
-}
 
 // The elements that are added up in the state's dtype, before their sum is added to others in double: few
 // enough that the rounding of a sum of floats is of no account.
@@ -212,49 +150,31 @@ void update_stretch(int64_t n, P* param, const G* grad, int8_t* correction, uint
 }
 
 template <typename P, typename G, uint32_t kept, typename S>
-struct Work {
+struct Step {
   const Pack& pack;
   const Scalars& scalars;
   int64_t chunk;
   std::vector<double> piece_sums;  // SUMS of them for each piece of a tensor that one thread updates
-  std::atomic<int64_t> next{0};
 
-  Work(const Pack& pack, const Scalars& scalars, int64_t chunk) : pack(pack), scalars(scalars), chunk(chunk) {
+  Step(const Pack& pack, const Scalars& scalars, int64_t chunk) : pack(pack), scalars(scalars), chunk(chunk) {
     if (pack.sums) piece_sums.resize(SUMS * (find_piece(pack.offsets[pack.tensors], pack.tensors) + 1));
   }
 
   // The number of the piece of tensor t that begins there: a new one begins with each chunk and each tensor.
   int64_t find_piece(int64_t begin, int64_t t) const { return begin / chunk + t; }
 
-  // Take chunks of the row of all tensors until none is left: threads need not be equally fast.
-  static void run(void* self) {
-    Work& work = *static_cast<Work*>(self);
-    const int64_t total = work.pack.offsets[work.pack.tensors];
-    for (;;) {
-      const int64_t begin = work.next.fetch_add(work.chunk);
-      if (begin >= total) return;
-      work.range(begin, std::min(begin + work.chunk, total));
-    }
-  }
-
-  void range(int64_t begin, int64_t end) {
-    const int64_t* offsets = pack.offsets;
-    int64_t t = std::upper_bound(offsets, offsets + pack.tensors + 1, begin) - offsets - 1;
-    for (; begin < end; ++t) {
-      const int64_t stop = std::min(end, offsets[t + 1]), at = begin - offsets[t], n = stop - begin;
-      P* param = static_cast<P*>(pack.params[t]) + at;
-      G* grad = static_cast<G*>(pack.grads[t]) + at;
-      S* exp_avg = static_cast<S*>(pack.exp_avgs[t]) + at;
-      S* exp_avg_var = static_cast<S*>(pack.exp_avg_vars[t]) + at;
-      S* largest = pack.max_exp_avg_vars ? static_cast<S*>(pack.max_exp_avg_vars[t]) + at : nullptr;
-      int8_t* correction = kept > 0 ? static_cast<int8_t*>(pack.corrections[t]) + at : nullptr;
-      uint8_t* low = kept == 16 ? static_cast<uint8_t*>(pack.corrections_low[t]) + at : nullptr;
-      if (scalars.grad_scale != 0) unscale(n, grad, S(scalars.grad_scale));
-      double* sums = pack.sums ? &piece_sums[SUMS * find_piece(begin, t)] : nullptr;
-      update_stretch<P, G, kept>(n, param, grad, correction, low, exp_avg, exp_avg_var, largest, scalars,
-                                 pack.keys ? pack.keys[t] + uint32_t(at) : 0, sums);
-      begin = stop;
-    }
+  void update(int64_t t, int64_t at, int64_t n) {
+    P* param = static_cast<P*>(pack.params[t]) + at;
+    G* grad = static_cast<G*>(pack.grads[t]) + at;
+    S* exp_avg = static_cast<S*>(pack.exp_avgs[t]) + at;
+    S* exp_avg_var = static_cast<S*>(pack.exp_avg_vars[t]) + at;
+    S* largest = pack.max_exp_avg_vars ? static_cast<S*>(pack.max_exp_avg_vars[t]) + at : nullptr;
+    int8_t* correction = kept > 0 ? static_cast<int8_t*>(pack.corrections[t]) + at : nullptr;
+    uint8_t* low = kept == 16 ? static_cast<uint8_t*>(pack.corrections_low[t]) + at : nullptr;
+    if (scalars.grad_scale != 0) unscale(n, grad, S(scalars.grad_scale));
+    double* sums = pack.sums ? &piece_sums[SUMS * find_piece(pack.offsets[t] + at, t)] : nullptr;
+    update_stretch<P, G, kept>(n, param, grad, correction, low, exp_avg, exp_avg_var, largest, scalars,
+                               pack.keys ? pack.keys[t] + uint32_t(at) : 0, sums);
   }
 
   // In the order of the pieces, so that the sums do not depend on which thread came first.
@@ -270,35 +190,38 @@ struct Work {
 };
 
 template <typename P, typename G, uint32_t kept, typename S>
-void step(const Pack* pack, const Scalars* scalars, Parallel parallel, unsigned threads, int64_t chunk) {
-  Work<P, G, kept, S> work(*pack, *scalars, chunk);
-  if (parallel && threads > 1 && pack->offsets[pack->tensors] > chunk)
-    parallel(Work<P, G, kept, S>::run, &work, threads, 0);
-  else
-    Work<P, G, kept, S>::run(&work);
-  if (pack->sums) work.add_up_pieces();
+void take_step(const Pack& pack, const Scalars& scalars, Parallel parallel, unsigned threads, int64_t chunk) {
+  Step<P, G, kept, S> step(pack, scalars, chunk);
+  deal(step, pack, parallel, threads, chunk);
+  if (pack.sums) step.add_up_pieces();
 }
 
 }  // namespace
 
 extern "C" {
 
-// One step on a pack; named by the dtypes of parameter, gradient and state, and for parameters of 16 bits by the
-// bits of the master weight.
-#define STEP(name, P, G, kept, S)                                                                     \
-  void name(const Pack* p, const Scalars* s, Parallel f, unsigned threads, int64_t chunk) {        \
-    step<P, G, kept, S>(p, s, f, threads, chunk);                                                     \
+// One step on a pack; named by the dtypes of parameter and gradient, by what the averages are, and for parameters of
+// 16 bits by the bits of the master weight.
+#define STEP(name, call)                                                                    \
+  void name(const Pack* p, const Scalars* s, Parallel f, unsigned threads, int64_t chunk) { \
+    call(*p, *s, f, threads, chunk);                                                        \
   }
-#define STEP_16_BITS(name, P, G)         \
-  STEP(name##_master32, P, G, 16, float) \
-  STEP(name##_master24, P, G, 8, float)  \
-  STEP(name##_master16, P, G, 0, float)
-STEP(float64_float64_float64, double, double, 0, double)
-STEP(float32_float32_float32, float, float, 0, float)
-STEP_16_BITS(bfloat16_bfloat16_float32, BFloat16, BFloat16)
-STEP_16_BITS(bfloat16_float32_float32, BFloat16, float)
-STEP_16_BITS(float16_float16_float32, Half, Half)
-STEP_16_BITS(float16_float32_float32, Half, float)
+#define STEP_PACKED(name, bits, master, P, G, kept) \
+  STEP(name##_packed##bits##master, (take_packed_step<P, G, kept, bits>))
+#define STEPS(name, master, P, G, kept)                         \
+  STEP(name##_float32##master, (take_step<P, G, kept, float>)) \
+  STEP_PACKED(name, 16, master, P, G, kept)                     \
+  STEP_PACKED(name, 8, master, P, G, kept)
+#define STEPS_16_BITS(name, P, G)     \
+  STEPS(name, _master32, P, G, 16) \
+  STEPS(name, _master24, P, G, 8)  \
+  STEPS(name, _master16, P, G, 0)
+STEP(float64_float64_float64, (take_step<double, double, 0, double>))
+STEPS(float32_float32, , float, float, 0)
+STEPS_16_BITS(bfloat16_bfloat16, BFloat16, BFloat16)
+STEPS_16_BITS(bfloat16_float32, BFloat16, float)
+STEPS_16_BITS(float16_float16, Half, Half)
+STEPS_16_BITS(float16_float32, Half, float)
 
 // Add 1 to each step count and tell what it is now.
 void advance(int64_t n, float* const* steps, float* now) {

@@ -26,6 +26,7 @@ from lightning_adabelief.optim.fused.build import load_kernel
 from lightning_adabelief.optim.layout import is_dense
 from lightning_adabelief.optim.low_precision import MISSING_BITS, make_keys
 from lightning_adabelief.optim.options import RULE_OPTIONS, SCALE_OPTIONS
+from lightning_adabelief.optim.packing import count_blocks, count_code_bits, count_row, is_packed
 from lightning_adabelief.optim.rule import decoupled_decay, largest_update, residual_scale, single_tensor_adabelief
 from lightning_adabelief.optim.scaling import step_scale
 from lightning_adabelief.optim.step_sums import SUMS, StepSums
@@ -44,7 +45,8 @@ KERNELS = {
 }
 """The name of the kernel's function by the dtypes of parameter and gradient.
 
-For a parameter of 16 bits the bits of the master weight follow it.
+It ends with the dtype of the averages, in whose place packed ones have ``packed16`` or ``packed8``. For a parameter of
+16 bits the bits of the master weight follow it.
 """
 
 
@@ -78,6 +80,7 @@ class _Pack(ctypes.Structure):
             (name, ctypes.c_void_p)
             for name in (
                 "offsets",
+                "row_lengths",
                 "params",
                 "grads",
                 "exp_avgs",
@@ -125,7 +128,11 @@ def fused_adabelief_cpu(
         states = (exp_avg, exp_avg_var) if maximum is None else (exp_avg, exp_avg_var, maximum)
         corrections = () if correction is None else (correction,) if low is None else (correction, low)
         kernel = KERNELS.get((param.dtype, grad.dtype))
-        if kernel is not None and _is_readable(param, grad, states, corrections):
+        has_packed_state = is_packed(exp_avg)
+        is_readable = _is_packed_readable if has_packed_state else _is_readable
+        if kernel is not None and is_readable(param, grad, states, corrections):
+            if has_packed_state:
+                kernel = kernel.removesuffix("float32") + f"packed{count_code_bits(exp_avg, param.shape)}"
             if tensors.corrections and param.dtype in MISSING_BITS:
                 kernel += f"_master{16 + 8 * len(corrections)}"
             packs[kernel, step].append(row)
@@ -175,6 +182,21 @@ def _is_readable(param: Tensor, grad: Tensor, states: tuple[Tensor, ...], correc
     if strides is not None and not is_dense(shape, strides):
         return False
     return not grad.is_neg()  # a lazily negated view: its memory holds the opposite sign
+
+
+def _is_packed_readable(
+    param: Tensor, grad: Tensor, states: tuple[Tensor, ...], corrections: tuple[Tensor, ...] = ()
+) -> bool:
+    """True if the elements of a parameter whose averages are packed are in the order in which they are coded.
+
+    Arguments as for :func:`_is_readable`.
+    """
+    packed_shape = states[0].shape
+    return (
+        all(state.dtype is torch.uint8 and state.shape == packed_shape and state.is_contiguous() for state in states)
+        and all(tensor.shape == param.shape and tensor.is_contiguous() for tensor in (param, grad, *corrections))
+        and not grad.is_neg()
+    )
 
 
 def _make_scalars(
@@ -235,14 +257,19 @@ def _run_kernel(
 ) -> None:
     """Call the kernel on tensors of the same dtypes and one step."""
     params, grads, *states = zip(*members, strict=True)
-    offsets = array("q", accumulate((param.numel() for param in params), initial=0))
+    has_packed_state = is_packed(states[0][0])
+    sizes, row_lengths = (param.numel() for param in params), None
+    if has_packed_state:
+        sizes = (count_blocks(param.shape) for param in params)
+        row_lengths = array("q", [count_row(param.shape) for param in params])
+    offsets = array("q", accumulate(sizes, initial=0))
     columns = [
         None if column[0] is None else array("Q", [tensor.data_ptr() for tensor in column])
         for column in (params, grads, *states)
     ]
-    columns.append(keys)
-    pack = _Pack(len(params), _get_address(offsets), *(column and _get_address(column) for column in columns))
-    if sums is not None:
+    arrays = (offsets, row_lengths, *columns, keys)
+    pack = _Pack(len(params), *(numbers and _get_address(numbers) for numbers in arrays))
+    if sums is not None and not has_packed_state:
         table = torch.empty(len(params), len(SUMS), dtype=torch.float64)
         pack.sums = table.data_ptr()
         sums.update(zip(params, table.unbind(), strict=True))

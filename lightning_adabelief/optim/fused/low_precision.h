@@ -2,6 +2,8 @@
 //
 // Integer arithmetic is exact, needs no particular compiler or CPU, and vectorizes.
 
+#pragma once
+
 #include <cstdint>
 #include <cstring>
 
@@ -59,7 +61,9 @@ struct Half {
   }
 };
 
-inline uint32_t mix(uint32_t value) {
+// Of one number, or of a vector of them.
+template <typename Word>
+inline Word mix(Word value) {
   value = ((value >> 16) ^ value) * 0x45d9f3b;
   value = ((value >> 16) ^ value) * 0x45d9f3b;
   return (value >> 16) ^ value;

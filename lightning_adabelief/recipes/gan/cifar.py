@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sklearn.model_selection import train_test_split
 from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import CIFAR10
@@ -33,7 +35,7 @@ class CIFAR10Images(CIFAR10DataModule):
     std = (1.0, 1.0, 1.0)
 
     def __init__(
-        self, root: str = "data", batch_size: int = 64, num_workers: int | None = None, download: bool = True
+        self, root: str | Path = "data", batch_size: int = 64, num_workers: int | None = None, download: bool = True
     ) -> None:
         super().__init__(root, batch_size, num_workers=num_workers, download=download)
 

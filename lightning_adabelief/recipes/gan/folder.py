@@ -63,7 +63,7 @@ class FolderImages(ImageDataModule):
 
     def __init__(
         self,
-        root: str,
+        root: str | Path,
         batch_size: int = 64,
         size: int = 32,
         flip: bool = False,
@@ -90,7 +90,7 @@ class FolderImages(ImageDataModule):
         """
         parts = self._find_parts()
         images = parts.images
-        self._print_table(self.root, images, parts.notes)
+        self._print_table(str(self.root), images, parts.notes)
         if len(images["train"].files) < self.batch_size:
             raise ValueError(
                 f"{self.root} has {len(images['train'].files):,} images to train on, fewer than a batch of "

@@ -36,7 +36,8 @@ class InceptionScores(Scores):
             import torch_fidelity  # noqa: F401
         except ImportError as error:
             raise ValueError(
-                "FID needs the package torch-fidelity: pip install torch-fidelity. Without it, use ClassifierScores"
+                "FID needs the package torch-fidelity: pip install 'lightning-adabelief[fid]'. Without it, use "
+                "ClassifierScores"
             ) from error
         if weights is not None and not Path(weights).is_file():
             raise ValueError(

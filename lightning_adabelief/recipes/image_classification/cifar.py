@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 from sklearn.model_selection import train_test_split
@@ -44,7 +45,7 @@ class CIFAR10DataModule(ImageDataModule):
 
     def __init__(
         self,
-        root: str = "data",
+        root: str | Path = "data",
         batch_size: int = 128,
         val_share: float = 0.0,
         num_workers: int | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader, WeightedRandomSampler
@@ -96,14 +97,14 @@ class ImageFolderDataModule(ImageDataModule):
 
     def __init__(
         self,
-        root: str | None = None,
+        root: str | Path | None = None,
         batch_size: int = 256,
         size: int | None = None,
         num_workers: int | None = None,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
-        csv: str | None = None,
-        predict: str | None = None,
+        csv: str | Path | None = None,
+        predict: str | Path | None = None,
         val_fraction: float = 0.15,
         test_fraction: float = 0.15,
         split_seed: int = 0,
@@ -133,11 +134,11 @@ class ImageFolderDataModule(ImageDataModule):
         self._set_preprocessing(self._find_preprocessing())
         if stage == "predict" and self.predict is not None:
             found = find_images(self.predict)
-            self._print_table(self.predict, {"predict": found})
+            self._print_table(str(self.predict), {"predict": found})
             self.predict_set = UnlabelledImages(found.files, self.preprocessing.make_transform())
             return
         parts = find_parts(self.root, self.csv, self.split_options)
-        self._print_table(self.csv or str(self.root), parts.images, parts.notes)
+        self._print_table(str(self.csv or self.root), parts.images, parts.notes)
         check_classes(parts)
         self.class_names = parts.class_names
         self.num_classes = len(self.class_names)

@@ -25,7 +25,7 @@ class ImageNetDataModule(ImageFolderDataModule):
     """
 
     def __init__(
-        self, root: str = "data/imagenet", batch_size: int = 256, size: int = 224, num_workers: int | None = None
+        self, root: str | Path = "data/imagenet", batch_size: int = 256, size: int = 224, num_workers: int | None = None
     ) -> None:
         super().__init__(root, batch_size, size, num_workers, IMAGENET.mean, IMAGENET.std)
 

@@ -72,7 +72,7 @@ class TextDataModule(LightningDataModule):
 
     def __init__(
         self,
-        path: str | list[str] | None = None,
+        path: str | Path | Sequence[str | Path] | None = None,
         tokens: Literal["words", "whitespace"] = "words",
         min_count: int = 2,
         max_vocabulary: int | None = None,
@@ -99,7 +99,7 @@ class TextDataModule(LightningDataModule):
             raise ValueError(f"Invalid num_workers: {num_workers}. Give 0 or more")
         if temperature < 0:
             raise ValueError(f"Invalid temperature: {temperature}. Give 0 for the likeliest words, or more")
-        paths = [path] if isinstance(path, str) else path
+        paths = [path] if isinstance(path, str | Path) else path
         if paths is not None and len(paths) not in (1, 3):
             raise ValueError(
                 f"Invalid path: {len(paths)} files. Give one, which is split, or three: to train, validate and test"
@@ -192,7 +192,7 @@ class PennTreebankDataModule(TextDataModule):
 
     def __init__(
         self,
-        root: str = "data/penn",
+        root: str | Path = "data/penn",
         batch_size: int = 20,
         eval_batch_size: int = 1,
         bptt: int = 70,

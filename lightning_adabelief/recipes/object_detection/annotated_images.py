@@ -68,12 +68,12 @@ class AnnotatedImagesDataModule(DetectionDataModule):
 
     def __init__(
         self,
-        root: str = "data/voc",
+        root: str | Path = "data/voc",
         batch_size: int = 2,
         val_share: float = 0.0,
         horizontal_flip: float = 0.5,
-        image_folder: str | None = None,
-        predict_images: str | None = None,
+        image_folder: str | Path | None = None,
+        predict_images: str | Path | None = None,
         num_workers: int | None = None,
         download: bool = True,
     ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -45,8 +46,9 @@ class ObjectDetector(RecipeModule):
         lr_scheduler_interval: ``"epoch"`` or ``"step"``: how often the scheduler steps.
 
     Raises:
-        ValueError: Later, at training or testing: if the data and the network have different numbers of
-            classes or neither has one, or an image's boxes or labels can't be trained on.
+        ValueError: If faster-coco-eval is not installed. Later, at training or testing: if the data and the
+            network have different numbers of classes or neither has one, or an image's boxes or labels can't
+            be trained on.
 
     Example:
         >>> from lightning_adabelief import AdaBelief
@@ -187,6 +189,10 @@ class ObjectDetector(RecipeModule):
 
 
 def _make_metric() -> MeanAveragePrecision:
+    if find_spec("faster_coco_eval") is None:
+        raise ValueError(
+            "Mean average precision needs the package faster-coco-eval: pip install 'lightning-adabelief[detection]'"
+        )
     # 100 detections count, as in COCO; the two before it are needed, though only their recall is of them.
     return MeanAveragePrecision(backend="faster_coco_eval", max_detection_thresholds=[1, 10, 100])
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.sharding import needs_fsdp2_on_cpu
+
 TREES = ["pytorch_lightning", pytest.param("lightning.pytorch", marks=pytest.mark.slow)]
 
 
@@ -34,7 +36,7 @@ def tree_and_single(request, tmp_path_factory):
     return request.param, statistics(request.param, "single", tmp_path_factory.mktemp("single"))
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("kind", ["ddp", pytest.param("fsdp2", marks=needs_fsdp2_on_cpu)])
 def test_two_ranks_log_what_one_process_does_on_the_same_global_batches(tree_and_single, kind, tmp_path):
     tree, single = tree_and_single
     assert {step for _, step in single} == {1, 3, 5}

@@ -82,7 +82,7 @@ def test_the_classifier_can_come_from_a_checkpoint(tmp_path):
 
 def test_fid_without_torch_fidelity_is_an_error_that_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    with pytest.raises(ValueError, match="pip install torch-fidelity"):
+    with pytest.raises(ValueError, match=r"pip install 'lightning-adabelief\[fid\]'"):
         InceptionScores()
 
 
@@ -161,5 +161,5 @@ def test_the_best_available_scores_are_fid_where_its_network_is_at_hand(tmp_path
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
     assert isinstance(best_available_scores(50), RandomFeatureScores)
-    with pytest.raises(ValueError, match="pip install torch-fidelity"):
+    with pytest.raises(ValueError, match=r"pip install 'lightning-adabelief\[fid\]'"):
         best_available_scores(50, weights=str(weights))

@@ -1,5 +1,7 @@
 """Training, validation and prediction of a detector."""
 
+import sys
+
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -48,6 +50,12 @@ def test_losses_and_precision_are_logged(tmp_path):
     } <= trainer.callback_metrics.keys()
     (scores,) = trainer.test(module, make_scenes(), verbose=False)
     assert scores.keys() == {"test/map", "test/map_50", "test/map_75", "test/mar_100"}
+
+
+def test_without_the_package_of_mean_average_precision_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    with pytest.raises(ValueError, match=r"pip install 'lightning-adabelief\[detection\]'"):
+        make_detector()
 
 
 def test_perfect_detections_have_precision_1_and_shifted_ones_less(tmp_path):
