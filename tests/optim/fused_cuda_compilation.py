@@ -11,9 +11,9 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
+from lightning_adabelief.optim.averages import make_packed
 from lightning_adabelief.optim.fused import cuda
 from lightning_adabelief.optim.low_precision import CORRECTIONS, MISSING_BITS
-from lightning_adabelief.optim.packing import make_packed
 from lightning_adabelief.optim.tensors import StepTensors
 from tests.optim.fused_cuda_checks import OPTIONS
 

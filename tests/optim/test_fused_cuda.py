@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_adabelief.optim.packing import make_packed
+from lightning_adabelief.optim.averages import make_packed
 
 HERE = Path(__file__).parent
 FUSED = "lightning_adabelief.optim.fused"
