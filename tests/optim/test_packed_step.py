@@ -90,7 +90,7 @@ def test_every_implementation_is_the_forloop(kwargs, dtype, bits):
     for our, their in zip(ours, theirs, strict=True):
         torch.testing.assert_close(our, their, rtol=1e-5 if dtype == torch.float32 else 0.01, atol=1e-6)
         for name, average in read(their_optimizer, their).items():
-            # Rounded otherwise in the last place, a number may have the next code: in 8 bits seldom, in 16 by little.
+            # Rounded otherwise in the last place, a number may fall to the next code: of 8 bits seldom, of 16 by little
             found, largest = read(our_optimizer, our)[name], average.abs().max().item()
             tolerance = 0.1 if bits == 8 else 1e-3
             torch.testing.assert_close(found, average, rtol=tolerance, atol=tolerance * largest)
