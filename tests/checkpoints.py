@@ -1,6 +1,12 @@
-"""Comparison of checkpoints."""
+"""Loading and comparison of checkpoints."""
 
+import inspect
+
+import pytorch_lightning as pl
 import torch
+
+WEIGHTS_ONLY = {"weights_only": True} if "weights_only" in inspect.signature(pl.Trainer.fit).parameters else {}
+"""The option of Lightning's, new in 2.6, to load plain data alone."""
 
 
 def assert_equal(one, other, path=""):

@@ -126,7 +126,10 @@ def single_tensor_adabelief(
     _add_square_multiple(_decay(s, s_decay), d, (1 - beta2) * c * c).add_(s_addend)
     if s_max is not None:
         candidate = s if skip is None else s.masked_fill(skip, 0.0)
-        s_max = s_max.clone().maximum(candidate) if differentiable else torch.maximum(s_max, candidate, out=s_max)
+        if differentiable or has_packed_state:  # torch.compile breaks its graph at an ``out`` that it made itself
+            s_max = s_max.clone().maximum(candidate)
+        else:
+            torch.maximum(s_max, candidate, out=s_max)
 
     s_hat = s if s_max is None else s_max
     bound = None if max_update_to_lr is None else largest_update(scale.lr, max_update_to_lr, m.device)

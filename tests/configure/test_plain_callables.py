@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from lightning_adabelief import AdaBelief
 from lightning_adabelief.trainer_callback import make_callbacks_of_pytorch_lightning
+from tests.checkpoints import WEIGHTS_ONLY
 from tests.configure.nets import DATA, Net, make_trainer
 
 
@@ -24,7 +25,7 @@ class OfCallable(Net):
 
 def train(module, ckpt_path=None, **options):
     trainer = make_trainer(callbacks=make_callbacks_of_pytorch_lightning(), **options)
-    trainer.fit(module, DataLoader(DATA, batch_size=4), ckpt_path=ckpt_path, weights_only=True)
+    trainer.fit(module, DataLoader(DATA, batch_size=4), ckpt_path=ckpt_path, **WEIGHTS_ONLY)
     return trainer
 
 
@@ -39,12 +40,12 @@ def test_it_loads_with_weights_only_and_makes_the_same_optimizer(optimizer, tmp_
     kept = torch.load(path, weights_only=True)["hyper_parameters"]
     assert kept["width"] == 4 and set(kept["optimizer"]) == {"class_path", "init_args"}
 
-    loaded = OfCallable.load_from_checkpoint(path, weights_only=True)
+    loaded = OfCallable.load_from_checkpoint(path, **WEIGHTS_ONLY)
     made = loaded.configure_optimizers()
     expected = first.optimizers[0]
     assert type(made) is type(expected) and made.defaults == expected.defaults
 
     resumed = train(OfCallable(optimizer=optimizer), path, max_epochs=2)
     assert {int(state["step"]) for state in resumed.optimizers[0].state.values()} == {12}
-    other = OfCallable.load_from_checkpoint(path, weights_only=True, optimizer=torch.optim.SGD)
+    other = OfCallable.load_from_checkpoint(path, **WEIGHTS_ONLY, optimizer=torch.optim.SGD)
     assert type(other.configure_optimizers()) is torch.optim.SGD

@@ -188,6 +188,7 @@ class OfMilestones(Net):
         return [optimizer], [torch.optim.lr_scheduler.SequentialLR(optimizer, [held, steps], milestones=[1])]
 
 
+@pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step")  # by torch 2.6's own SequentialLR
 def test_schedules_made_of_others_and_tensor_learning_rates_are_compared_too(tmp_path, caplog):
     run(OfMilestones(lr=0.5, milestones=[3, 5]), max_epochs=1).save_checkpoint(tmp_path / "saved.ckpt")
     with caplog.at_level(logging.INFO):

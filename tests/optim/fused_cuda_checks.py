@@ -82,7 +82,7 @@ class Case:
         return masters, self.grads, self.m, self.s, self.max_s, self.steps
 
     def clone(self):
-        clone = object.__new__(Case)
+        clone = object.__new__(type(self))
         clone.generator = self.generator
         columns = ([None if t is None else t.clone() for t in column] for column in self.columns()[:-1])
         clone.params, clone.grads, clone.m, clone.s, clone.max_s, clone.steps, *corrections = columns

@@ -13,6 +13,7 @@ from triton.runtime import driver
 
 from lightning_adabelief.optim.fused import cuda
 from lightning_adabelief.optim.low_precision import CORRECTIONS, MISSING_BITS
+from lightning_adabelief.optim.packing import make_packed
 from lightning_adabelief.optim.tensors import StepTensors
 from tests.optim.fused_cuda_checks import OPTIONS
 
@@ -41,16 +42,28 @@ class _Compiled:
 @pytest.fixture
 def kernels(monkeypatch):
     driver.set_active(_AbsentGPU())
-    scale, rule = _Compiled(cuda.scale), _Compiled(cuda.rule)
-    monkeypatch.setattr(cuda, "scale", scale)
-    monkeypatch.setattr(cuda, "rule", rule)
-    return scale, rule
+    return replace_kernels(monkeypatch, "scale", "rule")
 
 
-def step(shapes, dtype=torch.float32, amsgrad=False, master_weight_bits=32, **options):
+@pytest.fixture
+def packed_kernels(monkeypatch):
+    driver.set_active(_AbsentGPU())
+    return replace_kernels(monkeypatch, "scale", "packed_rule")
+
+
+def replace_kernels(monkeypatch, *names):
+    kernels = [_Compiled(getattr(cuda, name)) for name in names]
+    for name, kernel in zip(names, kernels, strict=True):
+        monkeypatch.setattr(cuda, name, kernel)
+    return kernels
+
+
+def step(shapes, dtype=torch.float32, amsgrad=False, master_weight_bits=32, state_bits=32, **options):
     state_dtype = torch.promote_types(dtype, torch.float32)
+    params, grads = ([torch.zeros(shape, dtype=dtype) for shape in shapes] for _ in range(2))
     *columns, maxima = (
-        [torch.zeros(s, dtype=d) for s in shapes] for d in (dtype, dtype, state_dtype, state_dtype, state_dtype)
+        [torch.zeros_like(p, dtype=state_dtype) if state_bits == 32 else make_packed(p, state_bits) for p in params]
+        for _ in range(3)
     )
     steps = [torch.zeros(()) for _ in shapes]
     corrections = [
@@ -60,7 +73,7 @@ def step(shapes, dtype=torch.float32, amsgrad=False, master_weight_bits=32, **op
         ]
         for part, bits in CORRECTIONS.values()
     ]
-    tensors = StepTensors(*columns, maxima if amsgrad else [], steps, *corrections)
+    tensors = StepTensors(params, grads, *columns, maxima if amsgrad else [], steps, *corrections)
     cuda.fused_adabelief_cuda(tensors, **{**OPTIONS, **options})
 
 
@@ -107,3 +120,34 @@ def test_nothing_is_spilled_from_registers(kernels):
     for kernel in kernels:
         for compiled in kernel.launches:
             assert ".local" not in compiled.asm["ptx"]
+
+
+def test_one_compilation_serves_packed_averages_of_any_shape(packed_kernels):
+    step([(16, 256)], state_bits=8)
+    step([(3, 576), (4096, 16), (0, 64)] * 9, state_bits=8, lr=0.0, eps=0.0, warmup=16, weight_decay=1.0)
+    step([(1, 64)], state_bits=8, betas=(0.0, 0.5), residual="previous", maximize=True)
+    for kernel in packed_kernels:
+        assert len(kernel.launches) == 3
+        assert len({id(compiled) for compiled in kernel.launches}) == 1
+
+
+@pytest.mark.parametrize(
+    "dtype, master_weight_bits", [(torch.float32, 32), (torch.bfloat16, 24), (torch.float16, 16)], ids=str
+)
+def test_variants_for_packed_averages_compile_without_a_spill(packed_kernels, dtype, master_weight_bits):
+    scalars = dict(grad_scale=torch.ones(1), found_inf=torch.zeros(()), max_update_to_lr=1.0)
+    step([(8, 256)], dtype, True, master_weight_bits, state_bits=16, **scalars)
+    step([(8, 100)], dtype, False, master_weight_bits, state_bits=8)
+    launches = packed_kernels[1].launches
+    assert len(launches) == 2
+    assert all("cubin" in compiled.asm and ".local" not in compiled.asm["ptx"] for compiled in launches)
+
+
+@pytest.mark.parametrize("state_bits", [16, 8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_packed_averages_are_read_and_written_4_bytes_at_a_time(packed_kernels, dtype, state_bits):
+    step([(16, 256)], dtype, state_bits=state_bits)
+    ptx = packed_kernels[1].launches[0].asm["ptx"]
+    of_param = 8 * dtype.itemsize // 16  # 128 threads update 1024 elements of it, 16 bytes at a time
+    assert [len(re.findall(rf"{op}\.global\.v4\.b32", ptx)) for op in ("ld", "st")] == [2 * of_param, of_param]
+    assert not re.findall(r"(ld|st)\.global\.(b8|b16)", ptx)

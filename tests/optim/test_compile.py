@@ -5,6 +5,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from lightning_adabelief import AdaBelief
+from lightning_adabelief.optim.packing import is_packed
 
 STEPS = 20
 
@@ -16,11 +17,11 @@ OPTIONS = [
 ]
 
 
-def compare(make_compiled, options, backend, dtype=torch.float32):
+def compare(make_compiled, options, backend, dtype=torch.float32, shapes=((3, 1), (3, 4), (3, 7))):
     """Train under a scheduler, compiled and eagerly; return the two models' parameters and the graphs."""
     torch._dynamo.reset()
     generator = torch.Generator().manual_seed(0)
-    start = [torch.randn(3, n, generator=generator, dtype=dtype) for n in (1, 4, 7)]
+    start = [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
     compiled, eager = ([torch.nn.Parameter(value.clone()) for value in start] for _ in range(2))
     optimizers = make_compiled(compiled), AdaBelief(eager, lr=1e-2, **options)
     schedulers = [torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.9) for optimizer in optimizers]
@@ -34,7 +35,13 @@ def compare(make_compiled, options, backend, dtype=torch.float32):
         optimizers[1].step()
         for scheduler in schedulers:
             scheduler.step()
-    assert [optimizers[0].state[p]["step"].item() for p in compiled] == [STEPS] * 3
+    assert [optimizers[0].state[p]["step"].item() for p in compiled] == [STEPS] * len(shapes)
+    for ours, theirs in zip(compiled, eager, strict=True):
+        codes, expected = (
+            optimizer.state[p]["exp_avg_var"] for optimizer, p in zip(optimizers, (ours, theirs), strict=True)
+        )
+        if is_packed(codes):  # by other draws a third would differ
+            assert (codes != expected).float().mean() < 0.02
     return compiled, eager, counter
 
 
@@ -89,3 +96,21 @@ def test_weights_of_16_bits_are_one_graph_and_rounded_as_eagerly(bits, backend):
     torch.testing.assert_close(compiled, eager, rtol=0.01, atol=0)  # a unit in the last place
     same = torch.cat([(ours == theirs).flatten() for ours, theirs in zip(compiled, eager, strict=True)])
     assert same.float().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("foreach", "options", "backend"),
+    [
+        (False, dict(state_bits=8, amsgrad=True), "eager"),
+        (True, dict(state_bits=16, amsgrad=True, weight_decay=0.1), "eager"),
+        pytest.param(True, dict(state_bits=8), "inductor", marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_packed_averages_are_one_graph_and_rounded_as_eagerly(foreach, options, backend):
+    def make(params):
+        return AdaBelief(params, lr=torch.tensor(1e-2), foreach=foreach, capturable=foreach, **options)
+
+    compiled, eager, counter = compare(make, options, backend, shapes=[(33, 130), (3,)])
+    assert counter.frame_count == 1
+    torch.testing.assert_close(compiled, eager, rtol=1e-3, atol=1e-4)

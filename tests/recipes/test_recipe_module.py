@@ -15,6 +15,7 @@ from lightning_adabelief.recipes.gan import GAN
 from lightning_adabelief.recipes.image_classification import DigitsDataModule, ImageClassifier, SmallCNN
 from lightning_adabelief.recipes.language_modeling import LanguageModel
 from lightning_adabelief.recipes.object_detection import ObjectDetector
+from tests.checkpoints import WEIGHTS_ONLY
 
 SHORT = [
     "--trainer.max_epochs=1",
@@ -41,7 +42,7 @@ def test_a_run_of_a_config_leaves_a_checkpoint_that_is_loaded_without_its_networ
     kind, words = RECIPES[recipe]
     assert main(["fit", "--config", recipe, *SHORT, *words]) == 0
     (path,) = tmp_path.glob("logs/**/*.ckpt")
-    loaded = kind.load_from_checkpoint(path, weights_only=True)
+    loaded = kind.load_from_checkpoint(path, **WEIGHTS_ONLY)
     saved = torch.load(path, weights_only=True)["state_dict"]
     assert loaded.state_dict().keys() == saved.keys()
     assert all(torch.equal(value, saved[name]) for name, value in loaded.state_dict().items())

@@ -2,13 +2,21 @@
 
 Two launches for all tensors of the same dtypes, whatever their number and sizes: ``scale`` counts the
 steps and computes the scalars of each tensor, on the device, so that the host waits for nothing;
-``rule`` updates the elements. They are compiled once for a combination of dtypes (and of amsgrad,
-rectify, gradient scaling, 16-byte alignment), never for a model, a size or a learning rate.
+``rule`` updates the elements, or ``packed_rule`` where their averages are packed in 16 or 8 bits. They are
+compiled once for a combination of dtypes (and of amsgrad, rectify, gradient scaling, 16-byte alignment), never
+for a model, a size or a learning rate.
 
 A step costs its memory traffic: of each element theta, g, m and s are read and theta, m and s
-written, 28 bytes in float32 (8 more with amsgrad). Beside the tensors, a step holds about 90 bytes for
-each tensor and 4 bytes for each block of 1024 elements. Tensors are copied only where those of a
-parameter differ in their layout, or have gaps.
+written. Bytes of an element, a gradient of the weight's dtype and float32 scales of packed averages included::
+
+    averages   float32 weight   16-bit weight, master_weight_bits=24   more with amsgrad
+    32 bits    28               24                                     8
+    16 bits    20.1             16.1                                   4.1
+    8 bits     16.1             12.1                                   2.1
+
+Beside the tensors, a step holds about 140 bytes for each tensor and 4 bytes for each block of 1024 elements.
+Tensors are copied only where those of a parameter differ in their layout, or have gaps, or beside packed averages
+are not contiguous: those are stored in the logical order of the elements.
 
 A step can be captured in a CUDA graph after an eager one, as ``torch.cuda.graph`` asks of any
 warmup. A learning rate that is to change between replays must be a tensor on the device.
@@ -20,6 +28,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections import defaultdict
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -29,6 +38,7 @@ from torch.autograd.graph import increment_version
 
 from lightning_adabelief.optim.layout import align_layouts
 from lightning_adabelief.optim.low_precision import MISSING_BITS
+from lightning_adabelief.optim.packing import is_packed
 from lightning_adabelief.optim.rule import residual_scale
 from lightning_adabelief.optim.scaling import RHO_TRACTABLE, warmup_steps
 from lightning_adabelief.optim.tensors import StepTensors
@@ -37,7 +47,8 @@ try:
     import triton.language as tl
 
     from lightning_adabelief.optim.fused.cuda_kernels import rule, scale
-    from lightning_adabelief.optim.fused.cuda_tables import BLOCK, TensorGroup, group_tensors
+    from lightning_adabelief.optim.fused.cuda_packed import packed_rule
+    from lightning_adabelief.optim.fused.cuda_tables import BLOCK, PACKED_BLOCKS, TensorGroup, group_tensors
 except ImportError as error:
     raise ImportError(
         "AdaBelief(fused=True) on CUDA needs Triton, which could not be imported; pip install triton, or give "
@@ -60,7 +71,7 @@ def fused_adabelief_cuda(
     Args:
         tensors: Parameters of any shapes, of real floating-point dtypes, all on one device; gradients,
             left as they are without ``grad_scale``; averages in float32 or float64, in which the
-            arithmetic is done; steps in float32, on the device.
+            arithmetic is done, or packed, all in as many bits; steps in float32, on the device.
         grad_scale: 1-element tensor on the device; the gradients are divided by it, and written.
         found_inf: 1-element tensor on the device; where it is not 0, nothing at all changes.
         **options: The options of :func:`~lightning_adabelief.optim.rule.single_tensor_adabelief` and of
@@ -72,18 +83,26 @@ def fused_adabelief_cuda(
     """
     if not tensors.params:
         return
-    narrow = [i for i, correction in enumerate(tensors.corrections) if correction is not None]
-    if narrow and len(narrow) < len(tensors.params):
-        others = sorted(set(range(len(tensors.params))) - set(narrow))
-        for members in (narrow, others):
+    kinds: dict[tuple[bool, bool], list[int]] = defaultdict(list)
+    for i, exp_avg in enumerate(tensors.exp_avgs):
+        has_correction = bool(tensors.corrections) and tensors.corrections[i] is not None
+        kinds[has_correction, is_packed(exp_avg)].append(i)
+    if len(kinds) > 1:
+        for members in kinds.values():
             fused_adabelief_cuda(tensors.select(members), grad_scale=grad_scale, found_inf=found_inf, **options)
         return
     device = tensors.params[0].device
-    columns = tensors.columns_in_param_shape()
     # Of parameters of one group either all have a correction, or its last bits, or none.
     parts = [part for part in (tensors.corrections, tensors.corrections_low) if part and part[0] is not None]
-    aligned, copied = align_layouts([*columns, *cast(Any, parts)])
-    columns, corrections = aligned[: len(columns)], aligned[len(columns) :]
+    corrections = cast(list[list[Tensor]], parts)
+    params, grads, *averages = tensors.columns_in_param_shape()
+    if is_packed(averages[0][0]):
+        (params, grads, *corrections), copied = align_layouts([params, grads, *corrections], in_rows=True)
+    else:
+        aligned, copied = align_layouts([params, grads, *averages, *corrections])
+        params, grads, *others = aligned
+        averages, corrections = others[: len(averages)], others[len(averages) :]
+    columns = [params, grads, *averages]
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         for group in group_tensors(columns, tensors.steps, corrections, tensors.rounding_seeds):
             amsgrad = bool(tensors.max_exp_avg_vars)
@@ -120,7 +139,7 @@ def _launch_kernels(
 ) -> None:
     """Launch both kernels for tensors of the same dtypes, and ``kept`` bits of correction."""
     beta1, beta2 = betas
-    dtypes, aligned, table, owners, scales = group
+    dtypes, code_bytes, aligned, table, owners, scales = group
     # A lr on the device stays there, so that nothing waits for it and a captured step sees it change.
     lr_tensor = lr if isinstance(lr, Tensor) and lr.device == device else None
     host_lr = float(lr) if lr_tensor is None else 0.0
@@ -157,7 +176,11 @@ def _launch_kernels(
     c = residual_scale(residual, beta1)
     missing = MISSING_BITS.get(dtypes[0], 0)
     param_dtype, grad_dtype, state_dtype = (getattr(tl, str(dtype).removeprefix("torch.")) for dtype in dtypes)
-    rule[(len(owners),)](
+    if code_bytes:
+        kernel, own_options = packed_rule, {"CODE_BYTES": code_bytes, "BLOCKS": PACKED_BLOCKS}
+    else:
+        kernel, own_options = rule, {"STATE": state_dtype, "BLOCK": BLOCK}
+    kernel[(len(owners),)](
         table,
         owners,
         scales,
@@ -173,11 +196,10 @@ def _launch_kernels(
         BOUNDED=max_update_to_lr is not None,
         PARAM=tl.int16 if missing else param_dtype,
         GRAD=grad_dtype,
-        STATE=state_dtype,
         MISSING=missing,
         KEPT=kept,
         ALIGNED=aligned,
-        BLOCK=BLOCK,
+        **own_options,
         enable_fp_fusion=True,
     )
 

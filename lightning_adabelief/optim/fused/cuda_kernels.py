@@ -1,8 +1,9 @@
 """The two Triton kernels of the fused CUDA step: ``scaling.py`` and ``rule.py``, on the device.
 
-Both find their tensors through a table of addresses with a row for each tensor: theta, g, m, s, the
-largest s, step, then the number of elements and the number of the tensor's first block, and for a weight
-of 16 bits its correction, the last bits of that and the seed of its rounding. A scalar of the step is
+Both, and that of ``cuda_packed.py`` in the place of ``rule``, find their tensors through a table of addresses
+with a row for each tensor: theta, g, m, s, the largest s, step, then the number of elements and the number of
+the tensor's first program; for a weight of 16 bits its correction and the last bits of that; the seed of its
+rounding; and for packed averages the number of elements in a row of the parameter. A scalar of the step is
 passed as the bits of a float64 in an integer, because Triton passes a float as float32.
 """
 # ruff: noqa: ANN001, ANN201, ANN202
@@ -11,9 +12,9 @@ passed as the bits of a float64 in an integer, because Triton passes a float as 
 import triton
 import triton.language as tl
 
-from lightning_adabelief.optim.fused.cuda_low_precision import mix_bits, read_master, write_master
+from lightning_adabelief.optim.fused.cuda_low_precision import load_weight, mix_bits, store_weight
 
-COLUMNS = tl.constexpr(11)
+COLUMNS = tl.constexpr(12)
 """The length of a row of the table."""
 
 SCALES = tl.constexpr(5)
@@ -21,7 +22,8 @@ SCALES = tl.constexpr(5)
 
 _SCALE_ARGUMENTS = ["n", "lr", "log_beta1", "log_beta2", "rho_inf", "warmup_length", "decay", "fixed_decay"]
 _SCALE_ARGUMENTS.append("max_update_to_lr")
-_RULE_ARGUMENTS = ["sign", "decay", "one_minus_beta1", "beta2", "residual_weight", "eps"]
+RULE_ARGUMENTS = ["sign", "decay", "one_minus_beta1", "beta2", "residual_weight", "eps"]
+"""The names of the scalars that all tensors of a param group share, for which nothing is compiled again."""
 
 
 # do_not_specialize: Triton would compile again for values such as 1 or a multiple of 16.
@@ -89,7 +91,7 @@ def scale(
     tl.store(scales + 4, mix_bits((seed + t.to(tl.int64)).to(tl.uint32)).to(tl.float64), mask=mask)
 
 
-@triton.jit(do_not_specialize=_RULE_ARGUMENTS)
+@triton.jit(do_not_specialize=RULE_ARGUMENTS)
 def rule(
     table,
     owners,
@@ -129,31 +131,78 @@ def rule(
     offsets = tl.arange(0, BLOCK)
     mask = offsets < left
 
-    theta_at = _load_pointer(row, PARAM, ALIGNED) + start + offsets
-    g_at = _load_pointer(row + 1, GRAD, ALIGNED) + start + offsets
-    m_at = _load_pointer(row + 2, STATE, ALIGNED) + start + offsets
-    s_at = _load_pointer(row + 3, STATE, ALIGNED) + start + offsets
-    if MISSING > 0:
-        raw = tl.load(theta_at, mask=mask).to(tl.int32)
-        correction = tl.zeros_like(raw)
-        if KEPT > 0:
-            correction_at = _load_pointer(row + 8, tl.int8, ALIGNED) + start + offsets
-            correction = tl.load(correction_at, mask=mask).to(tl.int32) << 8
-        if KEPT == 16:
-            low_at = _load_pointer(row + 9, tl.uint8, ALIGNED) + start + offsets
-            correction |= tl.load(low_at, mask=mask).to(tl.int32)
-        theta = read_master(raw, correction, MISSING)
-    else:
-        theta = tl.load(theta_at, mask=mask).to(STATE)
-    g = tl.load(g_at, mask=mask).to(STATE)
+    place = start + offsets
+    theta_at = load_pointer(row, PARAM, ALIGNED) + place
+    correction_at = load_pointer(row + 8, tl.int8, ALIGNED) + place
+    low_at = load_pointer(row + 9, tl.uint8, ALIGNED) + place
+    m_at = load_pointer(row + 2, STATE, ALIGNED) + place
+    s_at = load_pointer(row + 3, STATE, ALIGNED) + place
+    max_s_at = load_pointer(row + 4, STATE, ALIGNED) + place
+    theta = load_weight(theta_at, correction_at, low_at, mask, STATE, MISSING, KEPT)
+    g = load_gradient(load_pointer(row + 1, GRAD, ALIGNED) + place, mask, grad_scale, GRAD, STATE)
     m = tl.load(m_at, mask=mask)
     s = tl.load(s_at, mask=mask)
+    max_s = tl.load(max_s_at, mask=mask) if AMSGRAD else s
 
+    scales += i * SCALES
+    theta, m, s, max_s = step(
+        theta,
+        g,
+        m,
+        s,
+        max_s,
+        scales,
+        sign,
+        decay,
+        one_minus_beta1,
+        beta2,
+        residual_weight,
+        eps,
+        AMSGRAD,
+        BOUNDED,
+        STATE,
+    )
+    tl.store(m_at, m, mask=mask)
+    tl.store(s_at, s, mask=mask)
+    if AMSGRAD:
+        tl.store(max_s_at, max_s, mask=mask)
+    key = (tl.load(scales + 4).to(tl.int64) + place).to(tl.uint32)
+    store_weight(theta, theta_at, correction_at, low_at, key, mask, PARAM, MISSING, KEPT)
+
+
+@triton.jit
+def load_gradient(g_at, mask, grad_scale, GRAD: tl.constexpr, STATE: tl.constexpr):
+    """Return gradients in STATE; with a ``grad_scale`` divided by it, and stored."""
+    g = tl.load(g_at, mask=mask).to(STATE)
     if grad_scale is not None:
         g /= tl.load(grad_scale).to(STATE)
         tl.store(g_at, g.to(GRAD), mask=mask)
+    return g
+
+
+@triton.jit
+def step(
+    theta,
+    g,
+    m,
+    s,
+    max_s,
+    scales,
+    sign,
+    decay,
+    one_minus_beta1,
+    beta2,
+    residual_weight,
+    eps,
+    AMSGRAD: tl.constexpr,
+    BOUNDED: tl.constexpr,
+    STATE: tl.constexpr,
+):
+    """Return theta, m, s and the largest s after a step, all in STATE: the arithmetic of ``rule.py``.
+
+    ``scales`` points to the scalars of the tensor. Without AMSGRAD, max_s is not read, and s is returned for it.
+    """
     g *= _decode_float64(sign).to(STATE)
-    scales += i * SCALES
     theta *= tl.load(scales).to(STATE)
     g += _decode_float64(decay).to(STATE) * theta
 
@@ -162,31 +211,20 @@ def rule(
     beta2_value = _decode_float64(beta2).to(STATE)
     s = tl.where(beta2_value != 0, s * beta2_value, 0.0)  # an infinite s times 0 would be NaN
     s += _decode_float64(residual_weight).to(STATE) * d * d + _decode_float64(eps).to(STATE)
-    tl.store(m_at, m, mask=mask)
-    tl.store(s_at, s, mask=mask)
     if AMSGRAD:
-        max_s_at = _load_pointer(row + 4, STATE, ALIGNED) + start + offsets
-        s = tl.maximum(tl.load(max_s_at, mask=mask), s, propagate_nan=tl.PropagateNan.ALL)
-        tl.store(max_s_at, s, mask=mask)
+        max_s = tl.maximum(max_s, s, propagate_nan=tl.PropagateNan.ALL)
+    else:
+        max_s = s
 
     step_size, root_scale = tl.load(scales + 1).to(STATE), tl.load(scales + 2).to(STATE)
-    denominator = tl.where(root_scale > 0, tl.sqrt(s) * root_scale + _decode_float64(eps).to(STATE), 1.0)
+    denominator = tl.where(root_scale > 0, tl.sqrt(max_s) * root_scale + _decode_float64(eps).to(STATE), 1.0)
     quotient = m / denominator
     if BOUNDED:  # a NaN stays one
         max_quotient = tl.load(scales + 3).to(STATE)
         quotient = tl.where(quotient > max_quotient, max_quotient, quotient)
         quotient = tl.where(quotient < -max_quotient, -max_quotient, quotient)
     theta -= tl.where(step_size != 0, step_size * quotient, 0.0)  # even where m is infinite
-    if MISSING > 0:
-        key = tl.load(scales + 4).to(tl.int64) + start + offsets
-        raw, correction = write_master(theta, key.to(tl.uint32), MISSING, KEPT)
-        tl.store(theta_at, raw.to(PARAM), mask=mask)
-        if KEPT > 0:
-            tl.store(correction_at, (correction >> 8).to(tl.int8), mask=mask)
-        if KEPT == 16:
-            tl.store(low_at, correction.to(tl.uint8), mask=mask)
-    else:
-        tl.store(theta_at, theta.to(PARAM), mask=mask)
+    return theta, m, s, max_s
 
 
 @triton.jit
@@ -195,7 +233,8 @@ def _decode_float64(bits):
 
 
 @triton.jit
-def _load_pointer(cell, DTYPE: tl.constexpr, ALIGNED: tl.constexpr):
+def load_pointer(cell, DTYPE: tl.constexpr, ALIGNED: tl.constexpr):
+    """Return the pointer to DTYPE in a cell of the table; ALIGNED promises a multiple of 16 bytes."""
     pointer = tl.load(cell).to(tl.pointer_type(DTYPE))
     if ALIGNED:
         pointer = tl.multiple_of(pointer, 16)

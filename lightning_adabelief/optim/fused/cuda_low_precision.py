@@ -17,6 +17,46 @@ _INFINITY = tl.constexpr(0x7F800000)
 
 
 @triton.jit
+def load_weight(theta_at, correction_at, low_at, mask, STATE: tl.constexpr, MISSING: tl.constexpr, KEPT: tl.constexpr):
+    """Return weights in STATE: the master weights of weights of 16 bits, whose pointers are to int16."""
+    if MISSING == 0:
+        theta = tl.load(theta_at, mask=mask).to(STATE)
+    else:
+        raw = tl.load(theta_at, mask=mask).to(tl.int32)
+        correction = tl.zeros_like(raw)
+        if KEPT > 0:
+            correction = tl.load(correction_at, mask=mask).to(tl.int32) << 8
+        if KEPT == 16:
+            correction |= tl.load(low_at, mask=mask).to(tl.int32)
+        theta = read_master(raw, correction, MISSING)
+    return theta
+
+
+@triton.jit
+def store_weight(
+    theta,
+    theta_at,
+    correction_at,
+    low_at,
+    key,
+    mask,
+    PARAM: tl.constexpr,
+    MISSING: tl.constexpr,
+    KEPT: tl.constexpr,
+):
+    """Store weights that :func:`load_weight` has read; ``key`` is a uint32 for each, by which it is rounded."""
+    if MISSING == 0:
+        tl.store(theta_at, theta.to(PARAM), mask=mask)
+    else:
+        raw, correction = write_master(theta, key, MISSING, KEPT)
+        tl.store(theta_at, raw.to(PARAM), mask=mask)
+        if KEPT > 0:
+            tl.store(correction_at, (correction >> 8).to(tl.int8), mask=mask)
+        if KEPT == 16:
+            tl.store(low_at, correction.to(tl.uint8), mask=mask)
+
+
+@triton.jit
 def read_master(raw, correction, MISSING: tl.constexpr):
     """Return the float32 master weights of weights' 16 bits and the 16 bits of their corrections, both as int32."""
     code = ((raw & 0x7FFF) << MISSING) + (correction >> (16 - MISSING))

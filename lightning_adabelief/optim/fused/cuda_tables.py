@@ -17,10 +17,14 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from lightning_adabelief.optim import packing
 from lightning_adabelief.optim.fused.cuda_kernels import COLUMNS, SCALES
 
 BLOCK = 1024
 """Elements that a program updates: with 4 warps, two loads of 16 bytes for each thread and float32 tensor."""
+
+PACKED_BLOCKS = BLOCK // packing.BLOCK
+"""Blocks of a scale that a program updates where the averages are packed."""
 
 MAX_TABLES = 8
 """Tables kept for a set of parameters: an allocator comes back to the same few addresses."""
@@ -31,13 +35,15 @@ class TensorGroup(NamedTuple):
 
     Attributes:
         dtypes: The dtypes of parameters, gradients and state.
-        aligned: True if all addresses are multiples of 16 bytes and all sizes of 8 elements.
+        code_bytes: The bytes of a code where the state is packed, else 0.
+        aligned: True if all addresses are multiples of 16 bytes and all sizes, of rows if packed, of 8 elements.
         table: (tensors, COLUMNS) int64, on the device; see ``cuda_kernels.py``.
-        owners: (blocks,) int32, the row of the tensor that each block belongs to.
+        owners: (programs,) int32, the row of the tensor that each program updates a part of.
         scales: (tensors, SCALES) float64, filled by the first kernel with the scalars of the step.
     """
 
     dtypes: tuple[torch.dtype, ...]
+    code_bytes: int
     aligned: bool
     table: Tensor
     owners: Tensor
@@ -77,7 +83,7 @@ def group_tensors(
 
     Args:
         columns: Parameters, gradients, exp_avg, exp_avg_var and, under amsgrad, its maximum; the
-            tensors of a parameter laid out alike.
+            tensors of a parameter laid out alike. Either all averages are packed, in codes of as many bits, or none.
         steps: The step tensor of each parameter.
         corrections: Those of parameters of 16 bits and their last bits, laid out as these; none, one or both.
         rounding_seeds: The seeds of their rounding; empty where there is none.
@@ -90,7 +96,11 @@ def group_tensors(
     none = [0] * len(steps)
     parts = [list(map(Tensor.data_ptr, column)) for column in corrections]
     rounding = [*parts, *(2 - len(parts)) * [none], rounding_seeds or none]
-    numels = list(map(Tensor.numel, columns[0]))
+    numels, row_lengths, code_bytes = list(map(Tensor.numel, columns[0])), none, 0
+    if packing.is_packed(columns[2][0]):
+        row_lengths = [packing.count_row(param.shape) for param in columns[0]]
+        code_bytes = packing.count_code_bits(columns[2][0], columns[0][0].shape) // 8
+    sizes = numels, row_lengths
     dtypes = [[tensor.dtype for tensor in column] for column in columns[:3]]
     cache = _caches.get(steps[0])
     if cache is None:
@@ -98,14 +108,14 @@ def group_tensors(
     size = COLUMNS.value * len(steps)
     if device.type == "cuda":
         if torch.cuda.is_current_stream_capturing():
-            return _build_groups(addresses, rounding, numels, dtypes, device, cache.use_spare(size))
+            return _build_groups(addresses, rounding, sizes, code_bytes, dtypes, device, cache.use_spare(size))
         cache.set_aside(size)
     # The stream is part of the key: on another one nothing would order the sending of a table and its reading.
     stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    key = (device, stream, len(columns), *numels, *chain(*addresses), *chain(*rounding), *chain(*dtypes))
+    key = (device, stream, len(columns), code_bytes, *chain(*sizes, *addresses, *rounding, *dtypes))
     if key not in cache.groups:
         staging = _allocate_pinned(size) if device.type == "cuda" else torch.empty(size, dtype=torch.int64)
-        cache.groups[key] = _build_groups(addresses, rounding, numels, dtypes, device, staging)
+        cache.groups[key] = _build_groups(addresses, rounding, sizes, code_bytes, dtypes, device, staging)
         if len(cache.groups) > MAX_TABLES:
             cache.groups.popitem(last=False)
     cache.groups.move_to_end(key)
@@ -115,7 +125,8 @@ def group_tensors(
 def _build_groups(
     addresses: list[list[int]],
     rounding: Sequence[Sequence[int]],
-    numels: list[int],
+    sizes: tuple[list[int], list[int]],
+    code_bytes: int,
     dtypes: list[list[torch.dtype]],
     device: torch.device,
     staging: Tensor,
@@ -125,21 +136,22 @@ def _build_groups(
     Args:
         addresses: The addresses of each column, those of the steps last.
         rounding: The addresses of the corrections, and the seeds; 0 for none.
-        numels: The number of elements of each parameter.
+        sizes: The number of elements of each parameter, and of its rows if the state is packed, else 0.
+        code_bytes: The bytes of a code if the state is packed, else 0.
         dtypes: The dtypes of parameters, gradients and state.
         device: The device that the tables are sent to.
         staging: int64 memory for all tables, pinned where the device is a GPU.
     """
     tables: dict[tuple[tuple[torch.dtype, ...], bool], list[tuple[int, ...]]] = defaultdict(list)
-    block_counts: dict[tuple[tuple[torch.dtype, ...], bool], int] = defaultdict(int)
-    columns = numels, zip(*dtypes, strict=True), zip(*addresses, strict=True), zip(*rounding, strict=True)
-    for numel, of_dtypes, (*tensors, step), (*corrections, seed) in zip(*columns, strict=True):
-        aligned = numel % 8 == 0 and not any(address % 16 for address in (*tensors, *corrections))
+    program_counts: dict[tuple[tuple[torch.dtype, ...], bool], int] = defaultdict(int)
+    columns = (zip(*column, strict=True) for column in (sizes, dtypes, addresses, rounding))
+    for (numel, row_length), of_dtypes, (*tensors, step), (*corrections, seed) in zip(*columns, strict=True):
+        aligned = (row_length or numel) % 8 == 0 and not any(address % 16 for address in (*tensors, *corrections))
         kind = of_dtypes, aligned
         without_maximum = 5 - len(tensors)  # every row has the same length, amsgrad or not
-        row = (*tensors, *(0,) * without_maximum, step, numel, block_counts[kind], *corrections, seed)
+        row = (*tensors, *(0,) * without_maximum, step, numel, program_counts[kind], *corrections, seed, row_length)
         tables[kind].append(row)
-        block_counts[kind] += _count_blocks(numel)
+        program_counts[kind] += _count_programs(numel, row_length)
 
     # All tables go in one transfer, and each group takes its rows of it.
     staging.copy_(torch.tensor(list(chain(*tables.values()))).flatten())
@@ -147,12 +159,11 @@ def _build_groups(
     rows_of_groups = sent.split([len(rows) for rows in tables.values()])
     groups = []
     for (of_dtypes, aligned), table in zip(tables, rows_of_groups, strict=True):
-        # output_size is known here; without it repeat_interleave would wait for the device to tell it.
-        blocks_of_rows = (table[:, 6] + (BLOCK - 1)) // BLOCK
-        rows = torch.arange(len(table), dtype=torch.int32, device=device)
-        owners = rows.repeat_interleave(blocks_of_rows, output_size=block_counts[of_dtypes, aligned])
+        # A program belongs to the last tensor whose first program is not after it.
+        programs = torch.arange(program_counts[of_dtypes, aligned], device=device)
+        owners = torch.searchsorted(table[:, 7].contiguous(), programs, right=True, out_int32=True) - 1
         scales = torch.empty(len(table), SCALES.value, dtype=torch.float64, device=device)
-        groups.append(TensorGroup(of_dtypes, aligned, table, owners, scales))
+        groups.append(TensorGroup(of_dtypes, code_bytes, aligned, table, owners, scales))
     return groups
 
 
@@ -160,5 +171,9 @@ def _allocate_pinned(size: int) -> Tensor:
     return torch.empty(size, dtype=torch.int64, pin_memory=True)
 
 
-def _count_blocks(numel: int) -> int:
-    return -(-numel // BLOCK)
+def _count_programs(numel: int, row_length: int) -> int:
+    """Return the number of programs that update a tensor; a ``row_length`` of 0 is that of one that is not packed."""
+    if row_length == 0:
+        return -(-numel // BLOCK)
+    blocks = numel // row_length * -(-row_length // packing.BLOCK)
+    return -(-blocks // PACKED_BLOCKS)

@@ -43,79 +43,108 @@ const float* read_gradient(int64_t n, void* gradient, const Scalars& scalars, fl
   return copy;
 }
 
+// A block on its way through a step, and what of it has to be copied.
+template <typename P>
+struct BlockInTensor : Block {
+  int64_t size;  // elements; fewer than a block's are filled up with zeros
+  P* param;
+  int8_t* correction;
+  uint8_t* low;
+  CodedBlock stored[3];
+  alignas(64) float theta_copy[PACKED_BLOCK];
+  alignas(64) uint8_t code_copies[3][2 * PACKED_BLOCK];
+};
+
 // kept: the bits of the correction. What a gradient and a code are is known only when it runs, so that not every
 // combination has to be compiled.
 template <typename P, uint32_t kept>
 struct PackedStep {
+  static constexpr bool COPIES_WEIGHT = !std::is_same_v<P, float>;
+
   const Pack& pack;
   const Scalars& scalars;
   int64_t code_bytes, grad_bytes;
   decltype(&read_gradient<float>) read_grad;
-  decltype(&update_block<8, false>) update_coded;
+  decltype(&average_block<8, false>) average;
+  decltype(&move_block<8, false>) move;
   const FloatScalars float_scalars{scalars};
 
-  // Update n blocks of tensor t, from the number-th on.
+  // Update n blocks of tensor t, from the number-th on. One is begun before the one before it is finished: the CPU then
+  // has work to do while it waits for the scales.
   void update(int64_t t, int64_t number, int64_t n) {
     const RowLayout layout(pack.row_lengths[t], code_bytes);
     int64_t row = number / layout.blocks, column = number % layout.blocks;
-    for (; n > 0; --n) {
-      update_one(t, layout, row, column);
+    BlockInTensor<P> blocks[2];
+    for (int64_t i = 0; i < n; ++i) {
+      begin(blocks[i % 2], t, layout, row, column);
+      if (i > 0) finish(blocks[(i - 1) % 2]);
       if (++column == layout.blocks) ++row, column = 0;
     }
+    finish(blocks[(n - 1) % 2]);
   }
 
-  void update_one(int64_t t, const RowLayout& layout, int64_t row, int64_t column) {
+  void begin(BlockInTensor<P>& block, int64_t t, const RowLayout& layout, int64_t row, int64_t column) const {
     const int64_t at = row * layout.length + column * PACKED_BLOCK;
     const int64_t size = std::min(PACKED_BLOCK, layout.length - column * PACKED_BLOCK);
-    const bool whole = size == PACKED_BLOCK;  // else it is filled up with zeros
-    P* param = static_cast<P*>(pack.params[t]) + at;
-    int8_t* correction = kept > 0 ? static_cast<int8_t*>(pack.corrections[t]) + at : nullptr;
-    uint8_t* low = kept == 16 ? static_cast<uint8_t*>(pack.corrections_low[t]) + at : nullptr;
-    const uint32_t key = (pack.keys ? pack.keys[t] : 0) + uint32_t(at);
+    block.size = size;
+    block.param = static_cast<P*>(pack.params[t]) + at;
+    block.correction = kept > 0 ? static_cast<int8_t*>(pack.corrections[t]) + at : nullptr;
+    block.low = kept == 16 ? static_cast<uint8_t*>(pack.corrections_low[t]) + at : nullptr;
+    block.key = (pack.keys ? pack.keys[t] : 0) + uint32_t(at);
+    block.stored[0] = block.momentum = layout.find_block(pack.exp_avgs[t], row, column);
+    block.stored[1] = block.variance = layout.find_block(pack.exp_avg_vars[t], row, column);
+    if (pack.max_exp_avg_vars)
+      block.stored[2] = block.maximum = layout.find_block(pack.max_exp_avg_vars[t], row, column);
 
-    void* const* const averages[3] = {pack.exp_avgs, pack.exp_avg_vars, pack.max_exp_avg_vars};
-    CodedBlock stored[3] = {}, coded[3] = {};
-    for (int i = 0; i < 3; ++i)
-      if (averages[i]) coded[i] = stored[i] = layout.find_block(averages[i][t], row, column);
-    alignas(64) float theta_copy[PACKED_BLOCK], g_copy[PACKED_BLOCK];
-    alignas(64) uint8_t code_copies[3][2 * PACKED_BLOCK];
+    alignas(64) float g_copy[PACKED_BLOCK];
+    const bool whole = size == PACKED_BLOCK;
     if (!whole) {
-      std::fill_n(theta_copy, PACKED_BLOCK, 0.0f);
       std::fill_n(g_copy, PACKED_BLOCK, 0.0f);
-      std::memset(code_copies, 0, sizeof(code_copies));
-      for (int i = 0; i < 3 && averages[i]; ++i) {
-        std::memcpy(code_copies[i], stored[i].codes, size * code_bytes);
-        coded[i].codes = code_copies[i];
-      }
+      std::fill_n(block.theta_copy, PACKED_BLOCK, 0.0f);
+      copy_codes(block);
     }
-
-    float* theta = theta_copy;
-    if constexpr (!std::is_same_v<P, float>)
-      read_master<P, kept>(size, param, correction, low, theta);
+    block.theta = block.theta_copy;
+    if constexpr (COPIES_WEIGHT)
+      read_master<P, kept>(size, block.param, block.correction, block.low, block.theta);
     else if (whole)
-      theta = param;
+      block.theta = block.param;
     else
-      std::copy_n(param, size, theta);
+      std::copy_n(block.param, size, block.theta);
     const float* g = read_grad(size, static_cast<char*>(pack.grads[t]) + at * grad_bytes, scalars, g_copy);
     const float decay = float(scalars.decay);
     if (decay != 0)
-      for (int64_t i = 0; i < size; ++i) g_copy[i] = multiply_add(decay, theta[i], g_copy[i]);
+      for (int64_t i = 0; i < size; ++i) g_copy[i] = multiply_add(decay, block.theta[i], g_copy[i]);
+    average(block, g, float_scalars);
+  }
 
-    update_coded(theta, g, coded, float_scalars, key);
+  void copy_codes(BlockInTensor<P>& block) const {
+    std::memset(block.code_copies, 0, sizeof(block.code_copies));
+    CodedBlock* const averages[3] = {&block.momentum, &block.variance, &block.maximum};
+    for (int i = 0; i < (pack.max_exp_avg_vars ? 3 : 2); ++i) {
+      std::memcpy(block.code_copies[i], block.stored[i].codes, block.size * code_bytes);
+      averages[i]->codes = block.code_copies[i];
+    }
+  }
 
-    if constexpr (!std::is_same_v<P, float>)
-      write_master<P, kept>(size, param, correction, low, theta, key);
+  void finish(BlockInTensor<P>& block) const {
+    move(block, float_scalars);
+    const bool whole = block.size == PACKED_BLOCK;
+    if constexpr (COPIES_WEIGHT)
+      write_master<P, kept>(block.size, block.param, block.correction, block.low, block.theta, block.key);
     else if (!whole)
-      std::copy_n(theta, size, param);
+      std::copy_n(block.theta, block.size, block.param);
     if (!whole)
-      for (int i = 0; i < 3 && averages[i]; ++i) std::memcpy(stored[i].codes, code_copies[i], size * code_bytes);
+      for (int i = 0; i < (pack.max_exp_avg_vars ? 3 : 2); ++i)
+        std::memcpy(block.stored[i].codes, block.code_copies[i], block.size * code_bytes);
   }
 };
 
 template <typename P, typename G, uint32_t kept, int code_bits>
 void take_packed_step(const Pack& pack, const Scalars& scalars, Parallel parallel, unsigned threads, int64_t chunk) {
-  auto* update_coded = pack.max_exp_avg_vars ? update_block<code_bits, true> : update_block<code_bits, false>;
-  PackedStep<P, kept> step{pack, scalars, code_bits / 8, sizeof(G), read_gradient<G>, update_coded};
+  const bool amsgrad = pack.max_exp_avg_vars;
+  auto* average = amsgrad ? average_block<code_bits, true> : average_block<code_bits, false>;
+  auto* move = amsgrad ? move_block<code_bits, true> : move_block<code_bits, false>;
+  PackedStep<P, kept> step{pack, scalars, code_bits / 8, sizeof(G), read_gradient<G>, average, move};
   deal(step, pack, parallel, threads, chunk / PACKED_BLOCK);
 }
 

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
+#include <type_traits>
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
@@ -76,6 +78,12 @@ inline uint32_t find_largest(Words x) {
 inline Words as_words(Floats x) { return (Words)x; }
 inline Floats as_floats(Words x) { return (Floats)x; }
 
+// Of numbers of which one at least is not negative: compared as integers, for which there are more units.
+inline Floats find_larger(Floats a, Floats b) {
+  const Integers x = (Integers)a, y = (Integers)b;
+  return (Floats)(x > y ? x : y);
+}
+
 inline Floats load(const float* from) {
   Floats result;
   std::memcpy(&result, from, sizeof(result));
@@ -84,16 +92,17 @@ inline Floats load(const float* from) {
 
 inline void store(float* to, Floats x) { std::memcpy(to, &x, sizeof(x)); }
 
-// Integers of 8 or 16 bits in memory: compilers find the long way from them to float32, and back.
+// Integers of 8 or 16 bits in memory. Compilers find the long way from them to 32 bits, and back.
 template <typename Code>
 inline Integers load_codes(const Code* from) {
 #if defined(__AVX512F__)
+  constexpr bool is_signed = std::is_signed_v<Code>;
   if constexpr (sizeof(Code) == 1) {
     const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
-    return (Integers)(Code(-1) < 0 ? _mm512_cvtepi8_epi32(codes) : _mm512_cvtepu8_epi32(codes));
+    return (Integers)(is_signed ? _mm512_cvtepi8_epi32(codes) : _mm512_cvtepu8_epi32(codes));
   } else {
     const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-    return (Integers)(Code(-1) < 0 ? _mm512_cvtepi16_epi32(codes) : _mm512_cvtepu16_epi32(codes));
+    return (Integers)(is_signed ? _mm512_cvtepi16_epi32(codes) : _mm512_cvtepu16_epi32(codes));
   }
 #else
   Integers result;
@@ -102,14 +111,21 @@ inline Integers load_codes(const Code* from) {
 #endif
 }
 
+// What is beyond the largest code of a kind becomes it.
 template <typename Code>
 inline void store_codes(Code* to, Integers x) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(Code) == 1)
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8((__m512i)x));
-  else
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16((__m512i)x));
+  constexpr bool is_signed = std::is_signed_v<Code>;
+  if constexpr (sizeof(Code) == 1) {
+    const __m128i codes = is_signed ? _mm512_cvtsepi32_epi8((__m512i)x) : _mm512_cvtusepi32_epi8((__m512i)x);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), codes);
+  } else {
+    const __m256i codes = is_signed ? _mm512_cvtsepi32_epi16((__m512i)x) : _mm512_cvtusepi32_epi16((__m512i)x);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), codes);
+  }
 #else
+  const Integers largest = Integers{} + std::numeric_limits<Code>::max();
+  x = x < largest ? x : largest;
   for (int i = 0; i < LANES; ++i) to[i] = Code(x[i]);
 #endif
 }

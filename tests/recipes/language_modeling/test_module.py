@@ -15,6 +15,7 @@ from lightning_adabelief import AdaBelief, BeliefMonitor
 from lightning_adabelief.callbacks import ExactResume
 from lightning_adabelief.recipes.language_modeling import AWDLSTM, LanguageModel, TextDataModule
 from lightning_adabelief.recipes.language_modeling.windows import IGNORED
+from tests.checkpoints import WEIGHTS_ONLY
 from tests.recipes.language_modeling.texts import write_fable
 
 WINDOWS = 6
@@ -125,7 +126,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(random_bptt):
         every_step = ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)
         callbacks = [ExactResume(), every_step]
         trainer = make_trainer(callbacks=callbacks, enable_checkpointing=True, max_epochs=2, gradient_clip_val=0.25)
-        trainer.fit(module, make_data(random_bptt=random_bptt), ckpt_path=ckpt_path, weights_only=True)
+        trainer.fit(module, make_data(random_bptt=random_bptt), ckpt_path=ckpt_path, **WEIGHTS_ONLY)
         assert trainer.global_step == 2 * WINDOWS
         return module
 
