@@ -90,9 +90,9 @@ def test_every_implementation_is_the_forloop(kwargs, dtype, bits):
     for our, their in zip(ours, theirs, strict=True):
         torch.testing.assert_close(our, their, rtol=1e-5 if dtype == torch.float32 else 0.01, atol=1e-6)
         for name, average in read(their_optimizer, their).items():
-            # Rounded otherwise in the last place, a number may fall to the next code.
+            # Rounded otherwise in the last place, a number may fall to the next code, and take its block's scale along.
             found = read(our_optimizer, our)[name]
-            assert ((found - average).abs() > 1e-5 * average.abs()).float().mean() < 0.005
+            assert ((found - average).abs() > 1e-3 * average.abs()).float().mean() < 0.005
             torch.testing.assert_close(found, average, rtol=0.1, atol=0.1 * average.abs().max().item())
 
 
