@@ -23,6 +23,7 @@ from lightning_adabelief.beliefs.elementwise import (
     moments,
     read_square,
 )
+from lightning_adabelief.optim.averages import find_dtype
 from lightning_adabelief.optim.shards import full_tensor
 from lightning_adabelief.optim.step_sums import SUMS, StepSums
 
@@ -148,7 +149,7 @@ def split_into_batches(layers: Sequence[Layer], step_sums: StepSums | None = Non
     for layer in layers:
         param, state, _ = layer
         exp_avg = state.get("exp_avg")  # which an optimizer without averages lacks
-        own_kind = (param.device, param.dtype if exp_avg is None else exp_avg.dtype, param in step_sums)
+        own_kind = (param.device, param.dtype if exp_avg is None else find_dtype(exp_avg), param in step_sums)
         if batch and (own_kind != kind or weights + param.numel() > BATCH_WEIGHTS):
             yield LayerBatch(batch, step_sums)
             batch, weights = [], 0

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_adabelief import AdaBelief, release_gradients
 from lightning_adabelief.optim import state as state_module
@@ -79,9 +80,9 @@ def test_large_parameters_are_packed_and_small_ones_keep_floats(bits):
             assert value.shape == shape and value.dtype == (torch.uint8 if is_large else torch.float32)
 
 
-@pytest.mark.parametrize(("bits", "dtype"), [(16, torch.float32), (8, torch.bfloat16)], ids=str)
 @pytest.mark.parametrize("kwargs", inputs("foreach", "fused"))
-def test_every_implementation_is_the_forloop(kwargs, dtype, bits):
+def test_every_implementation_is_the_forloop(kwargs):
+    bits, dtype = (8, torch.bfloat16) if kwargs["fused"] else (16, torch.float32)
     runs = []
     for switches in ({}, dict(foreach=False, fused=False)):
         params = make_params(dtype)
@@ -110,6 +111,23 @@ def test_capturable_is_the_plain_step(kwargs, capturable_on_cpu):
         for name, average in read(their_optimizer, their).items():
             found = read(our_optimizer, our)[name]
             assert ((found - average).abs() > 1e-4 * average.abs()).float().mean() < 0.01
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("bits", BITS)
+def test_a_capturable_step_never_waits_for_the_device(bits, foreach, capturable_on_cpu):
+    class NoSync(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            assert func not in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+            return func(*args, **kwargs or {})
+
+    params = make_params()
+    options = dict(foreach=foreach, capturable=True, amsgrad=True, nonfinite="skip")
+    optimizer = AdaBelief(params, state_bits=bits, **options)
+    set_grads(params, 0)
+    with NoSync():
+        optimizer.step()
+        optimizer.step()
 
 
 @pytest.mark.parametrize("foreach", [False, True])

@@ -175,6 +175,22 @@ def check_beliefs(sharded, optimizer, bits, options):
     torch.testing.assert_close(full_state(again_model, again), full_state(sharded, optimizer), rtol=0, atol=0)
 
 
+def check_ranks_of_ddp_stay_equal():
+    for bits, options in ((16, OPTIONS["foreach"]), (8, OPTIONS["amsgrad, coupled"])):
+        model = make_model(sizes=LARGE)
+        optimizer = AdaBelief(model.parameters(), state_bits=bits, **options)
+        replicated = torch.nn.parallel.DistributedDataParallel(model)
+        for t in range(4):
+            x = torch.randn(8, LARGE[0], generator=torch.Generator().manual_seed(RANKS * t + dist.get_rank()))
+            optimizer.zero_grad()
+            replicated(x).square().mean().backward()
+            optimizer.step()
+        for tensor in (value for param, *state in full_state(model, optimizer) for value in (param, *state)):
+            gathered = [torch.empty_like(tensor) for _ in range(RANKS)]
+            dist.all_gather(gathered, tensor.contiguous())
+            assert torch.equal(*gathered)
+
+
 def checkpoint_of(model, optimizer):
     from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
 
@@ -223,6 +239,7 @@ def worker(rank, folder):
         check_weights_of_16_bits()
         check_switch()
         check_packed_state()
+        check_ranks_of_ddp_stay_equal()
         check_checkpoints(f"{folder}/checkpoint-bfloat16", torch.bfloat16)
         continued = [
             check_checkpoints(f"{folder}/checkpoint"),
