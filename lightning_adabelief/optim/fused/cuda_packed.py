@@ -21,6 +21,7 @@ from lightning_adabelief.optim.fused.cuda_kernels import (
 from lightning_adabelief.optim.fused.cuda_low_precision import load_weight, mix_bits, store_weight
 
 BLOCK = tl.constexpr(packing.BLOCK)
+"""The elements that share a scale."""
 
 _INFINITY = tl.constexpr(0x7F800000)
 _NAN = tl.constexpr(0x7FC00000)
