@@ -116,6 +116,13 @@ def test_every_public_name_is_on_a_page_of_the_api(package):
         )
 
 
+def test_the_start_names_the_oldest_versions_that_are_supported():
+    (oldest,) = re.findall(r"Python ([\d.]+), torch ([\d.]+) and Lightning ([\d.]+)", read("docs/index.md"))
+    names = ('requires-python = "', '"torch', '"pytorch-lightning')
+    for name, version in zip(names, oldest, strict=True):
+        assert f"{name}>={version}" in read("pyproject.toml")
+
+
 @pytest.mark.parametrize("script", ["pictures.py", "tables.py"])
 def test_the_scripts_of_the_site_say_what_they_make(script):
     source = read(f"docs/{script}")

@@ -19,11 +19,11 @@ WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 USE_THE_WHEEL = """
 import torch
 from lightning_adabelief import AdaBelief
-from lightning_adabelief.optim.fused.build import HEADER, SOURCE
+from lightning_adabelief.optim.fused.build import HEADERS, SOURCE
 param = torch.nn.Parameter(torch.ones(3))
 param.grad = torch.ones(3)
 AdaBelief([param], fused=True).step()
-print(SOURCE, HEADER, sep="\\n")
+print(SOURCE, *HEADERS, sep="\\n")
 """
 
 

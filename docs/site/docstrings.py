@@ -14,6 +14,9 @@ ROLE = re.compile(r":(?:attr|class|data|func|meth|mod):`(?P<brief>~?)(?P<name>[\
 EXAMPLE = re.compile(r"^(?P<indent> *)Example::\n(?P<block>(?:(?P=indent) +.*\n|\s*\n)*)", re.MULTILINE)
 
 
+DEFAULT = re.compile(r"\s+\(default:\s+(?:True|False|None|[\d.e-]+|\"\w+\"|\([\d., ]+\))\)(?=\.?$)", re.MULTILINE)
+"""A default at the end of an argument's text, which stands in front of it on the page."""
+
 STATISTICS = "The statistics are in [a table][all-statistics]."
 """The mark in the place of the list that BeliefMonitor's docstring has when it is imported."""
 
@@ -32,9 +35,11 @@ def turn(text: str) -> str:
 
     Args:
         text: The docstring, whose formulae (``.. math::``) become MathML, whose roles (``:class:`X```) become code, and
-            whose literal block ``Example::`` becomes a section with a block of Python.
+            whose literal block ``Example::`` becomes a section with a block of Python. Defaults are left out, for
+            the page takes them from the signature.
     """
     text = text.replace("{statistics}", STATISTICS)
+    text = DEFAULT.sub("", text)
     text = FORMULA.sub(_turn_formula, text + "\n")
     text = EXAMPLE.sub(_turn_example, text)
     text = re.sub(r"^( *)Example:$", r"\1Examples:", text, flags=re.MULTILINE)  # the name that griffe reads code under

@@ -38,10 +38,12 @@ class ResumeReport(Callback):
     def __init__(self) -> None:
         self._configured: dict[str, Options] = {}
         self._saved_schedules: list[set[str]] = []
+        self._saved_state_bits: list[set[int]] = []
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep the names of the options in the states of the checkpoint's schedules."""
+        """Keep the names of the options in the checkpoint's schedules, and the bits of its AdaBeliefs' averages."""
         self._saved_schedules = [_schedule_option_names(state) for state in checkpoint.get("lr_schedulers", [])]
+        self._saved_state_bits = [_find_state_bits(state) for state in checkpoint.get("optimizer_states", [])]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the options as configured: the optimizers are there, and not yet restored."""
@@ -52,6 +54,7 @@ class ResumeReport(Callback):
         now = _collect_options(trainer)
         if trainer.ckpt_path is not None:
             self._compare_kinds(trainer)
+            self._compare_state_bits(trainer)
         for owner, configured in self._configured.items():
             for option, value in now.get(owner, {}).items():
                 if option in configured and configured[option] != value:
@@ -78,6 +81,18 @@ class ResumeReport(Callback):
             else:
                 continue
             rank_zero_info(f"ckpt_path: {what}; {ending}")
+
+    def _compare_state_bits(self, trainer: Any) -> None:
+        """Say where averages are kept in other bits than in the checkpoint: alone of the options, the config's stay."""
+        names = name_optimizers(trainer.optimizers)
+        for name, optimizer, saved in zip(names, trainer.optimizers, self._saved_state_bits, strict=False):
+            held = _find_state_bits({"param_groups": optimizer.param_groups})
+            if saved and held and saved != held:
+                before, now = (" and ".join(map(str, sorted(bits))) for bits in (saved, held))
+                rank_zero_info(
+                    f"ckpt_path: {name}'s state_bits is {before} in the checkpoint and {now} in the config; m_t and "
+                    "s_t are converted to the config's"
+                )
 
 
 def say_difference(what: str, in_checkpoint: Any, in_config: Any) -> str:
@@ -112,6 +127,11 @@ def _group_options(group: dict[str, Any], driven: bool) -> Options:
 def _schedule_option_names(state: dict[str, Any]) -> set[str]:
     """Return the names of the options in a schedule's state."""
     return {name for name in state if not name.startswith("_")} - IN_EVERY_SCHEDULE_STATE
+
+
+def _find_state_bits(state: dict[str, Any]) -> set[int]:
+    """Return the ``state_bits`` of the param groups of an AdaBelief's state dict; of another's, none."""
+    return {group.get("state_bits", 32) for group in state.get("param_groups", ()) if "residual" in group}
 
 
 def _join_names(names: set[str]) -> str:

@@ -140,7 +140,7 @@ def _list_choices(annotation: ast.expr) -> list[Any]:
 def _say_one(annotation: ast.expr) -> str:
     name, parameters = _name(annotation), getattr(annotation, "slice", None)
     if name == "Literal":
-        return join_names([str(choice) for choice in _list_choices(annotation)], "or")
+        return join_names(_list_choices(annotation), "or")
     if name in TUPLES and isinstance(parameters, ast.Tuple):
         each = say_type(parameters.elts[0])
         return f"a list of {len(parameters.elts)}, each {each}" if each else ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from lightning_adabelief.configure.group_report import log_groups, log_master_weights
+from lightning_adabelief.configure.group_report import log_groups, log_master_weights, log_state_bits
 from lightning_adabelief.configure.groups import OPTIONS, Named, named_parameters, param_groups
 from lightning_adabelief.configure.lr_schedules import check_schedule, make_schedule
 from lightning_adabelief.configure.run_follower import RunFollower
@@ -211,6 +211,7 @@ def configure_adabelief(
     warn_of_clipping_by_value(trainer)
     log_groups(optimizer, frozen)
     log_master_weights(optimizer)
+    log_state_bits(optimizer)
     counts_steps = trainer is not None and counted_by_trainer and total_steps is not None
     configured: Any = optimizer
     named_scheduler = None

@@ -11,6 +11,7 @@ from typing import Any
 from lightning_adabelief.configure.groups import Named
 from lightning_adabelief.lightning_tree import rank_zero_info
 from lightning_adabelief.optim.adabelief import AdaBelief
+from lightning_adabelief.optim.averages import can_pack
 from lightning_adabelief.optim.low_precision import MISSING_BITS
 from lightning_adabelief.optim.options import as_number
 
@@ -99,6 +100,25 @@ def log_master_weights(optimizer: AdaBelief) -> None:
     ]
     if parts:
         rank_zero_info(f"AdaBelief: {'; '.join(parts)}")
+
+
+def log_state_bits(optimizer: AdaBelief) -> None:
+    """Log in one line, on rank zero, of how many parameters the averages are packed; nothing with 32 bits alone.
+
+    Args:
+        optimizer: An AdaBelief, its parameters as they will be trained.
+    """
+    if all(group["state_bits"] == 32 for group in optimizer.param_groups):
+        return
+    sizes: dict[int, list[int]] = {}
+    for group in optimizer.param_groups:
+        for param in group["params"]:
+            sizes.setdefault(group["state_bits"] if can_pack(param) else 32, []).append(param.numel())
+    parts = [
+        f"of {len(found)} tensors ({sum(found):,} parameters) in {f'{bits} bits' if bits < 32 else 'floating point'}"
+        for bits, found in sorted(sizes.items())
+    ]
+    rank_zero_info(f"AdaBelief: m_t and s_t are kept, by state_bits, {', '.join(parts)}")
 
 
 def _make_rows(groups: Sequence[dict[str, Any]]) -> list[_Row]:

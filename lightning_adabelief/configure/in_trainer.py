@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning_adabelief.configure.callables import fill_total_steps
 from lightning_adabelief.configure.configured import ConfiguredAdaBelief
-from lightning_adabelief.configure.group_report import log_master_weights
+from lightning_adabelief.configure.group_report import log_master_weights, log_state_bits
 from lightning_adabelief.configure.run_follower import RunFollower
 from lightning_adabelief.optim.adabelief import AdaBelief
 
@@ -17,7 +17,7 @@ def follow_run(trainer: Any, module: Any) -> None:
 
     A :class:`ConfiguredAdaBelief` is replaced by what it stands for; one whose warmup is a fraction
     of the run and that has no ``total_steps`` gets them; all follow the run from there
-    (:class:`~lightning_adabelief.configure.run_follower.RunFollower`), and log what becomes of weights of 16 bits.
+    (:class:`~lightning_adabelief.configure.run_follower.RunFollower`), and log the bits of weights and state.
 
     Args:
         trainer: The Trainer, its optimizers made.
@@ -35,6 +35,7 @@ def follow_run(trainer: Any, module: Any) -> None:
         if follower is not None and follower.trainer is trainer:
             continue
         log_master_weights(optimizer)
+        log_state_bits(optimizer)
         counted = fill_total_steps(optimizer, trainer, None, None)
         RunFollower(optimizer, trainer, counts_steps=counted)
 

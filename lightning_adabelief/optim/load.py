@@ -188,7 +188,8 @@ def _describe_groups(saved: Sequence[Group], own: Sequence[Group]) -> str:
     return (
         f"The checkpoint's param groups are not this optimizer's: {in_checkpoint} in the checkpoint, {here} here. "
         "configure_adabelief groups by weight_decay (0, or more), decay_embeddings, layers and layer_decay, and leaves "
-        "out what is frozen: give these as the checkpoint's run had them"
+        "out what is frozen: give these as the checkpoint's run had them, or, for a checkpoint of another optimizer, "
+        "its groups to AdaBelief itself"
     )
 
 

@@ -350,13 +350,15 @@ def check_before_step(group: Mapping[str, Any]) -> None:
         group: A param group.
 
     Raises:
-        ValueError: If an option that should be a number is none, or the warmup is a fraction and there is
-            no ``total_steps``.
+        ValueError: If an option that should be a number is none, ``state_bits`` is another than it may be, or the
+            warmup is a fraction and there is no ``total_steps``.
     """
     warmup = group["warmup"]
     for value in (group["lr"], *group["betas"], group["eps"], group["weight_decay"], warmup):
         if not isinstance(value, NUMBER_TYPES):
             check_options(group)  # says which, and what to do
+    if group["state_bits"] not in STATE_BITS:
+        check_options(group)
     if is_fraction(warmup) and group["total_steps"] is None:
         raise ValueError(
             f"Invalid warmup: {warmup} without total_steps. A fraction of the run needs its length by the first "

@@ -1,9 +1,10 @@
-"""What only a GPU can show: the step in a CUDA graph."""
+"""What only a GPU can show: the step in a CUDA graph, and that its implementations agree there."""
 
 import pytest
 import torch
 
 from lightning_adabelief import AdaBelief
+from lightning_adabelief.optim.packing import is_packed
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
@@ -51,3 +52,25 @@ def test_a_captured_step_replays_as_plain_steps_with_a_lr_that_moves(foreach, op
     for ours, theirs in zip(captured, plain, strict=True):
         assert optimizer.state[ours]["step"].is_cuda and optimizer.state[ours]["step"] == 20
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("state_bits", [16, 8])
+def test_packed_averages_are_stepped_fused_as_by_foreach(state_bits, dtype):
+    generator = torch.Generator("cuda").manual_seed(0)
+    shapes = [(64, 128), (16, 64, 3, 3), (5000,), (3,)]
+    start = [torch.randn(shape, generator=generator, device="cuda").to(dtype) for shape in shapes]
+    fused, foreach = ([torch.nn.Parameter(value.clone()) for value in start] for _ in range(2))
+    options = dict(lr=1e-3, rectify=False, amsgrad=True, state_bits=state_bits, master_weight_bits=24)
+    optimizers = AdaBelief(fused, fused=True, **options), AdaBelief(foreach, foreach=True, **options)
+    for _ in range(5):
+        for ours, theirs in zip(fused, foreach, strict=True):
+            ours.grad = torch.randn(ours.shape, generator=generator, device="cuda").to(dtype)
+            theirs.grad = ours.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    assert [is_packed(optimizers[0].state[param]["exp_avg"]) for param in fused] == [True, True, True, False]
+    for ours, theirs in zip(fused, foreach, strict=True):
+        # A code that is rounded elsewhere moves the step of its weight.
+        assert torch.isclose(ours, theirs, rtol=1e-5, atol=1e-6).float().mean() > 0.95
+        torch.testing.assert_close(ours, theirs, rtol=torch.finfo(dtype).eps, atol=1e-3)

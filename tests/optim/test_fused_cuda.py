@@ -5,10 +5,13 @@ import importlib.util
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+
+from lightning_adabelief.optim.packing import make_packed
 
 HERE = Path(__file__).parent
 FUSED = "lightning_adabelief.optim.fused"
@@ -68,11 +71,16 @@ def test_without_triton_the_error_says_what_to_do(monkeypatch):
         importlib.import_module(f"{FUSED}.cuda")
 
 
-@pytest.fixture
-def case():
+@pytest.fixture(params=[32, 16, 8], ids="state_bits={}".format)
+def case(request):
     from tests.optim.fused_cuda_checks import Case
+    from tests.optim.fused_cuda_packed import PackedCase
 
-    return lambda **options: Case([(3, 8), (), (5000,), (4096,)], steps_taken=3, **options)
+    if request.param == 32:
+        make, usual_shapes = Case, [(3, 8), (), (5000,), (4096,)]
+    else:
+        make, usual_shapes = partial(PackedCase, bits=request.param), [(3, 200), (4, 100), (5000,), (16, 256)]
+    return lambda shapes=usual_shapes, **options: make(shapes, **{"steps_taken": 3, **options})
 
 
 @needs_gpu
@@ -131,21 +139,17 @@ def test_two_param_groups_of_one_size_are_captured_in_one_graph(case):
 
 @needs_gpu
 def test_a_second_model_compiles_nothing(case, monkeypatch, tmp_path):
-    from tests.optim.fused_cuda_checks import Case
-
     case().fused()
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))  # where a compilation would leave its results
-    Case([(7, 9), (64,)] * 30, steps_taken=8).fused(lr=1.0, eps=1e-3, weight_decay=0.1)
+    case([(7, 9), (64,)] * 30, steps_taken=8).fused(lr=1.0, eps=1e-3, weight_decay=0.1)
     assert not list(tmp_path.iterdir())
     case(amsgrad=True).fused()
     assert list(tmp_path.iterdir())
 
 
 @needs_gpu
-def test_a_step_allocates_nothing_as_large_as_a_parameter():
-    from tests.optim.fused_cuda_checks import Case
-
-    case = Case([(1 << 22,), (1 << 20,)])
+def test_a_step_allocates_nothing_as_large_as_a_parameter(case):
+    case = case([(1 << 22,), (1 << 10, 1 << 10)])
     case.fused()
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
@@ -155,7 +159,8 @@ def test_a_step_allocates_nothing_as_large_as_a_parameter():
 
 
 @needs_gpu
-def test_a_tensor_of_more_than_2_to_the_31_elements():
+@pytest.mark.parametrize("state_bits", [32, 8])
+def test_a_tensor_of_more_than_2_to_the_31_elements(state_bits):
     size = 2**31 + 2048
     if torch.cuda.mem_get_info()[0] < 5 * size * 4:
         pytest.skip("needs 43 GB of free GPU memory")
@@ -163,8 +168,12 @@ def test_a_tensor_of_more_than_2_to_the_31_elements():
     from lightning_adabelief.optim.tensors import StepTensors
     from tests.optim.fused_cuda_checks import OPTIONS
 
-    param, grad, m, s = (torch.zeros(size, device="cuda") for _ in range(4))
+    param, grad = (torch.zeros(size, device="cuda") for _ in range(2))
     grad.fill_(1)
+    m, s = (torch.zeros_like(param) if state_bits == 32 else make_packed(param, state_bits) for _ in range(2))
     step = torch.zeros((), device="cuda")
-    fused_adabelief_cuda(StepTensors([param], [grad], [m], [s], [], [step]), **OPTIONS)
+    fused_adabelief_cuda(StepTensors([param], [grad], [m], [s], [], [step], [], [], [1]), **OPTIONS)
+    if state_bits == 8:  # all are the largest of their block
+        assert [m[0, :size].min().item(), m[0, :size].max().item()] == [127, 127]
+        m = m[0, size:].view(torch.float32)
     assert [m.min().item(), m.max().item()] == pytest.approx([0.1, 0.1])

@@ -90,10 +90,12 @@ def test_every_implementation_is_the_forloop(kwargs, dtype, bits):
     for our, their in zip(ours, theirs, strict=True):
         torch.testing.assert_close(our, their, rtol=1e-5 if dtype == torch.float32 else 0.01, atol=1e-6)
         for name, average in read(their_optimizer, their).items():
-            # Rounded otherwise in the last place, a number may fall to the next code, and take its block's scale along.
-            found = read(our_optimizer, our)[name]
-            assert ((found - average).abs() > 1e-3 * average.abs()).float().mean() < 0.005
-            torch.testing.assert_close(found, average, rtol=0.1, atol=0.1 * average.abs().max().item())
+            # Rounded otherwise in the last place, a number may fall to the next code: of 8 bits seldom, of 16 by little
+            found, largest = read(our_optimizer, our)[name], average.abs().max().item()
+            tolerance = 0.1 if bits == 8 else 1e-3
+            torch.testing.assert_close(found, average, rtol=tolerance, atol=tolerance * largest)
+            if bits == 8:
+                assert ((found - average).abs() > 1e-5 * average.abs()).float().mean() < 0.001
 
 
 @pytest.mark.parametrize("kwargs", inputs("forloop", "foreach"))
@@ -315,6 +317,17 @@ def test_parameters_in_which_nothing_can_be_packed_are_refused_before_anything_m
     assert all(map(torch.equal, params, start)) and not optimizer.state
     groups = [{"params": params[:-1]}, {"params": params[-1:], "state_bits": 32}]
     go_on(AdaBelief(groups, state_bits=bits), params, 1)
+
+
+def test_other_bits_are_refused_also_where_they_are_set_in_a_run():
+    params = make_params()
+    with pytest.raises(ValueError, match="Invalid state_bits: 12"):
+        AdaBelief(params, state_bits=12)
+    optimizer = train(params, 1, state_bits=8)
+    optimizer.param_groups[0]["state_bits"] = 12
+    set_grads(params, 1)
+    with pytest.raises(ValueError, match="Invalid state_bits: 12.* in 16 or 8.*: give one of these"):
+        optimizer.step()
 
 
 def test_differentiable_is_refused():
