@@ -117,8 +117,8 @@ def configure_adabelief(
             lr 1e-3 (default: False).
         warmup: An int is a number of steps; a float in (0, 1) a fraction of the run (default: None, 5 % of
             the run where rectification would let through less than 0.9 of lr on average, otherwise none).
-        rectify: Multiply the step by RAdam's r_t, which grows from 0 to 1 (default: None, without a warmup
-            in runs long enough for it, and where the length is unknown).
+        rectify: Multiply the step by RAdam's r_t, which grows slowly from near 0 to 1 (default: None, without a
+            warmup in runs long enough for it, and where the length is unknown).
         schedule: ``"cosine"`` or ``"linear"``: lr is held for the longest warmup, then lowered to 0 at the
             end of the run; ``"step"``: lr falls to a tenth after three quarters of the run; or a function
             from the optimizer to a scheduler, of torch's or Lightning's own ``ReduceLROnPlateau(optimizer,

@@ -52,7 +52,7 @@ class AdaBelief(Optimizer):
         weight_decouple: Decay the weight itself, as AdamW does, rather than add the decay to the
             gradient (default: True).
         fixed_decay: Do not multiply the decoupled decay by the learning rate (default: False).
-        rectify: Multiply the step by RAdam's r_t, which grows from 0 to 1 (default: True).
+        rectify: Multiply the step by RAdam's r_t, which grows slowly from near 0 to 1 (default: True).
         degenerated_to_sgd: With ``rectify``, take a step of SGD with momentum while r_t is
             undefined (steps 1 to 5 for beta2 = 0.999), rather than none (default: True).
         print_change_log: Taken so that a call written for ``adabelief-pytorch`` still runs;

@@ -15,6 +15,7 @@ from lightning_adabelief.optim.packing import (
     count_code_bits,
     count_row,
     pack,
+    unpack,
 )
 from lightning_adabelief.optim.tensors import StepTensors
 from tests.optim.fused_cuda_checks import DEVICE, INTERPRETED, OPTIONS, STEPPING, Case, assert_same
@@ -154,6 +155,19 @@ def test_zeros_stay_zeros_and_a_maximum_stays_as_it_was(bits):
         case.fused(eps=0.0)
     for column in (0, 2, 3, 4):
         assert torch.equal(case.tensors()[column][0], before.tensors()[column][0])
+
+
+@pytest.mark.parametrize("bits", [16, 8])
+def test_an_s_far_below_the_largest_of_its_block_is_not_0(bits):
+    case = PackedCase([(2, 200)], bits)
+    case.grads[0].fill_(1e-3)[:, 100] = 1e6
+    case.grads[0][0, 5] = 0.0
+    expected = case.clone()
+    case.fused(eps=0.0)
+    expected.reference(eps=0.0)
+    assert_near(case, expected)
+    s = unpack(case.s[0], (2, 200), VARIANCE)
+    assert (s > 0).sum() == 399 and s[0, 5] == 0
 
 
 @pytest.mark.parametrize("param_layout", LAYOUTS)

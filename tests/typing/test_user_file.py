@@ -19,8 +19,9 @@ FILE = Path(user_file.__file__)
 SAID_IN_THE_OVERLOADS = {"module", "lr", "schedule", "options", "return"}
 
 
-def check(*words):
-    done = subprocess.run([sys.executable, "-m", *words, FILE], cwd=ROOT, capture_output=True, text=True)
+def check(checker, *options):
+    pytest.importorskip(checker, reason="one of [dev], not of [test]")
+    done = subprocess.run([sys.executable, "-m", checker, *options, FILE], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -1,4 +1,4 @@
-"""A user's module, its training and what is around it, as somebody writes them who checks types strictly."""
+"""A user's module, its training and what is around it, as written by somebody who checks types strictly."""
 
 from __future__ import annotations
 

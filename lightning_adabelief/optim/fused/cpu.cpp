@@ -206,13 +206,11 @@ extern "C" {
   void name(const Pack* p, const Scalars* s, Parallel f, unsigned threads, int64_t chunk) { \
     call(*p, *s, f, threads, chunk);                                                        \
   }
-#define STEP_PACKED(name, bits, master, P, G, kept) \
-  STEP(name##_packed##bits##master, (take_packed_step<P, G, kept, bits>))
-#define STEPS(name, master, P, G, kept)                         \
-  STEP(name##_float32##master, (take_step<P, G, kept, float>)) \
-  STEP_PACKED(name, 16, master, P, G, kept)                     \
-  STEP_PACKED(name, 8, master, P, G, kept)
-#define STEPS_16_BITS(name, P, G)     \
+#define STEPS(name, master, P, G, kept)                             \
+  STEP(name##_float32##master, (take_step<P, G, kept, float>))      \
+  STEP(name##_packed16##master, (take_packed_step<P, G, kept, 16>)) \
+  STEP(name##_packed8##master, (take_packed_step<P, G, kept, 8>))
+#define STEPS_16_BITS(name, P, G)  \
   STEPS(name, _master32, P, G, 16) \
   STEPS(name, _master24, P, G, 8)  \
   STEPS(name, _master16, P, G, 0)

@@ -21,6 +21,7 @@ from lightning_adabelief.optim.fused.cuda_kernels import (
 from lightning_adabelief.optim.fused.cuda_low_precision import load_weight, mix_bits, store_weight
 
 BLOCK = tl.constexpr(packing.BLOCK)
+"""The elements that share a scale."""
 
 _INFINITY = tl.constexpr(0x7F800000)
 _NAN = tl.constexpr(0x7FC00000)
@@ -187,7 +188,7 @@ def _code_fourth_powers(values, scales, draw, LARGEST: tl.constexpr):
     """
     squares_at_1 = LARGEST * LARGEST / tl.sqrt(tl.maximum(scales, _SMALLEST_NORMAL))
     factor = tl.where(scales >= _SMALLEST_NORMAL, squares_at_1, 0.0)
-    # A NaN, as of infinity by a factor of 0, becomes a 0 here.
+    # Infinity times a factor of 0 is NaN, of which the maximum makes 0.
     exact = tl.minimum(tl.maximum(tl.sqrt(tl.sqrt(values) * factor), 0.0), LARGEST)
     below = tl.floor(exact)
     # x^4 - k^4 = (x - k)(x + k)(x^2 + k^2), which loses no digits.

@@ -70,9 +70,10 @@ inline Word mix(Word value) {
 }
 
 // P: the format of the weight. kept: the bits of the correction, 0, 8 or 16, of which low has the last 8.
+// Not inlined, so that it is compiled once for all who call it.
 template <typename P, uint32_t kept>
-void read_master(int64_t n, const P* __restrict weight, const int8_t* __restrict correction,
-                 const uint8_t* __restrict low, float* __restrict master) {
+__attribute__((noinline)) void read_master(int64_t n, const P* __restrict weight, const int8_t* __restrict correction,
+                                           const uint8_t* __restrict low, float* __restrict master) {
   constexpr uint32_t missing = P::missing;
   for (int64_t i = 0; i < n; ++i) {
     uint32_t raw = weight[i].raw;
@@ -86,8 +87,8 @@ void read_master(int64_t n, const P* __restrict weight, const int8_t* __restrict
 
 // key: that of the draw, plus the place of the first element.
 template <typename P, uint32_t kept>
-void write_master(int64_t n, P* __restrict weight, int8_t* __restrict correction, uint8_t* __restrict low,
-                  const float* __restrict master, uint32_t key) {
+__attribute__((noinline)) void write_master(int64_t n, P* __restrict weight, int8_t* __restrict correction,
+                                            uint8_t* __restrict low, const float* __restrict master, uint32_t key) {
   constexpr uint32_t missing = P::missing;
   for (int64_t i = 0; i < n; ++i) {
     uint32_t b = bits<uint32_t>(master[i]);

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 
 #include "low_precision.h"
 #include "pack.h"
@@ -18,24 +19,6 @@
 namespace {
 
 constexpr int64_t PACKED_BLOCK = 128;  // elements that share a scale
-
-// Q, the largest code, of m and of s.
-template <int code_bits>
-struct Codes;
-
-template <>
-struct Codes<8> {
-  using Signed = int8_t;
-  using Unsigned = uint8_t;
-  static constexpr float largest_signed = 127, largest_unsigned = 255;
-};
-
-template <>
-struct Codes<16> {
-  using Signed = int16_t;
-  using Unsigned = uint16_t;
-  static constexpr float largest_signed = 32767, largest_unsigned = 65535;
-};
 
 // The scalars of a step, in the precision of its arithmetic.
 struct FloatScalars {
@@ -78,8 +61,8 @@ inline float make_scale(float largest) {
 // m = M q |q| / Q^2, to the nearest.
 template <int code_bits>
 struct MomentumCode {
-  using Code = typename Codes<code_bits>::Signed;
-  static constexpr float Q = Codes<code_bits>::largest_signed;
+  using Code = std::conditional_t<code_bits == 8, int8_t, int16_t>;
+  static constexpr float Q = std::numeric_limits<Code>::max();
   static constexpr float SMALLEST_SCALE = 0x1p-96f;  // the factor of a smaller one would be too large for a float32
 
   static float find_scale(float largest) {
@@ -104,8 +87,8 @@ struct MomentumCode {
 // s = M (q / Q)^4, of which sqrt(s) is what is read and written.
 template <int code_bits>
 struct VarianceCode {
-  using Code = typename Codes<code_bits>::Unsigned;
-  static constexpr float Q = Codes<code_bits>::largest_unsigned;
+  using Code = std::conditional_t<code_bits == 8, uint8_t, uint16_t>;
+  static constexpr float Q = std::numeric_limits<Code>::max();
 
   static float find_factor(float scale) {
     const float root = std::sqrt(scale), factor = scale > 0 ? Q * Q / root : 0;

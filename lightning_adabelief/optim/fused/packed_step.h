@@ -43,11 +43,38 @@ const float* read_gradient(int64_t n, void* gradient, const Scalars& scalars, fl
   return copy;
 }
 
+// Return n weights in float32, from their corrections too; kept: the bits of these. float32 ones are copied.
+template <typename P, uint32_t kept>
+void read_weight(int64_t n, const void* param, const int8_t* correction, const uint8_t* low, float* theta) {
+  if constexpr (std::is_same_v<P, float>)
+    std::copy_n(static_cast<const float*>(param), n, theta);
+  else
+    read_master<P, kept>(n, static_cast<const P*>(param), correction, low, theta);
+}
+
+template <typename P, uint32_t kept>
+void write_weight(int64_t n, void* param, int8_t* correction, uint8_t* low, const float* theta, uint32_t key) {
+  if constexpr (std::is_same_v<P, float>)
+    std::copy_n(theta, n, static_cast<float*>(param));
+  else
+    write_master<P, kept>(n, static_cast<P*>(param), correction, low, theta, key);
+}
+
+// What differs by dtypes and bits. It is chosen when it runs, so that not every combination has to be compiled.
+struct PackedKind {
+  int64_t param_bytes, grad_bytes, code_bytes;
+  bool has_float_weights, has_correction, has_correction_low;
+  decltype(&read_gradient<float>) read_gradient;
+  decltype(&read_weight<float, 0>) read_weight;
+  decltype(&write_weight<float, 0>) write_weight;
+  decltype(&average_block<8, false>) average;
+  decltype(&move_block<8, false>) move;
+};
+
 // A block on its way through a step, and what of it has to be copied.
-template <typename P>
 struct BlockInTensor : Block {
   int64_t size;  // elements; fewer than a block's are filled up with zeros
-  P* param;
+  void* param;
   int8_t* correction;
   uint8_t* low;
   CodedBlock stored[3];
@@ -55,26 +82,18 @@ struct BlockInTensor : Block {
   alignas(64) uint8_t code_copies[3][2 * PACKED_BLOCK];
 };
 
-// kept: the bits of the correction. What a gradient and a code are is known only when it runs, so that not every
-// combination has to be compiled.
-template <typename P, uint32_t kept>
 struct PackedStep {
-  static constexpr bool COPIES_WEIGHT = !std::is_same_v<P, float>;
-
   const Pack& pack;
   const Scalars& scalars;
-  int64_t code_bytes, grad_bytes;
-  decltype(&read_gradient<float>) read_grad;
-  decltype(&average_block<8, false>) average;
-  decltype(&move_block<8, false>) move;
+  const PackedKind kind;
   const FloatScalars float_scalars{scalars};
 
   // Update n blocks of tensor t, from the number-th on. One is begun before the one before it is finished: the CPU then
   // has work to do while it waits for the scales.
   void update(int64_t t, int64_t number, int64_t n) {
-    const RowLayout layout(pack.row_lengths[t], code_bytes);
+    const RowLayout layout(pack.row_lengths[t], kind.code_bytes);
     int64_t row = number / layout.blocks, column = number % layout.blocks;
-    BlockInTensor<P> blocks[2];
+    BlockInTensor blocks[2];
     for (int64_t i = 0; i < n; ++i) {
       begin(blocks[i % 2], t, layout, row, column);
       if (i > 0) finish(blocks[(i - 1) % 2]);
@@ -83,13 +102,13 @@ struct PackedStep {
     finish(blocks[(n - 1) % 2]);
   }
 
-  void begin(BlockInTensor<P>& block, int64_t t, const RowLayout& layout, int64_t row, int64_t column) const {
+  void begin(BlockInTensor& block, int64_t t, const RowLayout& layout, int64_t row, int64_t column) const {
     const int64_t at = row * layout.length + column * PACKED_BLOCK;
     const int64_t size = std::min(PACKED_BLOCK, layout.length - column * PACKED_BLOCK);
     block.size = size;
-    block.param = static_cast<P*>(pack.params[t]) + at;
-    block.correction = kept > 0 ? static_cast<int8_t*>(pack.corrections[t]) + at : nullptr;
-    block.low = kept == 16 ? static_cast<uint8_t*>(pack.corrections_low[t]) + at : nullptr;
+    block.param = static_cast<char*>(pack.params[t]) + at * kind.param_bytes;
+    block.correction = kind.has_correction ? static_cast<int8_t*>(pack.corrections[t]) + at : nullptr;
+    block.low = kind.has_correction_low ? static_cast<uint8_t*>(pack.corrections_low[t]) + at : nullptr;
     block.key = (pack.keys ? pack.keys[t] : 0) + uint32_t(at);
     block.stored[0] = block.momentum = layout.find_block(pack.exp_avgs[t], row, column);
     block.stored[1] = block.variance = layout.find_block(pack.exp_avg_vars[t], row, column);
@@ -97,54 +116,62 @@ struct PackedStep {
       block.stored[2] = block.maximum = layout.find_block(pack.max_exp_avg_vars[t], row, column);
 
     alignas(64) float g_copy[PACKED_BLOCK];
-    const bool whole = size == PACKED_BLOCK;
-    if (!whole) {
+    if (size < PACKED_BLOCK) {
       std::fill_n(g_copy, PACKED_BLOCK, 0.0f);
       std::fill_n(block.theta_copy, PACKED_BLOCK, 0.0f);
       copy_codes(block);
     }
-    block.theta = block.theta_copy;
-    if constexpr (COPIES_WEIGHT)
-      read_master<P, kept>(size, block.param, block.correction, block.low, block.theta);
-    else if (whole)
-      block.theta = block.param;
-    else
-      std::copy_n(block.param, size, block.theta);
-    const float* g = read_grad(size, static_cast<char*>(pack.grads[t]) + at * grad_bytes, scalars, g_copy);
+    block.theta = needs_copy(block) ? block.theta_copy : static_cast<float*>(block.param);
+    if (needs_copy(block)) kind.read_weight(size, block.param, block.correction, block.low, block.theta);
+    void* grad = static_cast<char*>(pack.grads[t]) + at * kind.grad_bytes;
+    const float* g = kind.read_gradient(size, grad, scalars, g_copy);
     const float decay = float(scalars.decay);
     if (decay != 0)
       for (int64_t i = 0; i < size; ++i) g_copy[i] = multiply_add(decay, block.theta[i], g_copy[i]);
-    average(block, g, float_scalars);
+    kind.average(block, g, float_scalars);
   }
 
-  void copy_codes(BlockInTensor<P>& block) const {
+  void finish(const BlockInTensor& block) const {
+    kind.move(block, float_scalars);
+    if (needs_copy(block))
+      kind.write_weight(block.size, block.param, block.correction, block.low, block.theta, block.key);
+    if (block.size < PACKED_BLOCK)
+      for (int i = 0; i < count_averages(); ++i)
+        std::memcpy(block.stored[i].codes, block.code_copies[i], block.size * kind.code_bytes);
+  }
+
+  void copy_codes(BlockInTensor& block) const {
     std::memset(block.code_copies, 0, sizeof(block.code_copies));
     CodedBlock* const averages[3] = {&block.momentum, &block.variance, &block.maximum};
-    for (int i = 0; i < (pack.max_exp_avg_vars ? 3 : 2); ++i) {
-      std::memcpy(block.code_copies[i], block.stored[i].codes, block.size * code_bytes);
+    for (int i = 0; i < count_averages(); ++i) {
+      std::memcpy(block.code_copies[i], block.stored[i].codes, block.size * kind.code_bytes);
       averages[i]->codes = block.code_copies[i];
     }
   }
 
-  void finish(BlockInTensor<P>& block) const {
-    move(block, float_scalars);
-    const bool whole = block.size == PACKED_BLOCK;
-    if constexpr (COPIES_WEIGHT)
-      write_master<P, kept>(block.size, block.param, block.correction, block.low, block.theta, block.key);
-    else if (!whole)
-      std::copy_n(block.theta, block.size, block.param);
-    if (!whole)
-      for (int i = 0; i < (pack.max_exp_avg_vars ? 3 : 2); ++i)
-        std::memcpy(block.stored[i].codes, block.code_copies[i], block.size * code_bytes);
-  }
+  bool needs_copy(const BlockInTensor& block) const { return !kind.has_float_weights || block.size < PACKED_BLOCK; }
+
+  int count_averages() const { return pack.max_exp_avg_vars ? 3 : 2; }
 };
 
+// kept: the bits of the correction.
 template <typename P, typename G, uint32_t kept, int code_bits>
 void take_packed_step(const Pack& pack, const Scalars& scalars, Parallel parallel, unsigned threads, int64_t chunk) {
   const bool amsgrad = pack.max_exp_avg_vars;
-  auto* average = amsgrad ? average_block<code_bits, true> : average_block<code_bits, false>;
-  auto* move = amsgrad ? move_block<code_bits, true> : move_block<code_bits, false>;
-  PackedStep<P, kept> step{pack, scalars, code_bits / 8, sizeof(G), read_gradient<G>, average, move};
+  const PackedKind kind{
+      sizeof(P),
+      sizeof(G),
+      code_bits / 8,
+      std::is_same_v<P, float>,
+      kept > 0,
+      kept == 16,
+      read_gradient<G>,
+      read_weight<P, kept>,
+      write_weight<P, kept>,
+      amsgrad ? average_block<code_bits, true> : average_block<code_bits, false>,
+      amsgrad ? move_block<code_bits, true> : move_block<code_bits, false>,
+  };
+  PackedStep step{pack, scalars, kind};
   deal(step, pack, parallel, threads, chunk / PACKED_BLOCK);
 }
 

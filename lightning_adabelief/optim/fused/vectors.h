@@ -9,7 +9,7 @@
 #include <limits>
 #include <type_traits>
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -104,6 +104,15 @@ inline Integers load_codes(const Code* from) {
     const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
     return (Integers)(is_signed ? _mm512_cvtepi16_epi32(codes) : _mm512_cvtepu16_epi32(codes));
   }
+#elif defined(__AVX2__)
+  constexpr bool is_signed = std::is_signed_v<Code>;
+  if constexpr (sizeof(Code) == 1) {
+    const __m128i codes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+    return (Integers)(is_signed ? _mm256_cvtepi8_epi32(codes) : _mm256_cvtepu8_epi32(codes));
+  } else {
+    const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    return (Integers)(is_signed ? _mm256_cvtepi16_epi32(codes) : _mm256_cvtepu16_epi32(codes));
+  }
 #else
   Integers result;
   for (int i = 0; i < LANES; ++i) result[i] = from[i];
@@ -122,6 +131,16 @@ inline void store_codes(Code* to, Integers x) {
   } else {
     const __m256i codes = is_signed ? _mm512_cvtsepi32_epi16((__m512i)x) : _mm512_cvtusepi32_epi16((__m512i)x);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), codes);
+  }
+#elif defined(__AVX2__)
+  constexpr bool is_signed = std::is_signed_v<Code>;
+  const __m128i low = _mm256_castsi256_si128((__m256i)x), high = _mm256_extracti128_si256((__m256i)x, 1);
+  const __m128i codes = is_signed ? _mm_packs_epi32(low, high) : _mm_packus_epi32(low, high);
+  if constexpr (sizeof(Code) == 1) {
+    const __m128i bytes = is_signed ? _mm_packs_epi16(codes, codes) : _mm_packus_epi16(codes, codes);
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(to), bytes);
+  } else {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), codes);
   }
 #else
   const Integers largest = Integers{} + std::numeric_limits<Code>::max();
