@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -139,7 +139,7 @@ def _find_large_gradients(columns: list[StepTensors], device: torch.device, scal
 def _find_nonfinite_state(columns: list[StepTensors], device: torch.device) -> Tensor:
     """Return True, as a tensor on a device, if an average is not finite somewhere."""
     alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = defaultdict(list)
-    for average in (average for tensors in columns for average in _list_averages(tensors)):
+    for average in (average for tensors in columns for average in _read_averages(tensors)):
         alike[average.device, average.dtype].extend(average.aminmax())
     found = torch.zeros((), dtype=torch.bool, device=device)
     for extremes in alike.values():
@@ -147,15 +147,14 @@ def _find_nonfinite_state(columns: list[StepTensors], device: torch.device) -> T
     return found
 
 
-def _list_averages(tensors: StepTensors) -> list[Tensor]:
-    """List what this process holds of m_t, s_t and its largest, as real numbers, without tensors that are empty."""
+def _read_averages(tensors: StepTensors) -> Iterator[Tensor]:
+    """Iterate over what this process holds of m_t, s_t and its largest, as real numbers, without empty tensors."""
     columns = zip(AVERAGES, (tensors.exp_avgs, tensors.exp_avg_vars, tensors.max_exp_avg_vars), strict=True)
-    averages = [
-        unpack_average(average, param, name)
-        for name, column in columns
-        for average, param in zip(column, tensors.params, strict=False)  # without amsgrad a column is empty
-    ]
-    return [local for local in map(_view_as_real, averages) if local.numel()]
+    for name, column in columns:
+        for average, param in zip(column, tensors.params, strict=False):  # without amsgrad a column is empty
+            local = _view_as_real(unpack_average(average, param, name))
+            if local.numel():
+                yield local
 
 
 def _reduce_over_ranks(found: Tensor) -> Tensor:
@@ -189,7 +188,7 @@ def _describe_nonfinite(groups: Gathered, grad_scale: Tensor | None) -> str:
         ]
         names = dict(zip(group["params"], known_names, strict=True))
         for i, param in enumerate(tensors.params):
-            grad, averages = _view_as_real(tensors.grads[i]), _list_averages(tensors.select([i]))
+            grad, averages = _view_as_real(tensors.grads[i]), list(_read_averages(tensors.select([i])))
             norm = torch.linalg.vector_norm(grad.double()).item() / scale
             if not norm <= largest_norm(find_dtype(tensors.exp_avgs[i])):
                 gradients.append(f"{names[param]} (norm {norm:.3g})")

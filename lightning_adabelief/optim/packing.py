@@ -16,7 +16,7 @@ With M a block's scale, q a code and Q the largest code, the numbers are
 - s_t: q is unsigned (Q is 255, 65535), rounded stochastically between the two codes around s_t, for from step to step
   it changes by a thousandth, which rounding to nearest would lose. M is the largest s_t in the block.
 - the largest s_t so far (amsgrad): as s_t, but to the nearest, and M is the next power of two: then what is stored
-  again without change stays as it was.
+  again without change stays as it was. (Where the block's largest is rounded to just below M / 2, M is halved, once.)
 
 Zeros are exact, and an s_t above 0 has a code of at least 1, for the step divides by its root: beside larger ones in
 its block it is at least M / Q^4. A block in which a number is not finite reads as NaN.
