@@ -115,11 +115,11 @@ def log_state_bits(optimizer: AdaBelief) -> None:
         for param in group["params"]:
             sizes.setdefault(group["state_bits"] if can_pack(param) else 32, []).append(param.numel())
     parts = [
-        f"of {len(found)} {'tensors' if len(found) > 1 else 'tensor'} ({sum(found):,} parameters) in "
-        f"{f'{bits} bits' if bits < 32 else 'floating point'}"
+        f"in {f'{bits} bits' if bits < 32 else 'floating point'} for {len(found)} "
+        f"{'tensors' if len(found) > 1 else 'tensor'} ({sum(found):,} parameters)"
         for bits, found in sorted(sizes.items())
     ]
-    rank_zero_info(f"AdaBelief: m_t and s_t are kept, by state_bits, {', '.join(parts)}")
+    rank_zero_info(f"AdaBelief keeps m_t and s_t {', '.join(parts)}")
 
 
 def _make_rows(groups: Sequence[dict[str, Any]]) -> list[_Row]:

@@ -52,9 +52,9 @@ def test_one_line_says_how_many_parameters_are_kept_in_how_many_bits(kind, caplo
         optimizer = fit(module, max_epochs=1)
         fit(kind(), max_epochs=1)
     assert optimizer.state[module.packed]["exp_avg"].dtype == torch.uint8
-    assert [record.message for record in caplog.records if "state_bits" in record.message] == [
-        "AdaBelief: m_t and s_t are kept, by state_bits, of 1 tensor (4,096 parameters) in 8 bits, "
-        "of 5 tensors (449 parameters) in floating point"
+    assert [record.message for record in caplog.records if "m_t and s_t" in record.message] == [
+        "AdaBelief keeps m_t and s_t in 8 bits for 1 tensor (4,096 parameters), "
+        "in floating point for 5 tensors (449 parameters)"
     ]
 
 
