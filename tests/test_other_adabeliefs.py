@@ -102,6 +102,7 @@ def has_option(name):
 CHECKS = {
     "float32 state for bfloat16 and float16 weights, after loading too": keeps_state_in_float32,
     "a step in one pass over memory, `fused=True`": has_option("fused"),
+    "m_t and s_t in 16 or 8 bits, `state_bits`": has_option("state_bits"),
     "beta1 = 0": takes_a_zero_beta1,
     "`amsgrad` acts with `rectify`": heeds_amsgrad_with_rectify,
     "goes on from Adam's checkpoints": goes_on_from_adam,
