@@ -32,15 +32,21 @@ def optimizer_steps(
         The number of steps, rounded up. A run that ``max_time`` or early stopping ends is shorter.
 
     Raises:
-        ValueError: If the length can't be known, or ``steps_per_batch`` is given under automatic
-            optimization.
+        ValueError: If ``trainer`` is no Trainer that fits, the length can't be known, or ``steps_per_batch`` is given
+            under automatic optimization.
 
     Example::
 
         # a GAN whose critic steps with each batch, and its generator with every fifth
         optimizer_steps(self.trainer, steps_per_batch=1 / 5, trainer_steps_per_batch=1 + 1 / 5)
     """
-    if trainer.lightning_module.automatic_optimization and steps_per_batch is not None:
+    module = getattr(trainer, "lightning_module", None)
+    if module is None:
+        raise ValueError(
+            f"optimizer_steps was given a {type(trainer).__name__}, and counts the steps of a Trainer that fits: give "
+            "it self.trainer, in configure_optimizers"
+        )
+    if module.automatic_optimization and steps_per_batch is not None:
         raise ValueError(
             f"steps_per_batch={steps_per_batch} under automatic optimization: there the Trainer knows when the "
             "optimizer steps. Leave it out"

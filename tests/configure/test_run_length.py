@@ -193,3 +193,9 @@ def test_a_group_added_to_a_built_optimizer_has_the_runs_length_too():
     optimizer = fit(OfCallable(optimizer=lambda params: AdaBelief(params, warmup=0.5)), max_epochs=2)
     optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(3))]})
     assert [group["total_steps"] for group in optimizer.param_groups] == [12, 12]
+
+
+@pytest.mark.parametrize("given", [Net(), pl.Trainer(logger=False), None], ids=lambda given: type(given).__name__)
+def test_of_what_is_no_trainer_that_fits_an_error_says_what_to_give(given):
+    with pytest.raises(ValueError, match=f"was given a {type(given).__name__}, .* give it self.trainer"):
+        optimizer_steps(given)
