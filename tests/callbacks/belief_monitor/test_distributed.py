@@ -15,7 +15,7 @@ TREES = ["pytorch_lightning", pytest.param("lightning.pytorch", marks=pytest.mar
 
 def statistics(tree, kind, folder):
     script = Path(__file__).with_name("transformer.py")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run(
         [sys.executable, str(script), tree, kind, str(folder)],
         env=environment,
