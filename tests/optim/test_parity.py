@@ -43,7 +43,7 @@ GRID = [
 ]
 
 
-@pytest.mark.parametrize("changing_lr", [False, True])
+@pytest.mark.parametrize("changing_lr", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_agrees_with_adabelief_pytorch_over_the_whole_grid(changing_lr):
     grads = gradients(STEPS, SHAPES)
     lrs = CHANGING_LR if changing_lr else None
