@@ -122,78 +122,124 @@ struct Movement {
   }
 };
 
-// One stretch of a tensor. P, G, S: the dtypes of parameter, gradient and state. The arithmetic runs in the state's:
-// on float32 copies of parameters and gradients of 16 bits. kept: the bits of the correction.
-template <typename P, typename G, uint32_t kept, typename S>
-void update_stretch(int64_t n, P* param, const G* grad, int8_t* correction, uint8_t* low, S* exp_avg, S* exp_avg_var,
-                    S* largest, const Scalars& scalars, uint32_t key, double* sums) {
-  if constexpr (std::is_same_v<P, S>) {
-    update(n, param, grad, exp_avg, exp_avg_var, largest, scalars, sums);
-  } else {
-    alignas(64) S theta[PIECE], g[PIECE];
-    for (int64_t at = 0; at < n; at += PIECE) {
-      const int64_t size = std::min(PIECE, n - at);
-      int8_t* correction_here = kept > 0 ? correction + at : nullptr;
-      uint8_t* low_here = kept == 16 ? low + at : nullptr;
-      read_master<P, kept>(size, param + at, correction_here, low_here, theta);
-      for (int64_t i = 0; i < size; ++i) g[i] = S(grad[at + i]);
-      Movement movement;
-      if (sums) movement.begin(size, theta, sums);
-      update(size, theta, g, exp_avg + at, exp_avg_var + at, largest ? largest + at : nullptr, scalars, sums);
-      write_master<P, kept>(size, param + at, correction_here, low_here, theta, key + uint32_t(at));
-      if (sums) {
-        read_master<P, kept>(size, param + at, correction_here, low_here, theta);
-        movement.end(size, theta, sums);
-      }
-    }
-  }
-}
-
-template <typename P, typename G, uint32_t kept, typename S>
-struct Step {
+// The sums of a step, for each piece of a tensor that one thread updates.
+struct PieceSums {
   const Pack& pack;
-  const Scalars& scalars;
   int64_t chunk;
-  std::vector<double> piece_sums;  // SUMS of them for each piece of a tensor that one thread updates
+  std::vector<double> sums;
 
-  Step(const Pack& pack, const Scalars& scalars, int64_t chunk) : pack(pack), scalars(scalars), chunk(chunk) {
-    if (pack.sums) piece_sums.resize(SUMS * (find_piece(pack.offsets[pack.tensors], pack.tensors) + 1));
+  PieceSums(const Pack& pack, int64_t chunk) : pack(pack), chunk(chunk) {
+    if (pack.sums) sums.resize(SUMS * (find_piece(pack.offsets[pack.tensors], pack.tensors) + 1));
   }
 
   // The number of the piece of tensor t that begins there: a new one begins with each chunk and each tensor.
   int64_t find_piece(int64_t begin, int64_t t) const { return begin / chunk + t; }
 
-  void update(int64_t t, int64_t at, int64_t n) {
-    P* param = static_cast<P*>(pack.params[t]) + at;
-    G* grad = static_cast<G*>(pack.grads[t]) + at;
-    S* exp_avg = static_cast<S*>(pack.exp_avgs[t]) + at;
-    S* exp_avg_var = static_cast<S*>(pack.exp_avg_vars[t]) + at;
-    S* largest = pack.max_exp_avg_vars ? static_cast<S*>(pack.max_exp_avg_vars[t]) + at : nullptr;
-    int8_t* correction = kept > 0 ? static_cast<int8_t*>(pack.corrections[t]) + at : nullptr;
-    uint8_t* low = kept == 16 ? static_cast<uint8_t*>(pack.corrections_low[t]) + at : nullptr;
-    if (scalars.grad_scale != 0) unscale(n, grad, S(scalars.grad_scale));
-    double* sums = pack.sums ? &piece_sums[SUMS * find_piece(pack.offsets[t] + at, t)] : nullptr;
-    update_stretch<P, G, kept>(n, param, grad, correction, low, exp_avg, exp_avg_var, largest, scalars,
-                               pack.keys ? pack.keys[t] + uint32_t(at) : 0, sums);
+  // Those of the piece that begins at an element of tensor t; null where none are asked for.
+  double* find(int64_t t, int64_t at) {
+    return pack.sums ? &sums[SUMS * find_piece(pack.offsets[t] + at, t)] : nullptr;
   }
 
   // In the order of the pieces, so that the sums do not depend on which thread came first.
-  void add_up_pieces() const {
+  void add_up() const {
+    if (!pack.sums) return;
     std::fill_n(pack.sums, SUMS * pack.tensors, 0.0);
     for (int64_t t = 0; t < pack.tensors; ++t) {
       const int64_t begin = pack.offsets[t], end = pack.offsets[t + 1];
       if (begin == end) continue;
       for (int64_t piece = find_piece(begin, t); piece <= find_piece(end - 1, t); ++piece)
-        for (int sum = 0; sum < SUMS; ++sum) pack.sums[SUMS * t + sum] += piece_sums[SUMS * piece + sum];
+        for (int sum = 0; sum < SUMS; ++sum) pack.sums[SUMS * t + sum] += sums[SUMS * piece + sum];
     }
   }
 };
 
+template <typename S>
+S* find_largest(const Pack& pack, int64_t t, int64_t at) {
+  return pack.max_exp_avg_vars ? static_cast<S*>(pack.max_exp_avg_vars[t]) + at : nullptr;
+}
+
+// On tensors that all have one dtype, S.
+template <typename S>
+struct WholeStep {
+  const Pack& pack;
+  const Scalars& scalars;
+  PieceSums sums;
+
+  void update(int64_t t, int64_t at, int64_t n) {
+    S* param = static_cast<S*>(pack.params[t]) + at;
+    S* grad = static_cast<S*>(pack.grads[t]) + at;
+    S* exp_avg = static_cast<S*>(pack.exp_avgs[t]) + at;
+    S* exp_avg_var = static_cast<S*>(pack.exp_avg_vars[t]) + at;
+    if (scalars.grad_scale != 0) unscale(n, grad, S(scalars.grad_scale));
+    ::update(n, param, grad, exp_avg, exp_avg_var, find_largest<S>(pack, t, at), scalars, sums.find(t, at));
+  }
+};
+
+// Divide n gradients by their scale in place, if they have one, and copy them in float32.
+template <typename G>
+void copy_gradient(int64_t n, void* gradient, const Scalars& scalars, float* copy) {
+  G* grad = static_cast<G*>(gradient);
+  if (scalars.grad_scale != 0) unscale(n, grad, float(scalars.grad_scale));
+  for (int64_t i = 0; i < n; ++i) copy[i] = float(grad[i]);
+}
+
+// What differs by dtypes and bits. It is chosen when it runs, so that not every combination has to be compiled.
+struct NarrowKind {
+  int64_t param_bytes, grad_bytes;
+  bool has_correction, has_correction_low;
+  decltype(&copy_gradient<float>) copy_gradient;
+  decltype(&read_weight<float, 0>) read_weight;
+  decltype(&write_weight<float, 0>) write_weight;
+};
+
+// On parameters of 16 bits: the arithmetic runs on float32 copies of pieces of them.
+struct NarrowStep {
+  const Pack& pack;
+  const Scalars& scalars;
+  PieceSums sums;
+  const NarrowKind kind;
+
+  void update(int64_t t, int64_t begin, int64_t n) {
+    for (int64_t at = begin; at < begin + n; at += PIECE)
+      update_piece(t, at, std::min(PIECE, begin + n - at), sums.find(t, begin));
+  }
+
+  void update_piece(int64_t t, int64_t at, int64_t n, double* sums_here) const {
+    alignas(64) float theta[PIECE], g[PIECE];
+    void* param = static_cast<char*>(pack.params[t]) + at * kind.param_bytes;
+    void* grad = static_cast<char*>(pack.grads[t]) + at * kind.grad_bytes;
+    int8_t* correction = kind.has_correction ? static_cast<int8_t*>(pack.corrections[t]) + at : nullptr;
+    uint8_t* low = kind.has_correction_low ? static_cast<uint8_t*>(pack.corrections_low[t]) + at : nullptr;
+    float* exp_avg = static_cast<float*>(pack.exp_avgs[t]) + at;
+    float* exp_avg_var = static_cast<float*>(pack.exp_avg_vars[t]) + at;
+    const uint32_t key = pack.keys ? pack.keys[t] + uint32_t(at) : 0;
+    kind.read_weight(n, param, correction, low, theta);
+    kind.copy_gradient(n, grad, scalars, g);
+    Movement movement;
+    if (sums_here) movement.begin(n, theta, sums_here);
+    ::update(n, theta, g, exp_avg, exp_avg_var, find_largest<float>(pack, t, at), scalars, sums_here);
+    kind.write_weight(n, param, correction, low, theta, key);
+    if (sums_here) {
+      kind.read_weight(n, param, correction, low, theta);
+      movement.end(n, theta, sums_here);
+    }
+  }
+};
+
+// P, G, S: the dtypes of parameter, gradient and state; kept: the bits of the correction.
 template <typename P, typename G, uint32_t kept, typename S>
 void take_step(const Pack& pack, const Scalars& scalars, Parallel parallel, unsigned threads, int64_t chunk) {
-  Step<P, G, kept, S> step(pack, scalars, chunk);
-  deal(step, pack, parallel, threads, chunk);
-  if (pack.sums) step.add_up_pieces();
+  if constexpr (std::is_same_v<P, S>) {
+    WholeStep<S> step{pack, scalars, PieceSums(pack, chunk)};
+    deal(step, pack, parallel, threads, chunk);
+    step.sums.add_up();
+  } else {
+    const NarrowKind kind{sizeof(P),  sizeof(G), kept > 0, kept == 16, copy_gradient<G>, read_weight<P, kept>,
+                          write_weight<P, kept>};
+    NarrowStep step{pack, scalars, PieceSums(pack, chunk), kind};
+    deal(step, pack, parallel, threads, chunk);
+    step.sums.add_up();
+  }
 }
 
 }  // namespace

@@ -4,8 +4,10 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 namespace {
 
@@ -103,6 +105,23 @@ __attribute__((noinline)) void write_master(int64_t n, P* __restrict weight, int
     if constexpr (kept == 16) low[i] = uint8_t(difference);
     weight[i].raw = uint16_t(rounded | (b >> 16 & 0x8000));
   }
+}
+
+// Weights of any dtype by their address, n of them, in float32: those in float32 are copied.
+template <typename P, uint32_t kept>
+void read_weight(int64_t n, const void* param, const int8_t* correction, const uint8_t* low, float* theta) {
+  if constexpr (std::is_same_v<P, float>)
+    std::copy_n(static_cast<const float*>(param), n, theta);
+  else
+    read_master<P, kept>(n, static_cast<const P*>(param), correction, low, theta);
+}
+
+template <typename P, uint32_t kept>
+void write_weight(int64_t n, void* param, int8_t* correction, uint8_t* low, const float* theta, uint32_t key) {
+  if constexpr (std::is_same_v<P, float>)
+    std::copy_n(theta, n, static_cast<float*>(param));
+  else
+    write_master<P, kept>(n, static_cast<P*>(param), correction, low, theta, key);
 }
 
 }  // namespace

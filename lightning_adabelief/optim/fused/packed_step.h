@@ -43,23 +43,6 @@ const float* read_gradient(int64_t n, void* gradient, const Scalars& scalars, fl
   return copy;
 }
 
-// Return n weights in float32, from their corrections too; kept: the bits of these. float32 ones are copied.
-template <typename P, uint32_t kept>
-void read_weight(int64_t n, const void* param, const int8_t* correction, const uint8_t* low, float* theta) {
-  if constexpr (std::is_same_v<P, float>)
-    std::copy_n(static_cast<const float*>(param), n, theta);
-  else
-    read_master<P, kept>(n, static_cast<const P*>(param), correction, low, theta);
-}
-
-template <typename P, uint32_t kept>
-void write_weight(int64_t n, void* param, int8_t* correction, uint8_t* low, const float* theta, uint32_t key) {
-  if constexpr (std::is_same_v<P, float>)
-    std::copy_n(theta, n, static_cast<float*>(param));
-  else
-    write_master<P, kept>(n, static_cast<P*>(param), correction, low, theta, key);
-}
-
 // What differs by dtypes and bits. It is chosen when it runs, so that not every combination has to be compiled.
 struct PackedKind {
   int64_t param_bytes, grad_bytes, code_bytes;
