@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ def _measure(logger: Any) -> dict[str, Any] | None:
     try:
         if is_a(logger, "CSVLogger"):
             logger.save()
+            _protect_metrics(logger.experiment)
             path = folder / METRICS_FILE
             lengths["lines"] = path.read_bytes().count(b"\n") if path.is_file() else 0
         else:
@@ -139,7 +141,27 @@ def _cut_metrics(logger: Any, path: Path, lines: int) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*Previous log files in this directory will be deleted")
         experiment = logger.experiment
+    _protect_metrics(experiment)
     if kept_aside.is_file():  # also that of a process that was killed here
         with kept_aside.open(newline="", encoding="utf-8") as file:
             experiment.metrics_keys = next(csv.reader(file), [])
         kept_aside.replace(path)
+
+
+def _protect_metrics(writer: Any) -> None:
+    """Have a CSVLogger's writer replace its file at once where a new metric takes a column: it empties it first.
+
+    A process that is killed in between would leave no rows, also none of those before the checkpoint.
+    """
+    if hasattr(writer, "_rewrite_with_new_header"):  # Lightning's own, not a part of what it promises
+        writer._rewrite_with_new_header = partial(_rewrite_metrics, Path(writer.metrics_file_path))
+
+
+def _rewrite_metrics(path: Path, columns: list[str]) -> None:
+    """Write a CSVLogger's file anew, with other columns."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    with replace_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=columns)
+        writer.writeheader()
+        writer.writerows(rows)
