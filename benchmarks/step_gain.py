@@ -106,7 +106,7 @@ def describe(pairs: list[Pair]) -> list[str]:
         lambda permuted: np.corrcoef(permuted, others)[0, 1],
         permutation_type="pairings",
         n_resamples=PERMUTATIONS,
-        rng=np.random.default_rng(0),
+        random_state=np.random.default_rng(0),  # rng since SciPy 1.15, which takes both
     )
     span = f"{min(gains):.3f} to {max(gains):.3f}"
     return [str(len(pairs)), span, str(better), f"{test.statistic:+.2f}", f"{test.pvalue:.2g}"]

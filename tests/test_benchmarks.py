@@ -126,6 +126,8 @@ def make_it_quick(name, module, monkeypatch):
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_benchmark_writes_what_it_prints_only_with_write(name, benchmark, monkeypatch, tmp_path, capsys):
+    if name == "low_memory":
+        pytest.importorskip("torchao")  # which [dev] has, and [test] has not
     module = benchmark(name)
     words = make_it_quick(name, module, monkeypatch)
     before = {file: (FOLDER / "results" / file).read_bytes() for file in COMMITTED}
