@@ -1,4 +1,4 @@
-"""What every test starts from."""
+"""The fixtures of all tests."""
 
 import os
 
@@ -17,7 +17,7 @@ def seeded():
 
 
 RANK_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "RANK", "WORLD_SIZE")
-"""What Lightning's DDP sets in the environment, and every process that is started later would take for its own."""
+"""The variables that Lightning's DDP sets, and that every process that is started later would take for its own."""
 
 
 @pytest.fixture(autouse=True)

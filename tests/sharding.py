@@ -1,4 +1,4 @@
-"""What tests of FSDP2 need."""
+"""A mark for tests of FSDP2 on a CPU."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What is published holds all of the package and nothing else, and the files around it agree on its version."""
+"""The wheel and the sdist hold all of the package and nothing else, and the files around them agree on its version."""
 
 import os
 import re

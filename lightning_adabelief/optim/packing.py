@@ -51,14 +51,17 @@ def is_packed(average: Tensor) -> bool:
     return average.dtype is torch.uint8
 
 
-def find_packed_shape(shape: torch.Size | Sequence[int], bits: int) -> tuple[int, int]:
+@lru_cache(maxsize=4096)
+def find_packed_shape(shape: torch.Size | tuple[int, ...], bits: int) -> tuple[int, int]:
     """Return the shape of a packed average: rows, and bytes of a row.
 
     Args:
         shape: The parameter's shape.
         bits: Of a code, 8 or 16.
     """
-    return _find_packed_shape(tuple(shape), bits)
+    row = count_row(shape)
+    scales = -(-row // BLOCK)
+    return (shape[0] if len(shape) > 1 else 1), _pad_to_4(row * bits // 8) + 4 * scales
 
 
 def count_row(shape: Sequence[int]) -> int:
@@ -178,13 +181,6 @@ def _code_rows(rows: Tensor, code_bytes: int, name: str, key: Scalar) -> Tensor:
     as_bytes = (codes & (256**code_bytes - 1)).to(code_dtype).view(torch.uint8)
     padding = as_bytes.new_zeros(len(rows), _pad_to_4(as_bytes.shape[1]) - as_bytes.shape[1])
     return torch.cat([as_bytes, padding, scales.view(torch.uint8)], dim=1)
-
-
-@lru_cache(maxsize=4096)
-def _find_packed_shape(shape: tuple[int, ...], bits: int) -> tuple[int, int]:
-    row = count_row(shape)
-    scales = -(-row // BLOCK)
-    return (shape[0] if len(shape) > 1 else 1), _pad_to_4(row * bits // 8) + 4 * scales
 
 
 def _count_code_bytes(packed: Tensor, row: int) -> int:

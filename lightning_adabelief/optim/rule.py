@@ -126,8 +126,10 @@ def single_tensor_adabelief(
     _add_square_multiple(_decay(s, s_decay), d, (1 - beta2) * c * c).add_(s_addend)
     if s_max is not None:
         candidate = s if skip is None else s.masked_fill(skip, 0.0)
-        if differentiable or has_packed_state:  # torch.compile breaks its graph at an ``out`` that it made itself
+        if differentiable:
             s_max = s_max.clone().maximum(candidate)
+        elif has_packed_state:  # torch.compile breaks its graph at an ``out`` that it made itself
+            s_max = s_max.maximum(candidate)
         else:
             torch.maximum(s_max, candidate, out=s_max)
 

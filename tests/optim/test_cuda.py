@@ -1,4 +1,4 @@
-"""What only a GPU can show: the step in a CUDA graph, and that its implementations agree there."""
+"""The step in a CUDA graph, and implementations that agree there: only a GPU can show them."""
 
 import pytest
 import torch
