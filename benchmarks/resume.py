@@ -158,18 +158,17 @@ def run_until_killed(
         RuntimeError: If it fails by itself; it quotes the end of its output.
     """
     began = time.time()
-    process = start(config, folder, find_last(folder))
-    if found.total < kills:
-        wait_for_training(process, folder, began)
-        wait_for_moment(process, folder, began, found.total % 2 == 1, moments, longest)
-        was_saving = is_saving(folder, began)
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-            found.total += 1
-            found.while_saving += was_saving
-            return False
-    if process.wait():
+    with start(config, folder, find_last(folder)) as process:  # waited for, also after an error
+        if found.total < kills:
+            wait_for_training(process, folder, began)
+            wait_for_moment(process, folder, began, found.total % 2 == 1, moments, longest)
+            was_saving = is_saving(folder, began)
+            if process.poll() is None:
+                process.kill()
+                found.total += 1
+                found.while_saving += was_saving
+                return False
+    if process.returncode:
         raise RuntimeError(f"{config.stem} failed:\n{(folder / 'output.txt').read_text(encoding='utf-8')[-3000:]}")
     return True
 
@@ -215,10 +214,12 @@ def is_saving(folder: Path, began: float) -> bool:
 
 
 def list_versions(folder: Path) -> list[Path]:
-    """Return the latest version of each logger: earlier ones were killed before their first checkpoint."""
+    """Return the latest version of each logger that has one: earlier ones were killed before their first checkpoint."""
+    versions = (list(place.glob("version_*")) for place in sorted(folder.glob("logs/*")))
     return [
-        max(place.glob("version_*"), key=lambda version: int(version.name.removeprefix("version_")))
-        for place in sorted(folder.glob("logs/*"))
+        max(found, key=lambda version: int(version.name.removeprefix("version_")))
+        for found in versions
+        if found  # a logger makes its own folder first, a moment before that of its version
     ]
 
 

@@ -30,3 +30,14 @@ def test_a_killed_run_is_resumed_to_the_bit_with_no_row_twice_or_missing(recipe,
     assert (found.total, found.broken, len(found.differences)) == (1, 0, 1)
     assert found.differences == [[0] * 6]
     assert "ckpt_path: the run goes on in logs/" in (tmp_path / "run-0" / "output.txt").read_text(encoding="utf-8")
+
+
+def test_a_logger_whose_version_has_no_folder_yet_is_passed_over(script, tmp_path):
+    (tmp_path / "logs" / "csv").mkdir(parents=True)
+    assert script.list_versions(tmp_path) == script.list_logs(tmp_path) == []
+    assert script.find_last(tmp_path) is None
+
+    (tmp_path / "logs" / "tensorboard" / "version_9").mkdir(parents=True)
+    latest = tmp_path / "logs" / "tensorboard" / "version_10"
+    latest.mkdir()
+    assert script.list_versions(tmp_path) == [latest]
