@@ -22,7 +22,7 @@ fraction,
   again without change stays as it was. (Where the block's largest is rounded to just below M / 2, M is halved, once.)
 
 Zeros are exact, and an s_t above 0 has a code of at least 1, for the step divides by its root: beside larger ones in
-its block it is at least M E(1) / E(Q), a millionth of M. A scale above 0 is at least 2^-94. A block in which a number
+its block it is at least M E(1) / E(Q), a millionth of M. A scale above 0 is at least 2^-108. A block in which a number
 is not finite reads as NaN.
 
 The study behind these choices: ``benchmarks/results/state_bits.md``.
@@ -51,7 +51,7 @@ MOMENTUM, VARIANCE, MAXIMUM = "exp_avg", "exp_avg_var", "max_exp_avg_var"
 
 
 _FRACTION_BITS, _LARGEST_CODE = {MOMENTUM: 5, VARIANCE: 4, MAXIMUM: 4}, {MOMENTUM: 127, VARIANCE: 255, MAXIMUM: 255}
-_SMALLEST_SCALE = 2.0**-94  # of a smaller one the inverse would be too large for a float32
+_SMALLEST_SCALE = 2.0**-108  # of a smaller one the inverse would be too large for a float32
 _ONE = 0x3F800000  # the bits of 1
 
 

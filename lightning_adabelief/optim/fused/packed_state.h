@@ -41,7 +41,7 @@ struct FloatScalars {
 };
 
 constexpr uint32_t SIZE = 0x7fffffff, INFINITE = 0x7f800000;  // all bits of a float32 but the sign; those of infinity
-constexpr float SMALLEST_SCALE = 0x1p-94f;  // above 0; of a smaller one the factor would be too large for a float32
+constexpr float SMALLEST_SCALE = 0x1p-108f;  // above 0; of a smaller one the factor would be too large for a float32
 
 // Of a number >= 0; what is not finite stays so.
 inline float find_next_power_of_two(float value) {
