@@ -9,31 +9,20 @@ hundredfold, and s_t has to follow. Last, digits-cnn is trained with both averag
 
 from __future__ import annotations
 
-import contextlib
-import io
 import statistics
 import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from common import make_parser, markdown_table, provenance, publish
 from state_codes import BLOCKS, CODES_OF_M, CODES_OF_MAXIMUM, CODES_OF_S, FLOAT32, Code, find_code
+from state_trainings import CHUNK, CodedState, Recording, record, train
 from torch import Tensor
-
-from lightning_adabelief.lightning_tree import Callback, LightningCLI, LightningDataModule, LightningModule
-from lightning_adabelief.recipes.catalog import find
 
 TASKS = {"digits-cnn": 480, "digits-sngan": 900, "pydocs-lstm": 400}
 """The steps that are recorded of each recipe, all optimizers' together."""
 
 TRAINING_EPOCHS = 8
-SMALLEST = 4096
-"""The size from which a tensor is coded; smaller ones stay in float32."""
-
-CHUNKS, CHUNK = 16, 256
-"""The number and the size of the pieces of consecutive weights, spread over a tensor, that are recorded of it."""
-
 STEPS_BEFORE, STEPS_AFTER, FALL = 2_000, 10_000, 100.0
 """Steps before and after the fall of the noise, and the factor by which it falls."""
 
@@ -50,20 +39,6 @@ PAIRS = [
 """The codes of m_t and of s_t that digits-cnn is trained with."""
 
 
-class Recording(NamedTuple):
-    """The gradients that an optimizer was given.
-
-    Attributes:
-        gradients: Of a sample of weights, a row each step.
-        betas: The optimizer's.
-        eps: The optimizer's.
-    """
-
-    gradients: Tensor
-    betas: tuple[float, float]
-    eps: float
-
-
 class Replayed(NamedTuple):
     """The averages after recorded steps.
 
@@ -76,95 +51,6 @@ class Replayed(NamedTuple):
     m: Tensor
     s: Tensor
     path: Tensor
-
-
-class Recorder(Callback):
-    """Records the gradients, as they were clipped, of each of a Trainer's optimizers."""
-
-    def __init__(self) -> None:
-        self.rows: list[list[Tensor]] = []
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Begin to record."""
-        self.optimizers = trainer.optimizers
-        for optimizer in trainer.optimizers:
-            self.rows.append([])
-            optimizer.register_step_post_hook(self._make_hook(self.rows[-1]))
-
-    def _make_hook(self, rows: list[Tensor]) -> Callable[..., None]:
-        def record(optimizer: Any, *_: Any) -> None:
-            params = [param for group in optimizer.param_groups for param in group["params"]]
-            grads = [param.grad for param in params if param.numel() >= SMALLEST]
-            rows.append(torch.cat([_draw_chunks(grad) for grad in grads]))
-
-        return record
-
-    def recordings(self) -> list[Recording]:
-        """Return a recording an optimizer."""
-        groups = [optimizer.param_groups[0] for optimizer in self.optimizers]
-        return [
-            Recording(torch.stack(rows), group["betas"], group["eps"])
-            for rows, group in zip(self.rows, groups, strict=True)
-        ]
-
-
-class CodedState(Callback):
-    """Stores the averages of a Trainer's optimizers in codes after each step, and keeps the losses of each epoch."""
-
-    def __init__(self, code_of_m: Code, code_of_s: Code) -> None:
-        self.codes = {"exp_avg": code_of_m, "exp_avg_var": code_of_s}
-        self.generator = torch.Generator().manual_seed(0)
-        self.losses: list[float] = []
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Begin to code."""
-        for optimizer in trainer.optimizers:
-            optimizer.register_step_post_hook(self._code_state)
-
-    def _code_state(self, optimizer: Any, *_: Any) -> None:
-        for state in optimizer.state.values():
-            for name, code in self.codes.items():
-                if state[name].numel() >= SMALLEST:
-                    flat = code.round_trip(state[name].flatten(), self.generator)
-                    state[name].copy_(flat.view_as(state[name]))
-
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        """Forget the losses of the epoch before."""
-        self.losses = []
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
-        """Keep the batch's loss."""
-        self.losses.append(float(outputs["loss"]))
-
-
-def train(recipe: str, seed: int, callback: Callback, *words: str) -> None:
-    """Train a recipe without validation, loggers and its own callbacks."""
-    quiet = ["logger=false", "enable_checkpointing=false", "enable_progress_bar=false", "enable_model_summary=false"]
-    settings = [*quiet, "limit_val_batches=0", "num_sanity_val_steps=0", "callbacks=null", *words]
-    with contextlib.redirect_stdout(io.StringIO()):
-        cli = LightningCLI(
-            LightningModule,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            save_config_callback=None,
-            run=False,
-            args=[
-                f"--config={find(recipe).path}",
-                f"--seed_everything={seed}",
-                *(f"--trainer.{setting}" for setting in settings),
-            ],
-        )
-        cli.trainer.callbacks.append(callback)
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule)
-
-
-def record(recipe: str, steps: int) -> list[Recording]:
-    """Record a recipe's gradients from its first step on."""
-    recorder = Recorder()
-    train(recipe, 0, recorder, f"max_steps={steps}")
-    return recorder.recordings()
 
 
 def replay(recording: Recording, code_of_m: Code, code_of_s: Code) -> Replayed:
@@ -335,12 +221,6 @@ def main() -> None:
     publish(document, "state_bits.md", arguments.write)
 
 
-def _draw_chunks(tensor: Tensor) -> Tensor:
-    """Return pieces of consecutive numbers, spread over a tensor."""
-    pieces = len(tensor.flatten()) // CHUNK
-    return tensor.flatten()[: pieces * CHUNK].view(pieces, CHUNK)[:: max(1, pieces // CHUNKS)][:CHUNKS].flatten()
-
-
 DOCUMENT = """# Codes for m_t and s_t
 
 **s_t has to be rounded stochastically.** From step to step it changes by a thousandth (1 - beta2), which is less than
@@ -349,17 +229,38 @@ wherever a block's largest number, whose scale is exact, does not fall along wit
 exception. The training loss does not show it. m_t moves a tenth of the way to each gradient, and is best to the
 nearest.
 
-**For `state_bits=16` and `state_bits=8` alike:** blocks of 128 weights, each with its largest magnitude M in float32;
-m_t = M sign(q) (q / Q)², to the nearest, where q is an integer of that many bits and Q its largest; s_t = M (q / Q)⁴,
-stochastically, without a sign. Then sqrt(s_t) = sqrt(M) (q / Q)²: nothing is looked up, and to store s_t takes one
-more root of the root that the step takes. In 16 bits both are nearer to float32 than a bfloat16; in 8 bits no code is
-better on all three recipes. The step of a weight whose s_t is ten thousand times below its block's largest is then
-right on average, but noisy. Blocks of 64 gain little, and take twice the bytes for scales. Tensors of less than 4,096
-weights stay in float32. eps is added before s_t is stored, so that its accumulated floor is kept on average. Exact
-zeros are exact; any other s_t is at least M / Q⁴ of its block: beside larger neighbours a smaller one is lifted to
-that, which shortens the step, and in 8 bits an eps of 1e-16 has no say there. amsgrad's maximum has the code of s_t
-to the nearest, with the next power of two for M: it is then stored again without change. With M itself, in 8 bits, it
-grows along with its block's largest.
+**`state_bits=16` and `state_bits=8` store the logarithm of 1 + x, as the bits of a float32 have it.** With b bits of
+mantissa (in the tables m5 is b = 5), the code q = 2^b (e + f) stands for E(q) = (1 + f) 2^e - 1: to decode it, shift
+it left by 23 - b, add the bits of 1.0, read the sum as a float32 and subtract 1. Blocks of 128 weights share a float32
+scale M, and a number is M E(q) / E(Q), where Q is the largest code.
+
+| average | 8 bits | 16 bits | rounded | M |
+| --- | --- | --- | --- | --- |
+| m_t, its sign apart | b = 5, Q = 127 | b = 11, Q = 32,767 | to the nearest | the block's largest magnitude |
+| s_t | b = 4, Q = 255 | b = 11, Q = 65,535 | stochastically | the block's largest |
+| amsgrad's maximum | b = 4, Q = 255 | b = 11, Q = 65,535 | to the nearest | the next power of two |
+
+Why this code: it needs no root and no table, and a number is rounded by integer arithmetic, so that every
+implementation gets the same bits from it. It is not the nearest to float32. Squares for m_t and fourth powers for s_t
+are about three times nearer in 16 bits, where both are far nearer than a bfloat16. In 8 bits squares are clearly
+better for m_t on digits-sngan alone, and fourth powers are better for s_t on all three recipes, by about a third of the
+error; but to store them takes one square root a weight, or two, which is slow on a CPU. The dynamic map, rounded
+stochastically, is better for s_t too, but noisier where noise falls in half of a block; for m_t it is worse, and it
+needs a table. The training loss tells none of the codes apart.
+
+Why these b: a bit more of mantissa nearly halves the error, and raises the least number above 0.
+
+- m_t in 8 bits: m5 errs less than m4 along the path of every recipe, though it makes 0 of what is below M / 944.
+- s_t in 8 bits: m5 would be as near as fourth powers where a block spans few octaves, but its least s_t is M / 8,032.
+  Smaller ones are lifted to that, which shortens the steps of these weights for good: on digits-sngan the path errs
+  more than with m4, and where noise falls in half of a block, s_t stays too high. The least of m4 is a millionth of M.
+- 16 bits: m12 would be twice as near. m11 reaches down to M / 2^43, which is the floor of eps = 1e-16 beside an s_t of 1.
+
+An s_t ten thousand times below its block's largest is right on average, but its step is noisy. Blocks of 64 gain little
+and take twice the bytes for scales. Tensors of less than 4,096 weights stay in float32. eps is added before s_t is
+stored, so that its accumulated floor is kept on average. Exact zeros are exact, and an s_t above 0 gets at least the
+code 1: in 8 bits an eps of 1e-16 has no say beside larger neighbours. amsgrad's maximum is scaled by a power of two
+because it is then stored again without change. With M itself, in 8 bits, it grows along with its block's largest.
 
 ## What s_t spans
 
