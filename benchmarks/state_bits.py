@@ -254,7 +254,8 @@ Why these b: a bit more of mantissa nearly halves the error, and raises the leas
 - s_t in 8 bits: m5 would be as near as fourth powers where a block spans few octaves, but its least s_t is M / 8,032.
   Smaller ones are lifted to that, which shortens the steps of these weights for good: on digits-sngan the path errs
   more than with m4, and where noise falls in half of a block, s_t stays too high. The least of m4 is a millionth of M.
-- 16 bits: m12 would be twice as near. m11 reaches down to M / 2^43, which is the floor of eps = 1e-16 beside an s_t of 1.
+- 16 bits: m12 would be twice as near. m11 reaches down to M / 2^43, which for M = 1 is the floor of eps = 1e-16,
+  eps / (1 - beta2).
 
 An s_t ten thousand times below its block's largest is right on average, but its step is noisy. Blocks of 64 gain little
 and take twice the bytes for scales. Tensors of less than 4,096 weights stay in float32. eps is added before s_t is
