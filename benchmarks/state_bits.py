@@ -29,7 +29,7 @@ STEPS_BEFORE, STEPS_AFTER, FALL = 2_000, 10_000, 100.0
 PAIRS = [
     ("float32", "float32"),
     ("bfloat16, nearest", "bfloat16, nearest"),
-    ("bfloat16, nearest", "bfloat16, stochastic"),
+    ("bfloat16, stochastic", "bfloat16, stochastic"),
     ("16 bits, log(1 + x) m11, nearest, 128", "16 bits, log(1 + x) m11, stochastic, 128"),
     ("8 bits, linear, nearest, 128", "8 bits, linear, nearest, 128"),
     ("8 bits, dynamic, nearest, 128", "8 bits, dynamic, nearest, 128"),
@@ -226,42 +226,44 @@ DOCUMENT = """# Codes for m_t and s_t
 **s_t has to be rounded stochastically.** From step to step it changes by a thousandth (1 - beta2), which is less than
 half the distance of two codes. Rounded to the nearest it stays where it is: in bfloat16 everywhere, and in 8 bits
 wherever a block's largest number, whose scale is exact, does not fall along with the others; the dynamic map is no
-exception. The training loss does not show it. m_t moves a tenth of the way to each gradient, and is best to the
-nearest.
+exception. The training loss does not show it. m_t moves a tenth of the way to each gradient, and may be rounded either
+way.
 
-**`state_bits=16` and `state_bits=8` store the logarithm of 1 + x, as the bits of a float32 have it.** With b bits of
-mantissa (in the tables m5 is b = 5), the code q = 2^b (e + f) stands for E(q) = (1 + f) 2^e - 1: to decode it, shift
-it left by 23 - b, add the bits of 1.0, read the sum as a float32 and subtract 1. Blocks of 128 weights share a float32
-scale M, and a number is M E(q) / E(Q), where Q is the largest code.
+**`state_bits=16` stores a bfloat16, m_t and s_t rounded stochastically, amsgrad's maximum to the nearest.** It has no
+block and no scale, so a step needs one pass and any shard its own numbers alone. The step errs by 1 to 2 % of itself,
+with errors that cancel out along the path and that no training shows. A code of blocks (log(1 + x) m11, or squares and
+fourth powers) would be ten times nearer, for half as much time again a step.
 
-| average | 8 bits | 16 bits | rounded | M |
+**`state_bits=8` stores the logarithm of 1 + x, as the bits of a float32 have it.** With b bits of mantissa (in the
+tables m5 is b = 5), the code q = 2^b (e + f) stands for E(q) = (1 + f) 2^e - 1: to decode it, shift it left by 23 - b,
+add the bits of 1.0, read the sum as a float32 and subtract 1. Blocks of 128 weights share a float32 scale M, and a
+number is M E(q) / E(Q), where Q is the largest code.
+
+| average | b | Q | rounded | M |
 | --- | --- | --- | --- | --- |
-| m_t, its sign apart | b = 5, Q = 127 | b = 11, Q = 32,767 | to the nearest | the block's largest magnitude |
-| s_t | b = 4, Q = 255 | b = 11, Q = 65,535 | stochastically | the block's largest |
-| amsgrad's maximum | b = 4, Q = 255 | b = 11, Q = 65,535 | to the nearest | the next power of two |
+| m_t, its sign apart | 5 | 127 | to the nearest | the block's largest magnitude |
+| s_t | 4 | 255 | stochastically | the block's largest |
+| amsgrad's maximum | 4 | 255 | to the nearest | the next power of two |
 
 Why this code: it needs no root and no table, and a number is rounded by integer arithmetic, so that every
-implementation gets the same bits from it. It is not the nearest to float32. Squares for m_t and fourth powers for s_t
-are about three times nearer in 16 bits, where both are far nearer than a bfloat16. In 8 bits squares are clearly
-better for m_t on digits-sngan alone, and fourth powers are better for s_t on all three recipes, by about a third of the
-error; but to store them takes one square root a weight, or two, which is slow on a CPU. The dynamic map, rounded
-stochastically, is better for s_t too, but noisier where noise falls in half of a block; for m_t it is worse, and it
-needs a table. The training loss tells none of the codes apart.
+implementation gets the same bits from it. It is not the nearest to float32. Squares are clearly better for m_t on
+digits-sngan alone, and fourth powers are better for s_t on all three recipes, by about a third of the error; but to
+store them takes one square root a weight, or two, which is slow on a CPU. The dynamic map, rounded stochastically, is
+better for s_t too, but noisier where noise falls in half of a block; for m_t it is worse, and it needs a table. The
+training loss tells none of the codes apart.
 
 Why these b: a bit more of mantissa nearly halves the error, and raises the least number above 0.
 
-- m_t in 8 bits: m5 errs less than m4 along the path of every recipe, though it makes 0 of what is below M / 944.
-- s_t in 8 bits: m5 would be as near as fourth powers where a block spans few octaves, but its least s_t is M / 8,032.
-  Smaller ones are lifted to that, which shortens the steps of these weights for good: on digits-sngan the path errs
-  more than with m4, and where noise falls in half of a block, s_t stays too high. The least of m4 is a millionth of M.
-- 16 bits: m12 would be twice as near. m11 reaches down to M / 2^43, which for M = 1 is the floor of eps = 1e-16,
-  eps / (1 - beta2).
+- m_t: m5 errs less than m4 along the path of every recipe, though it makes 0 of what is below M / 944.
+- s_t: m5 would be as near as fourth powers where a block spans few octaves, but its least s_t is M / 8,032. Smaller
+  ones are lifted to that, which shortens the steps of these weights for good: on digits-sngan the path errs more than
+  with m4, and where noise falls in half of a block, s_t stays too high. The least of m4 is a millionth of M.
 
-An s_t ten thousand times below its block's largest is right on average, but its step is noisy. Blocks of 64 gain little
-and take twice the bytes for scales. Tensors of less than 4,096 weights stay in float32. eps is added before s_t is
-stored, so that its accumulated floor is kept on average. Exact zeros are exact, and an s_t above 0 gets at least the
-code 1: in 8 bits an eps of 1e-16 has no say beside larger neighbours. amsgrad's maximum is scaled by a power of two
-because it is then stored again without change. With M itself, in 8 bits, it grows along with its block's largest.
+In 8 bits an s_t ten thousand times below its block's largest is right on average, but its step is noisy. Blocks of 64
+gain little and take twice the bytes for scales. Tensors of less than 4,096 weights stay in float32. eps is added before
+s_t is stored, so that its accumulated floor is kept on average. Exact zeros are exact, and in 8 bits an s_t above 0
+gets at least the code 1: an eps of 1e-16 has no say beside larger neighbours. amsgrad's maximum is scaled by a power of
+two because it is then stored again without change. With M itself, in 8 bits, it grows along with its block's largest.
 
 ## What s_t spans
 

@@ -171,9 +171,11 @@ CODES_OF_S: list[Code] = [
 """The codes that are tried for s_t."""
 
 CODES_OF_MAXIMUM: list[Code] = [
-    blockwise(f"{bits} bits, {name}", levels[name], 128, stochastic, power_of_two)
-    for bits, levels, name in ((16, _S16, "log(1 + x) m11"), (8, _S8, "log(1 + x) m4"))
-    for stochastic, power_of_two in ((False, False), (True, False), (False, True))
+    bfloat16(stochastic=False),
+    *(
+        blockwise("8 bits, log(1 + x) m4", _S8["log(1 + x) m4"], 128, stochastic, power_of_two)
+        for stochastic, power_of_two in ((False, False), (True, False), (False, True))
+    ),
 ]
 """The codes that are tried for amsgrad's maximum."""
 

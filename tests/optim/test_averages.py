@@ -43,7 +43,7 @@ def test_a_number_becomes_one_of_its_neighbours_and_is_right_on_average(name):
 def test_the_draws_of_m_and_s_are_not_the_same():
     values = draw(VARIANCE)
     m, s = (store(values, name, 7) > values for name in (MOMENTUM, VARIANCE))
-    # Of independent draws, a number a share u above its neighbour goes the same way with u^2 + (1 - u)^2: 2/3 on average.
+    # Drawn twice, a number a share u above its neighbour goes the same way with u^2 + (1 - u)^2: 2/3 on average.
     assert (m == s).float().mean().item() == pytest.approx(2 / 3, abs=0.02)
 
 
