@@ -24,7 +24,10 @@ from lightning_adabelief.optim.fused.cache import (
 )
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
-HEADERS = tuple(map(SOURCE.with_name, ("low_precision.h", "pack.h", "packed_state.h", "packed_step.h", "vectors.h")))
+HEADERS = tuple(
+    SOURCE.with_name(f"{name}.h")
+    for name in ("low_precision", "pack", "packed_state", "packed_step", "step_sums", "vectors")
+)
 
 FLAGS = (
     "-std=c++17",

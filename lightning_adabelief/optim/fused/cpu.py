@@ -267,7 +267,7 @@ def _run_kernel(
     ]
     arrays = (offsets, row_lengths, *columns, keys)
     pack = _Pack(len(params), *(numbers and _get_address(numbers) for numbers in arrays))
-    if sums is not None and not has_packed_state:
+    if sums is not None:
         table = torch.empty(len(params), len(SUMS), dtype=torch.float64)
         pack.sums = table.data_ptr()
         sums.update(zip(params, table.unbind(), strict=True))

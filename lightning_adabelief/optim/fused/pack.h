@@ -53,6 +53,8 @@ typedef void (*Parallel)(void (*)(void*), void*, unsigned threads, unsigned flag
 
 namespace {
 
+constexpr int64_t PIECE = 512;  // elements whose float32 copies stay in the first cache
+
 // A tensor's element in a column of the pack; null where the column is.
 template <typename T>
 T* find_element(void* const* column, int64_t t, int64_t at) {

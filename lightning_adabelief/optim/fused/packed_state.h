@@ -16,8 +16,8 @@
 
 namespace {
 
-constexpr int64_t PACKED_BLOCK = 128;  // elements that share a scale
-constexpr int RUN = 4;                 // blocks that go through a pass together
+constexpr int64_t PACKED_BLOCK = 128;      // elements that share a scale
+constexpr int RUN = PIECE / PACKED_BLOCK;  // blocks that go through a pass together
 
 enum Average { M, S, MAX_S, AVERAGES };  // the largest s so far is there with amsgrad alone
 
@@ -125,21 +125,29 @@ struct Run {
   float* theta;
   uint32_t key;  // of the draw, plus the place of the first element
   Words largest[AVERAGES][RUN];
-  alignas(64) float averages[AVERAGES][RUN * PACKED_BLOCK];
+  alignas(64) float averages[AVERAGES][PIECE];
   // Copies, where the step can't work on what is in memory.
-  alignas(64) float thetas[RUN * PACKED_BLOCK];
-  alignas(64) float grads[RUN * PACKED_BLOCK];
-  alignas(64) uint8_t all_codes[AVERAGES][RUN * PACKED_BLOCK];
+  alignas(64) float thetas[PIECE];
+  alignas(64) float grads[PIECE];
+  alignas(64) uint8_t all_codes[AVERAGES][PIECE];
 };
 
 // Ask for what the next run but one reads. The CPU does not see it coming, for the second pass reads nothing new.
 inline void fetch_ahead(const Run& run, int64_t i) {
-  constexpr int64_t DISTANCE = 2 * RUN * PACKED_BLOCK, LINE = 64;
+  constexpr int64_t DISTANCE = 2 * PIECE, LINE = 64;
   __builtin_prefetch(run.param + (i + DISTANCE) * run.param_bytes);
   __builtin_prefetch(run.grad_in_memory + (i + DISTANCE) * run.grad_bytes);
   if (i % LINE == 0) {
     __builtin_prefetch(run.codes[M] + i + DISTANCE);
     __builtin_prefetch(run.codes[S] + i + DISTANCE);
+  }
+}
+
+// Decode m as it is before the step.
+inline void decode_momentum(const Run& run, float* momentum) {
+  for (int64_t i = 0; i < run.blocks * PACKED_BLOCK; i += LANES) {
+    const Floats unit = fill(MomentumCode::find_unit(run.scales[M][i / PACKED_BLOCK]));
+    store(momentum + i, MomentumCode::decode(run.codes[M] + i, unit));
   }
 }
 

@@ -10,6 +10,7 @@
 #include "low_precision.h"
 #include "pack.h"
 #include "packed_state.h"
+#include "step_sums.h"
 
 namespace {
 
@@ -49,24 +50,26 @@ struct PackedKind {
 struct PackedStep {
   const Pack& pack;
   const Scalars& scalars;
+  PieceSums sums;
   const PackedKind kind;
   const FloatScalars float_scalars{scalars};
   const bool amsgrad = pack.max_exp_avg_vars != nullptr;
 
   // Update n blocks of tensor t, from the number-th on.
-  void update(int64_t t, int64_t number, int64_t n) const {
+  void update(int64_t t, int64_t number, int64_t n) {
     const RowLayout layout(pack.row_lengths[t]);
+    double* sums_here = sums.find(t, number);
     Run run;
     while (n > 0) {
       const int64_t row = number / layout.blocks, block = number % layout.blocks;
       run.blocks = std::min({int64_t(RUN), n, layout.blocks - block});
-      update_run(run, t, layout, row, block);
+      update_run(run, t, layout, row, block, sums_here);
       number += run.blocks;
       n -= run.blocks;
     }
   }
 
-  void update_run(Run& run, int64_t t, const RowLayout& layout, int64_t row, int64_t block) const {
+  void update_run(Run& run, int64_t t, const RowLayout& layout, int64_t row, int64_t block, double* sums_here) const {
     const int64_t column = block * PACKED_BLOCK, at = row * layout.length + column;
     const int64_t size = std::min(run.blocks * PACKED_BLOCK, layout.length - column);
     const bool is_whole = size == run.blocks * PACKED_BLOCK;  // else it is filled up with zeros
@@ -88,10 +91,20 @@ struct PackedStep {
     run.theta = copies_weights ? run.thetas : static_cast<float*>(param);
     if (copies_weights) kind.read_weight(size, param, correction, low, run.thetas);
     run.grad = kind.read_gradient(size, grad, scalars, is_whole, run.grads);
+    if (sums_here) sums_here[GRAD_SQUARE] += sum_products(size, run.grad, run.grad);
     const float decay = float(scalars.decay);
     if (decay != 0)
       for (int64_t i = 0; i < size; ++i) run.grads[i] = multiply_add(decay, run.theta[i], run.grads[i]);
     if (!is_whole) copy_codes(run, size);
+    Movement movement;
+    if (sums_here) {
+      float* momentum = run.averages[M];
+      decode_momentum(run, momentum);
+      sums_here[USED_GRAD_SQUARE] += sum_products(size, run.grad, run.grad);
+      sums_here[GRAD_MOMENTUM] += sum_products(size, run.grad, momentum);
+      sums_here[MOMENTUM_SQUARE] += sum_products(size, momentum, momentum);
+      movement.begin(size, run.theta, sums_here);
+    }
 
     (amsgrad ? average_run<true> : average_run<false>)(run, float_scalars);
     (amsgrad ? move_run<true> : move_run<false>)(run, float_scalars);
@@ -100,6 +113,11 @@ struct PackedStep {
     if (!is_whole)
       for (int average = 0; average < (amsgrad ? 3 : 2); ++average)
         std::copy_n(run.all_codes[average], size, run.stored[average]);
+    if (sums_here) {
+      sums_here[VARIANCE] += sum_up(size, run.averages[S]);
+      if (copies_weights) kind.read_weight(size, param, correction, low, run.thetas);
+      movement.end(size, run.theta, sums_here);
+    }
   }
 
   // Copy what is in memory of the last block of a row, and fill it up with zeros.
@@ -123,8 +141,10 @@ void take_packed_step(const Pack& pack, const Scalars& scalars, Parallel paralle
       sizeof(P),        sizeof(G),            std::is_same_v<P, float>, kept > 0, kept == 16,
       read_gradient<G>, read_weight<P, kept>, write_weight<P, kept>,
   };
-  PackedStep step{pack, scalars, kind};
-  deal(step, pack, parallel, threads, chunk / PACKED_BLOCK);
+  chunk /= PACKED_BLOCK;
+  PackedStep step{pack, scalars, PieceSums(pack, chunk), kind};
+  deal(step, pack, parallel, threads, chunk);
+  step.sums.add_up();
 }
 
 }  // namespace
