@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from lightning_adabelief.optim.low_precision import draw_words, round_to_bfloat16
+from lightning_adabelief.optim.low_precision import draw_words, find_places, round_to_bfloat16
 from lightning_adabelief.optim.packing import (
     MAXIMUM,
     MOMENTUM,
@@ -98,7 +98,7 @@ def write_average(values: Tensor, stored: Tensor, name: str, key: Scalar = 0, sk
         return
     draw: Tensor | int = 0x8000
     if name != MAXIMUM:
-        words = draw_words(stored, key)
+        words = draw_words(find_places(stored), key)
         draw = (words & 0xFFFF if name == MOMENTUM else words >> 16).int()
     rounded = stored if skip is None else torch.empty_like(stored)
     round_to_bfloat16(values, rounded, draw)
