@@ -172,15 +172,22 @@ def step_gain_over_adam(weights: WeightBeliefs) -> Tensor:
     Returns:
         A tensor of that shape, >= 0; NaN where there has been no gradient, inf where s_t alone is 0.
     """
-    trend, scale = weights.trend, weights.scale
-    square = weights.square
-    if square is None:
-        variance = (weights.belief - scale.accumulated_eps).clamp(min=0) * scale.noise_scale
-        # hypot, because m^2 underflows long before m becomes negligible
-        root = torch.hypot(variance.sqrt(), trend)
+    return square_gain_over_adam(weights).sqrt()
+
+
+def square_gain_over_adam(weights: WeightBeliefs) -> Tensor:
+    """Return v_t / s_t, the square of :func:`step_gain_over_adam`.
+
+    Args:
+        weights: The averages, any shape.
+    """
+    if weights.square is None:
+        noise = weights.scale.noise_scale * (1 - eps_share(weights))
+        # in this order, because m^2 underflows long before m becomes negligible
+        ratio = noise + weights.trend / weights.belief * weights.trend
     else:
-        root = square.sqrt()
-    return (root / weights.belief.sqrt()).where(root != 0, torch.nan)
+        ratio = weights.square / weights.belief
+    return ratio.where(ratio != 0, torch.nan)
 
 
 def eps_share(weights: WeightBeliefs) -> Tensor:

@@ -13,7 +13,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from lightning_adabelief.optim.packing import count_row, find_packed_shape, is_packed, pack, unpack
+from lightning_adabelief.optim.packing import (
+    BLOCK,
+    count_code_bits,
+    count_row,
+    find_packed_shape,
+    is_packed,
+    pack,
+    read_scales,
+    unpack,
+)
 from lightning_adabelief.optim.shards import to_local
 
 MIN_ELEMENTS = 4096
@@ -77,6 +86,30 @@ def unpack_average(value: Tensor, param: Tensor, name: str) -> Tensor:
     if not is_packed(value):
         return value
     return _shard_like(param, unpack(to_local(value), to_local(param).shape, name), param.shape)
+
+
+def take_entries(value: Tensor, param: Tensor, name: str, indices: Tensor) -> Tensor:
+    """Return some numbers of an average, without unpacking the others.
+
+    Args:
+        value: The average, packed or not, whole.
+        param: The parameter; of a complex one, an average is one of real numbers.
+        name: ``"exp_avg"``, ``"exp_avg_var"`` or ``"max_exp_avg_var"``.
+        indices: Positions of elements, counted in their logical order; int64, of one dimension.
+
+    Returns:
+        A floating-point tensor of that length.
+    """
+    if not is_packed(value):
+        return value.view(-1).index_select(0, indices) if value.is_contiguous() else value.take(indices)
+    row = count_row(param.shape)
+    code_bytes = count_code_bits(value, param.shape) // 8
+    rows, columns = indices // row, indices % row
+    codes = value[rows[:, None], code_bytes * columns[:, None] + torch.arange(code_bytes, device=value.device)]
+    scales = read_scales(value, param.shape)[rows, columns // BLOCK]
+    # Each number becomes a row of its own, of eight alike: the bits of a code are told from the length of a row.
+    packed = torch.cat([codes.repeat(1, 8), scales[:, None].view(torch.uint8)], dim=1)
+    return unpack(packed, (len(indices), 8), name)[:, 0]
 
 
 def convert_average(value: Tensor, param: Tensor, bits: int, name: str, dtype: torch.dtype) -> Tensor:
