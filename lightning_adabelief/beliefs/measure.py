@@ -243,10 +243,11 @@ def add_up(columns: Columns, rows: Sequence[int]) -> Columns:
     """
     if len(rows) == len(columns["size"]) == 1:
         return columns
-    sizes = columns.get("counted", columns["size"])[rows]
+    positions = torch.tensor(list(rows))
+    sizes = columns.get("counted", columns["size"])[positions]
     medians = {row.name for row in LAYER_STATISTICS if row.condensed == "median"}
     return {
-        name: _weighted_median(values[rows], sizes) if name in medians else values[rows].sum(0, keepdim=True)
+        name: _weighted_median(values[positions], sizes) if name in medians else values[positions].sum(0, keepdim=True)
         for name, values in columns.items()
     }
 
