@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lightning_adabelief.beliefs.elementwise import BeliefScale, WeightBeliefs, belief_scale
 from lightning_adabelief.optim.averages import find_dtype, take_entries, unpack_average
+from lightning_adabelief.optim.migrate import estimate_exp_avg_var, measure_agreement
 from lightning_adabelief.optim.shards import full_tensor
 from lightning_adabelief.optim.step_sums import SUMS, StepSums
 
@@ -90,18 +91,43 @@ class LayerBatch:
         return [_read_averages(*layer) for layer in zip(self.params, self.states, self.groups, strict=True)]
 
     @cached_property
+    def agreements(self) -> list[Tensor | None]:
+        """How far the gradients of each layer have agreed, by an Adam's state; None by an AdaBelief's."""
+        layers = zip(self.averages, self.steps, self.groups, strict=True)
+        return [
+            measure_agreement(averages["exp_avg"], averages["exp_avg_sq"], step, group["betas"])
+            if "exp_avg_sq" in averages
+            else None
+            for averages, step, group in layers
+        ]
+
+    def read_beliefs(self, layer: int, averages: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return uncorrected m_t, s_t, and the s_t that the step is divided by, of some of a layer's weights.
+
+        Args:
+            layer: The layer's position.
+            averages: Those weights' part of :attr:`averages`, in floating point.
+        """
+        exp_avg, exp_avg_var = averages["exp_avg"], averages.get("exp_avg_var")
+        if exp_avg_var is None:
+            square, betas = averages["exp_avg_sq"], self.groups[layer]["betas"]
+            agreement = self.agreements[layer]
+            exp_avg_var = estimate_exp_avg_var(exp_avg, square, self.steps[layer], betas, "updated", agreement)
+        return exp_avg, exp_avg_var, averages.get("max_exp_avg_var", exp_avg_var)
+
+    @cached_property
     def sample(self) -> WeightBeliefs:
         """The averages of up to :data:`SAMPLE` weights of each layer, a row each, padded with NaN."""
         drawn = [_draw_sample(*pair) for pair in zip(self.params, self.averages, strict=True)]
-        exp_avg = _stack_rows([entries["exp_avg"] for entries in drawn])
-        exp_avg_var = _stack_rows([entries["exp_avg_var"] for entries in drawn])
-        largest = [entries.get("max_exp_avg_var", entries["exp_avg_var"]) for entries in drawn]
+        columns = zip(*(self.read_beliefs(*pair) for pair in enumerate(drawn)), strict=True)
+        exp_avgs, exp_avg_vars, denominator_vars = map(list, columns)
+        exp_avg, exp_avg_var = _stack_rows(exp_avgs), _stack_rows(exp_avg_vars)
         squares = [entries["exp_avg_sq"] for entries in drawn if "exp_avg_sq" in entries]
         scale = BeliefScale(*torch.tensor(self.scales, dtype=exp_avg.dtype, device=exp_avg.device).T.unsqueeze(-1))
         return WeightBeliefs(
             trend=exp_avg / scale.bias_correction1,
             belief=exp_avg_var / scale.bias_correction2,
-            denominator_var=_stack_rows(largest) if self.is_amsgrad else exp_avg_var,
+            denominator_var=_stack_rows(denominator_vars) if self.is_amsgrad else exp_avg_var,
             scale=scale,
             square=_stack_rows(squares) / scale.bias_correction2 if squares else None,
         )
@@ -163,9 +189,9 @@ def square_norms(norm: Tensor) -> Tensor:
 
 
 def _read_averages(param: Tensor, state: dict[str, Any], group: dict[str, Any]) -> dict[str, Tensor]:
-    names = ["exp_avg", "exp_avg_var", *(["max_exp_avg_var"] if group["amsgrad"] else [])]
+    square = "exp_avg_sq" if "exp_avg_sq" in state else "exp_avg_var"
     found = {}
-    for name in [*names, *(["exp_avg_sq"] if "exp_avg_sq" in state else [])]:
+    for name in ("exp_avg", square, *(["max_exp_avg_var"] if group["amsgrad"] else [])):
         value = state[name]
         if hasattr(value, "full_tensor"):
             value = full_tensor(unpack_average(value, param, name))

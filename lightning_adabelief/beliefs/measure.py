@@ -13,6 +13,7 @@ from lightning_adabelief.beliefs.elementwise import WeightBeliefs
 from lightning_adabelief.beliefs.layers import Columns, Layer, LayerBatch, split_into_batches
 from lightning_adabelief.beliefs.movement import Movement
 from lightning_adabelief.beliefs.reading import (
+    ADAM_OPTIONS,
     Readable,
     find_optimizers,
     find_readable,
@@ -22,7 +23,6 @@ from lightning_adabelief.beliefs.reading import (
 )
 from lightning_adabelief.beliefs.statistic import LAYER_STATISTICS, OPTIMIZER_STATISTICS, Statistic
 from lightning_adabelief.beliefs.sums import sum_grads, sum_silent, sum_sizes, sum_weights, take_sums
-from lightning_adabelief.optim.migrate import ADAM_OPTIONS
 from lightning_adabelief.optim.names import plain_name
 from lightning_adabelief.optim.step_sums import StepSums
 

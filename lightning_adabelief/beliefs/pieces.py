@@ -43,9 +43,10 @@ def cut_into_pieces(batch: LayerBatch, with_averages: bool) -> Iterator[list[Pie
     pieces: list[Piece] = []
     room = limit
     for layer, param in enumerate(batch.params):
-        averages = dict(batch.averages[layer]) if with_averages else {}
-        averages.pop("exp_avg_sq", None)
-        for piece in _cut_layer(layer, param, averages, limit):
+        averages = batch.averages[layer] if with_averages else {}
+        for theta, grad, *own in _cut_layer(param, averages, limit):
+            beliefs = batch.read_beliefs(layer, dict(zip(averages, own, strict=True))) if with_averages else ()
+            piece = Piece(layer, theta, grad, beliefs)
             if pieces and piece.param.numel() > room:
                 yield pieces
                 pieces, room = [], limit
@@ -54,12 +55,11 @@ def cut_into_pieces(batch: LayerBatch, with_averages: bool) -> Iterator[list[Pie
     yield pieces
 
 
-def _cut_layer(layer: int, param: Tensor, averages: dict[str, Tensor], limit: int) -> Iterator[Piece]:
+def _cut_layer(param: Tensor, averages: dict[str, Tensor], limit: int) -> Iterable[tuple[Tensor, ...]]:
+    """Cut parameter, gradient and averages alike into flat pieces; packed averages are unpacked."""
     assert param.grad is not None
     tensors = {"param": _read_real(param), "grad": _read_real(param.grad), **averages}
-    are_packed = any(map(is_packed, averages.values()))
-    for theta, grad, *own in _cut_rows(tensors, limit) if are_packed else _cut_flat(tensors, limit):
-        yield Piece(layer, theta, grad, (*own[:2], own[-1]) if own else ())
+    return (_cut_rows if any(map(is_packed, averages.values())) else _cut_flat)(tensors, limit)
 
 
 def _read_real(tensor: Tensor) -> Tensor:
