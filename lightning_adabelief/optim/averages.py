@@ -95,7 +95,7 @@ def take_entries(value: Tensor, param: Tensor, name: str, indices: Tensor) -> Te
         value: The average, packed or not, whole.
         param: The parameter; of a complex one, an average is one of real numbers.
         name: ``"exp_avg"``, ``"exp_avg_var"`` or ``"max_exp_avg_var"``.
-        indices: Positions of elements, counted in their logical order; int64, of one dimension.
+        indices: Positions of elements, counted in their logical order; int64, at least 8, of one dimension.
 
     Returns:
         A floating-point tensor of that length.
@@ -105,11 +105,12 @@ def take_entries(value: Tensor, param: Tensor, name: str, indices: Tensor) -> Te
     row = count_row(param.shape)
     code_bytes = count_code_bits(value, param.shape) // 8
     rows, columns = indices // row, indices % row
-    codes = value[rows[:, None], code_bytes * columns[:, None] + torch.arange(code_bytes, device=value.device)]
-    scales = read_scales(value, param.shape)[rows, columns // BLOCK]
-    # Each number becomes a row of its own, of eight alike: the bits of a code are told from the length of a row.
-    packed = torch.cat([codes.repeat(1, 8), scales[:, None].view(torch.uint8)], dim=1)
-    return unpack(packed, (len(indices), 8), name)[:, 0]
+    flat_codes = value.view(torch.uint8 if code_bytes == 1 else torch.int16).view(-1)
+    codes = flat_codes.index_select(0, rows * (value.shape[1] // code_bytes) + columns)
+    taken = value.new_zeros(find_packed_shape(indices.shape, 8 * code_bytes))
+    taken[0, : code_bytes * len(indices)] = codes.view(torch.uint8)
+    read_scales(taken, indices.shape).fill_(1.0)
+    return unpack(taken, indices.shape, name) * read_scales(value, param.shape)[rows, columns // BLOCK]
 
 
 def convert_average(value: Tensor, param: Tensor, bits: int, name: str, dtype: torch.dtype) -> Tensor:
