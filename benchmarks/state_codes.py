@@ -87,19 +87,15 @@ def power_levels(bits: int, signed: bool, exponent: int) -> Tensor:
     return (linear.sign() * linear.abs() ** exponent).float()
 
 
-def logarithmic_levels(bits: int, octaves: float) -> Tensor:
-    """Return 0, and levels of one ratio, down to the largest divided by 2^octaves; without a sign."""
-    steps = 2**bits - 2
-    return torch.cat([torch.zeros(1), torch.exp2(octaves * (torch.arange(steps + 1).double() / steps - 1)).float()])
+def logarithm_levels(bits: int, signed: bool, mantissa_bits: int) -> Tensor:
+    """Return levels whose log2(1 + x) is equally spaced, but for its curve within an octave, which is straightened.
 
-
-def float_levels(exponent_bits: int, mantissa_bits: int, signed: bool) -> Tensor:
-    """Return the numbers of a small floating-point format, its subnormal ones included, as fractions of the largest."""
-    mantissas = torch.arange(2**mantissa_bits).double() / 2**mantissa_bits
-    exponents = torch.arange(1, 2**exponent_bits).double()
-    normal = ((1 + mantissas) * torch.exp2(exponents)[:, None]).flatten()
-    positive = torch.cat([mantissas * 2, normal])
-    return _mirror(positive / positive[-1], signed)
+    They are the numbers x for which all but the first bits of the float 1 + x are 0: (1 + f) 2^e - 1, where
+    q = 2^mantissa_bits (e + f) counts from 0, as fractions of the largest.
+    """
+    logarithms = torch.arange(2 ** (bits - signed)).double() / 2**mantissa_bits
+    numbers = (1 + logarithms.frac()) * torch.exp2(logarithms.floor()) - 1
+    return _mirror(numbers / numbers[-1], signed)
 
 
 def dynamic_levels(signed: bool) -> Tensor:
@@ -126,60 +122,57 @@ def _name(stochastic: bool) -> str:
 
 BLOCKS = (64, 128, 256)
 
+_M16 = {
+    "squares": power_levels(16, signed=True, exponent=2),
+    **{f"log(1 + x) m{bits}": logarithm_levels(16, True, bits) for bits in (12, 11)},
+}
 _M8 = {
     "linear": linear_levels(8, signed=True),
     "dynamic": dynamic_levels(signed=True),
     "squares": power_levels(8, signed=True, exponent=2),
-    "e3m4": float_levels(3, 4, signed=True),
-    "e4m3": float_levels(4, 3, signed=True),
+    **{f"log(1 + x) m{bits}": logarithm_levels(8, True, bits) for bits in (5, 4, 3)},
 }
 
 CODES_OF_M: list[Code] = [
     FLOAT32,
-    bfloat16(stochastic=False),
-    bfloat16(stochastic=True),
-    blockwise("16 bits, squares", power_levels(16, signed=True, exponent=2), 128),
-    *(blockwise(f"8 bits, {name}", levels, 128) for name, levels in _M8.items()),
-    *(blockwise("8 bits, squares", _M8["squares"], block) for block in (64, 256)),
-    blockwise("8 bits, squares", _M8["squares"], 128, stochastic=True),
+    *(bfloat16(stochastic) for stochastic in (False, True)),
+    *(blockwise(f"16 bits, {name}", levels, 128) for name, levels in _M16.items()),
+    *(
+        blockwise(f"8 bits, {name}", levels, 128, stochastic)
+        for stochastic in (False, True)
+        for name, levels in _M8.items()
+    ),
+    *(blockwise("8 bits, log(1 + x) m5", _M8["log(1 + x) m5"], block) for block in (64, 256)),
 ]
 """The codes that are tried for m_t."""
 
 _S16 = {
     "fourth powers": power_levels(16, signed=False, exponent=4),
-    "e5m11": float_levels(5, 11, signed=False),
+    **{f"log(1 + x) m{bits}": logarithm_levels(16, False, bits) for bits in (12, 11)},
 }
 _S8 = {
     "linear": linear_levels(8, signed=False),
     "dynamic": dynamic_levels(signed=False),
-    "squares": power_levels(8, signed=False, exponent=2),
     "fourth powers": power_levels(8, signed=False, exponent=4),
-    "e4m4": float_levels(4, 4, signed=False),
-    "logarithmic": logarithmic_levels(8, octaves=16),
+    **{f"log(1 + x) m{bits}": logarithm_levels(8, False, bits) for bits in (5, 4, 3)},
 }
 
 CODES_OF_S: list[Code] = [
     FLOAT32,
-    bfloat16(stochastic=False),
-    bfloat16(stochastic=True),
+    *(bfloat16(stochastic) for stochastic in (False, True)),
     *(
-        blockwise(f"16 bits, {name}", levels, 128, stochastic)
+        blockwise(f"{bits} bits, {name}", levels, 128, stochastic)
+        for bits, levels_by_name in ((16, _S16), (8, _S8))
         for stochastic in (False, True)
-        for name, levels in _S16.items()
+        for name, levels in levels_by_name.items()
     ),
-    *(
-        blockwise(f"8 bits, {name}", levels, 128, stochastic)
-        for stochastic in (False, True)
-        for name, levels in _S8.items()
-    ),
-    *(blockwise("8 bits, fourth powers", _S8["fourth powers"], block, stochastic=True) for block in (64, 256)),
-    blockwise("8 bits, fourth powers", _S8["fourth powers"], 128, stochastic=True, power_of_two=True),
+    *(blockwise("8 bits, log(1 + x) m4", _S8["log(1 + x) m4"], block, stochastic=True) for block in (64, 256)),
 ]
 """The codes that are tried for s_t."""
 
 CODES_OF_MAXIMUM: list[Code] = [
-    blockwise(f"{bits} bits, fourth powers", levels["fourth powers"], 128, stochastic, power_of_two)
-    for bits, levels in ((16, _S16), (8, _S8))
+    blockwise(f"{bits} bits, {name}", levels[name], 128, stochastic, power_of_two)
+    for bits, levels, name in ((16, _S16, "log(1 + x) m11"), (8, _S8, "log(1 + x) m4"))
     for stochastic, power_of_two in ((False, False), (True, False), (False, True))
 ]
 """The codes that are tried for amsgrad's maximum."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lightning_adabelief.beliefs.elementwise import BeliefScale, WeightBeliefs, belief_scale
-from lightning_adabelief.optim.averages import find_dtype, take_entries, unpack_average
+from lightning_adabelief.optim.averages import find_dtype, read_average, take_entries, unpack_average
 from lightning_adabelief.optim.migrate import estimate_exp_avg_var, measure_agreement
 from lightning_adabelief.optim.shards import full_tensor
 from lightning_adabelief.optim.step_sums import SUMS, StepSums
@@ -203,7 +203,7 @@ def _draw_sample(param: Tensor, averages: dict[str, Tensor]) -> dict[str, Tensor
     """Return up to :data:`SAMPLE` entries of each average of a layer, flat."""
     size = 2 * param.numel() if torch.is_complex(param) else param.numel()
     if size <= SAMPLE:
-        return {name: average.reshape(-1) for name, average in averages.items()}
+        return {name: read_average(average.reshape(-1), (size,), name) for name, average in averages.items()}
     indices = _sample_indices(size, param.device)
     return {name: take_entries(average, param, name, indices) for name, average in averages.items()}
 

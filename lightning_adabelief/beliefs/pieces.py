@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_adabelief.beliefs.layers import BATCH_WEIGHTS, LayerBatch
+from lightning_adabelief.optim.averages import read_average
 from lightning_adabelief.optim.packing import count_row, is_packed, unpack
 from lightning_adabelief.optim.shards import full_tensor
 
@@ -45,7 +46,8 @@ def cut_into_pieces(batch: LayerBatch, with_averages: bool) -> Iterator[list[Pie
     for layer, param in enumerate(batch.params):
         averages = batch.averages[layer] if with_averages else {}
         for theta, grad, *own in _cut_layer(param, averages, limit):
-            beliefs = batch.read_beliefs(layer, dict(zip(averages, own, strict=True))) if with_averages else ()
+            values = {name: read_average(each, each.shape, name) for name, each in zip(averages, own, strict=True)}
+            beliefs = batch.read_beliefs(layer, values) if with_averages else ()
             piece = Piece(layer, theta, grad, beliefs)
             if pieces and piece.param.numel() > room:
                 yield pieces

@@ -11,7 +11,7 @@ from typing import Any
 from lightning_adabelief.configure.groups import Named
 from lightning_adabelief.lightning_tree import rank_zero_info
 from lightning_adabelief.optim.adabelief import AdaBelief
-from lightning_adabelief.optim.averages import can_pack
+from lightning_adabelief.optim.averages import find_state_bits
 from lightning_adabelief.optim.low_precision import MISSING_BITS
 from lightning_adabelief.optim.options import as_number
 
@@ -103,7 +103,7 @@ def log_master_weights(optimizer: AdaBelief) -> None:
 
 
 def log_state_bits(optimizer: AdaBelief) -> None:
-    """Log in one line, on rank zero, of how many parameters the averages are packed; nothing with 32 bits alone.
+    """Log in one line, on rank zero, in how many bits the averages are kept; nothing with 32 bits alone.
 
     Args:
         optimizer: An AdaBelief, its parameters as they will be trained.
@@ -113,7 +113,7 @@ def log_state_bits(optimizer: AdaBelief) -> None:
     sizes: dict[int, list[int]] = {}
     for group in optimizer.param_groups:
         for param in group["params"]:
-            sizes.setdefault(group["state_bits"] if can_pack(param) else 32, []).append(param.numel())
+            sizes.setdefault(find_state_bits(param, group["state_bits"]), []).append(param.numel())
     parts = [
         f"in {f'{bits} bits' if bits < 32 else 'floating point'} for {len(found)} "
         f"{'tensors' if len(found) > 1 else 'tensor'} ({sum(found):,} parameters)"

@@ -73,9 +73,10 @@ class AdaBelief(Optimizer):
         master_weight_bits: The bits that a step works on of a parameter in bfloat16 or float16. 32 keeps, in 2
             more bytes a weight, what its rounding took away; 24 in 1 byte; 16 in none, where the weight is
             rounded stochastically. Any of them learns what rounding to nearest would lose (default: 32).
-        state_bits: The bits of each number of m_t and s_t: 32, a float, or 16 or 8, a code with a float32 scale for
-            each block of 128, in parameters of at least 4096 elements in rows (of ``param[0]``) of at least 64.
-            s_t is rounded stochastically, for else it would stay where it is (default: 32).
+        state_bits: The bits of each number of m_t and s_t: 32, a float; 16, a bfloat16 that is rounded
+            stochastically, for else it would stay where it is; 8, a code with a float32 scale for each block of 128.
+            Parameters of less than 4096 elements keep 32, and for 8 those with rows (``param[0]``) of less than 64
+            (default: 32).
         rounding_seed: Seed of the stochastic rounding, which is the same in a resumed run (default: 0).
         maximize: Ascend rather than descend (default: False).
         foreach: Update lists of tensors at once. ``None`` does so, as torch.optim does, where all
@@ -95,8 +96,9 @@ class AdaBelief(Optimizer):
     if ``fused``, ``capturable`` or skipping; float64 if that is torch's default dtype), ``exp_avg`` (m_t),
     ``exp_avg_var`` (s_t) and, under amsgrad, ``max_exp_avg_var``, each of the parameter's shape and
     in float32, or in the parameter's dtype where that is wider; and of a parameter of 16 bits
-    ``weight_correction`` (int8) and ``weight_correction_low`` (uint8), as ``master_weight_bits`` has them. In fewer
-    ``state_bits`` an average is a uint8 tensor of codes and scales (:mod:`lightning_adabelief.optim.packing`).
+    ``weight_correction`` (int8) and ``weight_correction_low`` (uint8), as ``master_weight_bits`` has them. With
+    ``state_bits=16`` an average is in bfloat16; with 8 it is a uint8 tensor of codes and scales
+    (:mod:`lightning_adabelief.optim.packing`).
 
     Raises:
         ValueError: If an option is out of its range, two do not go together, a gradient is sparse, or,

@@ -13,16 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_adabelief.optim.averages import is_coded, read_average, write_average
 from lightning_adabelief.optim.low_precision import MISSING_BITS, make_keys, read_master, write_master
-from lightning_adabelief.optim.packing import MAXIMUM, MOMENTUM, VARIANCE, is_packed, pack, unpack
+from lightning_adabelief.optim.packing import MAXIMUM, MOMENTUM, VARIANCE
 from lightning_adabelief.optim.rule import decoupled_decay, denominator_shift, largest_update, residual_scale
 from lightning_adabelief.optim.scaling import Scalar, StepScale, replace_where, step_scale, to_float64
 from lightning_adabelief.optim.tensors import StepTensors
 
 TensorList = list[Tensor]
 
-UNPACKED_AT_ONCE = 1 << 24
-"""The elements whose packed averages are floats at the same time: all at once would take the memory that is saved."""
+DECODED_AT_ONCE = 1 << 24
+"""The elements whose averages of 16 or 8 bits are floats at the same time: all at once would take the memory saved."""
 
 
 def _multi_tensor_adabelief(
@@ -47,14 +48,14 @@ def _multi_tensor_adabelief(
     # Tensors of one device (or mesh of devices), pair of dtypes and step share every cast and scalar of
     # the rule. The value of a step in a tensor is not known here: such tensors have scalars of their own.
     alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-    unpacked = 0
+    decoded = 0
     for i, (param, grad, step) in enumerate(zip(tensors.params, tensors.grads, steps, strict=True)):
         known_step = None if isinstance(step, Tensor) else step
         mesh = getattr(param, "device_mesh", None)
         stretch = None
-        if is_packed(tensors.exp_avgs[i]):
-            stretch = unpacked // UNPACKED_AT_ONCE
-            unpacked += param.numel()
+        if is_coded(tensors.exp_avgs[i]):
+            stretch = decoded // DECODED_AT_ONCE
+            decoded += param.numel()
         alike[param.device, mesh, param.dtype, grad.dtype, stretch, known_step].append(i)
     keys = make_keys(tensors.rounding_seeds, steps)
     for (*_, known_step), members in alike.items():
@@ -99,10 +100,10 @@ def _update_tensors(
         )
 
     stored_averages = [(MOMENTUM, m), (VARIANCE, s), (MAXIMUM, maxima)]
-    has_packed_state = is_packed(m[0])
-    if has_packed_state:
+    has_coded_state = is_coded(m[0])
+    if has_coded_state:
         m, s, maxima = (
-            [unpack(packed, param.shape, name) for packed, param in zip(column, params, strict=False)]
+            [read_average(stored, param.shape, name) for stored, param in zip(column, params, strict=False)]
             for name, column in stored_averages
         )
     averages = m, s, maxima
@@ -195,10 +196,10 @@ def _update_tensors(
     if is_narrow:
         for row in zip(params, *corrections, theta, rounding_keys, strict=True):
             write_master(*row)
-    if has_packed_state:
+    if has_coded_state:
         for (name, column), values_of_column in zip(stored_averages, averages, strict=True):
-            for packed, values, key in zip(column, values_of_column, rounding_keys, strict=False):
-                pack(values, packed, name, key, skip)
+            for stored, values, key in zip(column, values_of_column, rounding_keys, strict=False):
+                write_average(values, stored, name, key, skip)
 
 
 def _match_tensors(scalar: Scalar, tensors: TensorList) -> Scalar:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_adabelief.optim.averages import can_pack
+from lightning_adabelief.optim.averages import find_state_bits
 from lightning_adabelief.optim.low_precision import CORRECTIONS, make_seed
 from lightning_adabelief.optim.packing import find_packed_shape
 from lightning_adabelief.optim.state import STATE_DTYPES, check_grad, prepare_state
@@ -49,7 +49,7 @@ def gather_tensors(
         RuntimeError: If ``fused`` is given and cannot serve a parameter.
     """
     amsgrad, bits, strided = group["amsgrad"], group["master_weight_bits"], torch.strided  # at hand: this loop is hot
-    state_bits, are_packed = group["state_bits"], False
+    state_bits, are_coded = group["state_bits"], False
     narrow = []
     for param in group["params"]:
         grad = param.grad
@@ -58,9 +58,10 @@ def gather_tensors(
         state = states[param]
         exp_avg = state.get("exp_avg")
         state_dtype, average_dtype, average_shape = STATE_DTYPES.get(param.dtype), None, param.shape
-        if state_bits < 32 and can_pack(param):
-            average_dtype, average_shape = torch.uint8, find_packed_shape(param.shape, state_bits)
-            are_packed = True
+        if state_bits < 32 and (own_bits := find_state_bits(param, state_bits)) < 32:
+            average_dtype, are_coded = torch.bfloat16, True
+            if own_bits == 8:
+                average_dtype, average_shape = torch.uint8, find_packed_shape(param.shape)
         if (
             exp_avg is None
             or grad.layout is not strided
@@ -73,7 +74,7 @@ def gather_tensors(
             exp_avg = state["exp_avg"]
         if amsgrad:
             if "max_exp_avg_var" not in state:  # switched on after the first step
-                state["max_exp_avg_var"] = torch.zeros_like(exp_avg)  # packed zeros are zeros
+                state["max_exp_avg_var"] = torch.zeros_like(exp_avg)  # bytes of 0 are zeros
             max_exp_avg_vars.append(state["max_exp_avg_var"])
         if state_dtype is not param.dtype:
             narrow.append(len(params))
@@ -88,7 +89,7 @@ def gather_tensors(
         for index in narrow:
             parts = _prepare_correction(states[params[index]], params[index], bits)
             corrections[index], corrections_low[index] = parts
-    if are_packed or (narrow and bits < 32):
+    if are_coded or (narrow and bits < 32):
         rounding_seeds += _make_group_seeds(param_groups, group, params)
 
 

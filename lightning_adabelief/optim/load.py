@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
-from lightning_adabelief.optim.averages import convert_average, fits_packed
+from lightning_adabelief.optim.averages import convert_average, fits
 from lightning_adabelief.optim.low_precision import CORRECTIONS, MISSING_BITS
 from lightning_adabelief.optim.migrate import ADAM_AVERAGES, AVERAGES, to_adabelief
 from lightning_adabelief.optim.names import plain_name, shorten_names
@@ -250,7 +250,7 @@ def _find_tensor_problem(key: str, value: Any, param: Tensor) -> str | None:
     if not isinstance(value, Tensor):
         return f"its {key} is a {type(value).__name__}, and no tensor"
     if key in AVERAGES_HERE and is_packed(value):
-        if not fits_packed(value, param):
+        if not fits(value, param):
             return f"its {key} is packed in bytes of shape {tuple(value.shape)}"
         if not value.is_meta and (read_scales(to_local(value), to_local(param).shape) < 0).any():
             return f"its {key}, which is packed, has a negative scale"

@@ -97,7 +97,7 @@ def write_master(
     code = code.masked_fill(size > _INFINITY, quiet_nan)
     if kept < missing:  # a random number below the last place that is kept, then all below it is left out
         below = (1 << (missing - kept)) - 1
-        code = (code + (_draw_bits(weight, key) & below)) & ~below
+        code = (code + (draw_words(weight, key) >> 8 & below).int()) & ~below
     rounded = (code + (1 << (missing - 1))) >> missing
     if correction is not None:
         difference = (code - (rounded << missing)) << (16 - missing)
@@ -133,17 +133,36 @@ def make_keys(seeds: Sequence[int], steps: Sequence[Scalar]) -> list[Any]:
     return [mix_bits(seed + step & _UINT32) for seed, step in zip(seeds, whole, strict=True)]
 
 
-def _draw_bits(weight: Tensor, key: Scalar) -> Tensor:
+def round_to_bfloat16(values: Tensor, rounded: Tensor, draw: Tensor | int) -> None:
+    """Round to bfloat16, in place on ``rounded``.
+
+    Args:
+        values: Float32 numbers.
+        rounded: A bfloat16 tensor of their shape.
+        draw: What is added to the 16 bits that are left out, from 0 to 65535: random numbers like ``values`` to round
+            stochastically, 32768 to round to the nearest.
+    """
+    bits = (values.view(torch.int32) + draw) >> 16
+    rounded.copy_(bits.to(torch.int16).view(torch.bfloat16).masked_fill(values.isnan(), torch.nan))
+
+
+def draw_words(like: Tensor, key: Scalar) -> Tensor:
     """Return 32 random bits for each element, which follow from the key and the element's place in memory.
 
+    Of neighbours they are spread evenly: the places are multiplied by 2^32 over the square of the golden ratio (a Weyl
+    sequence), from which a key, a hash, takes all regularity between steps.
+
+    Args:
+        like: A tensor, contiguous or dense.
+        key: From :func:`make_keys`.
+
     Returns:
-        An int32 tensor like ``weight``.
+        An int64 tensor like that, of numbers from 0 to 2^32 - 1.
     """
-    places = torch.arange(weight.numel(), device=weight.device)
-    dense = not weight.is_contiguous() and is_dense(weight.shape, weight.stride())
-    places = places.as_strided(weight.shape, weight.stride()) if dense else places.view(weight.shape)
-    drawn = mix_bits(places + (key.to(weight.device) if isinstance(key, Tensor) else key) & _UINT32)
-    return (drawn & 0xFFFF).to(torch.int32)
+    places = torch.arange(like.numel(), device=like.device)
+    dense = not like.is_contiguous() and is_dense(like.shape, like.stride())
+    places = places.as_strided(like.shape, like.stride()) if dense else places.view(like.shape)
+    return (places + (key.to(like.device) if isinstance(key, Tensor) else key)) * 0x61C88647 & _UINT32
 
 
 def mix_bits(value: Any) -> Any:

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
-from lightning_adabelief.optim.averages import find_dtype, unpack_average
+from lightning_adabelief.optim.averages import find_dtype, is_coded, unpack_average, write_average
 from lightning_adabelief.optim.names import shorten_names
-from lightning_adabelief.optim.packing import is_packed, pack
 from lightning_adabelief.optim.shards import to_local
 from lightning_adabelief.optim.state import make_step
 from lightning_adabelief.optim.tensors import StepTensors
@@ -113,8 +112,8 @@ def reset_nonfinite_state(optimizer: Optimizer) -> int:
         if broken.numel() and broken.all():  # nothing is known of this tensor's belief
             state["step"].zero_()
         for key, value in stored.items():
-            if is_packed(value) and broken.any():
-                pack(to_local(unpacked[key]), to_local(value), key)
+            if is_coded(value) and broken.any():
+                write_average(to_local(unpacked[key]), to_local(value), key)
         reset += int(broken.sum())
     return reset
 

@@ -296,8 +296,8 @@ def _read_state_bits(name: str, value: Any) -> int:
     bits = _read_number(name, value)
     if bits not in STATE_BITS:
         raise ValueError(
-            f"Invalid state_bits: {bits}. Each number of m_t and s_t is kept in 32 bits, a float, or in 16 or 8, "
-            "a code with a scale for each block of 128: give one of these numbers"
+            f"Invalid state_bits: {bits}. Each number of m_t and s_t is kept in 32 bits, a float32, in 16, a "
+            "bfloat16, or in 8, a code with a scale for each block of 128: give one of these numbers"
         )
     return int(bits)
 

@@ -25,8 +25,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_adabelief.optim.averages import is_coded, read_average, write_average
 from lightning_adabelief.optim.low_precision import MISSING_BITS, read_master, write_master
-from lightning_adabelief.optim.packing import MAXIMUM, MOMENTUM, VARIANCE, is_packed, pack, unpack
+from lightning_adabelief.optim.packing import MAXIMUM, MOMENTUM, VARIANCE
 from lightning_adabelief.optim.scaling import Scalar, StepScale, replace_where
 
 
@@ -72,7 +73,7 @@ def single_tensor_adabelief(
             ``correction`` (:mod:`lightning_adabelief.optim.low_precision`).
         grad: g_t, of the shape of ``param``; left as it is.
         exp_avg: m_t, of the shape of ``param``. All arithmetic is in its dtype, float32 for a parameter of
-            16 bits. Or m_t packed (:mod:`lightning_adabelief.optim.packing`), and the other averages too.
+            16 bits. Or m_t in 16 or 8 bits (:mod:`lightning_adabelief.optim.averages`), and the other averages too.
         exp_avg_var: s_t, like ``exp_avg``.
         max_exp_avg_var: The largest s_t so far, like ``exp_avg``; ``None`` without amsgrad.
         correction: That of a parameter of 16 bits; ``None`` for none.
@@ -104,11 +105,9 @@ def single_tensor_adabelief(
 
     is_narrow = param.dtype in MISSING_BITS
     theta = read_master(param, correction, correction_low) if is_narrow else param
-    m, s, s_max = exp_avg, exp_avg_var, max_exp_avg_var
-    has_packed_state = is_packed(exp_avg)
-    if has_packed_state:
-        m, s = unpack(exp_avg, param.shape, MOMENTUM), unpack(exp_avg_var, param.shape, VARIANCE)
-        s_max = None if max_exp_avg_var is None else unpack(max_exp_avg_var, param.shape, MAXIMUM)
+    m, s = read_average(exp_avg, param.shape, MOMENTUM), read_average(exp_avg_var, param.shape, VARIANCE)
+    s_max = None if max_exp_avg_var is None else read_average(max_exp_avg_var, param.shape, MAXIMUM)
+    has_coded_state = is_coded(exp_avg)
     g = grad if grad.dtype == m.dtype else grad.to(m.dtype)
     if differentiable:  # autograd keeps these tensors, and the next step would overwrite them
         theta, m, s = theta.clone(), m.clone(), s.clone()
@@ -128,7 +127,7 @@ def single_tensor_adabelief(
         candidate = s if skip is None else s.masked_fill(skip, 0.0)
         if differentiable:
             s_max = s_max.clone().maximum(candidate)
-        elif has_packed_state:  # torch.compile breaks its graph at an ``out`` that it made itself
+        elif has_coded_state:  # torch.compile breaks its graph at an ``out`` that it made itself
             s_max = s_max.maximum(candidate)
         else:
             torch.maximum(s_max, candidate, out=s_max)
@@ -159,8 +158,8 @@ def single_tensor_adabelief(
     for name, stored, value in averages:
         if stored is None or value is None or stored is value:
             continue
-        if has_packed_state:
-            pack(value, stored, name, rounding_key, skip)
+        if has_coded_state:
+            write_average(value, stored, name, rounding_key, skip)
         else:
             stored.copy_(value)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, _get_capturable_supported_devices, _get_scalar_dtype
 
-from lightning_adabelief.optim.averages import PACKED_DTYPES, can_pack, convert_average, fits_packed, make_packed
+from lightning_adabelief.optim.averages import CODED_DTYPES, convert_average, find_state_bits, fits, make_average
 from lightning_adabelief.optim.fused import check_fused, load_implementation
 from lightning_adabelief.optim.low_precision import MISSING_BITS
 from lightning_adabelief.optim.packing import is_packed
@@ -90,7 +90,7 @@ def check_param(param: Tensor, group: dict[str, Any]) -> None:
         raise ValueError(f"A parameter is an expanded view, several of whose elements are one in memory{remedy}")
     if param.is_inference() and not torch.is_inference_mode_enabled():
         raise ValueError(f"A parameter was made in inference mode, and can't be written to outside of it{remedy}")
-    if group["state_bits"] < 32 and param.dtype not in PACKED_DTYPES:
+    if group["state_bits"] < 32 and param.dtype not in CODED_DTYPES:
         raise ValueError(
             f"A parameter of shape {tuple(param.shape)} is in {param.dtype}, for which AdaBelief keeps no state of "
             f"{group['state_bits']} bits: give it a param group with state_bits=32"
@@ -141,14 +141,11 @@ def prepare_state(state: dict[str, Any], param: Tensor, group: dict[str, Any]) -
     if not state:
         state["step"] = make_step(0.0, param, group)
         for key in ("exp_avg", "exp_avg_var"):
-            if group["state_bits"] < 32 and can_pack(param):
-                state[key] = make_packed(param, group["state_bits"])
-            else:
-                state[key] = torch.zeros_like(param, dtype=state_dtype(param), memory_format=torch.preserve_format)
+            state[key] = make_average(param, find_state_bits(param, group["state_bits"]), state_dtype(param))
         return
     averages = {key: state[key] for key in ("exp_avg", "exp_avg_var", "max_exp_avg_var") if key in state}
     for key, value in averages.items():
-        if not (fits_packed(value, param) if is_packed(value) else value.shape == param.shape):
+        if not fits(value, param):
             shape = f"{'packed in bytes ' if is_packed(value) else ''}of shape {tuple(value.shape)}"
             raise ValueError(
                 f"A parameter of shape {tuple(param.shape)} has a state whose {key} is {shape}: "

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import _default_to_fused_or_foreach
 
+from lightning_adabelief.optim.averages import is_coded
 from lightning_adabelief.optim.foreach import _multi_tensor_adabelief
 from lightning_adabelief.optim.fused import fused_adabelief
 from lightning_adabelief.optim.low_precision import make_keys
 from lightning_adabelief.optim.options import RULE_OPTIONS, SCALE_OPTIONS, as_number
-from lightning_adabelief.optim.packing import is_packed
 from lightning_adabelief.optim.rule import single_tensor_adabelief
 from lightning_adabelief.optim.scaling import Scalar, convert_tensor_scalar, step_scale, to_float64
 from lightning_adabelief.optim.shards import unwrap_shards
@@ -68,7 +68,7 @@ def update_group(
     options["betas"] = scale_options["betas"] = tuple(convert(beta) for beta in group["betas"])
     scale_options["lr"] = convert(group["lr"])
     step_tensors = increment_steps(tensors.steps, skip)
-    if tensors.corrections or any(map(is_packed, tensors.exp_avgs)):  # bits, which a DTensor does not show
+    if tensors.corrections or any(map(is_coded, tensors.exp_avgs)):  # bits, which a DTensor does not show
         tensors = unwrap_shards(tensors)
     steps: Sequence[Scalar] = step_tensors if in_tensors else [step.item() for step in step_tensors]
 

@@ -1,4 +1,4 @@
-"""State dicts of packed averages: small, plain, converted between bits and optimizers, and refused when damaged."""
+"""State dicts of averages in 16 and 8 bits: small, plain, converted, refused when damaged."""
 
 import copy
 import io
@@ -14,7 +14,10 @@ from torch import nn
 from lightning_adabelief import AdaBelief
 from lightning_adabelief.optim.averages import unpack_average
 from tests.optim.reference import original
-from tests.optim.test_packed_step import BITS, assert_same, go_on, make_params, read, train
+from tests.optim.test_packed_step import BITS, DTYPES, assert_same, go_on, make_params, read, train
+
+ERRORS = {16: 0.005, 8: 0.03}
+"""The relative error of numbers that are coded once, by their bits."""
 
 OPTIONS = dict(lr=1e-2, amsgrad=True, weight_decay=0.1, rounding_seed=5)
 
@@ -89,18 +92,16 @@ def test_a_state_loads_into_other_bits_which_stay_the_optimizers_own(before, aft
     assert loaded.param_groups[0]["state_bits"] == after
     for ours, theirs in zip(loaded.param_groups[0]["params"], params, strict=True):
         for name, average in read(optimizer, theirs).items():
-            assert loaded.state[ours][name].dtype == (
-                torch.uint8 if after < 32 and ours.numel() >= 4096 else torch.float32
-            )
+            assert loaded.state[ours][name].dtype == DTYPES[after if ours.numel() >= 4096 else 32]
             error = (read(loaded, ours)[name] - average).abs().sum() / average.abs().sum()
-            assert error <= (0.0 if before == after or after == 32 else 1e-4 if after == 16 else 0.02)
+            assert error <= (0.0 if before == after or after == 32 else ERRORS[after])
     for id_, values in kept["state"].items():  # what was given is left as it was
         assert all(torch.equal(value, saved["state"][id_][key]) for key, value in values.items())
     go_on(loaded, loaded.param_groups[0]["params"], 1, first=4)
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_parameters_find_their_packed_state_by_name(bits):
+def test_parameters_find_their_state_by_name(bits):
     def make(order):
         torch.manual_seed(0)
         model = nn.ModuleDict({"a": nn.Linear(64, 70), "b": nn.Linear(64, 70), "c": nn.Linear(64, 70)})
@@ -120,7 +121,7 @@ def test_a_module_that_was_cast_takes_its_state_along_where_it_loads(bits):
     params = make_params()
     optimizer = train(params, 3, state_bits=bits)
     saved = optimizer.state_dict()
-    for dtype, kept in ((torch.bfloat16, torch.uint8), (torch.float64, torch.float64)):
+    for dtype, kept in ((torch.bfloat16, DTYPES[bits]), (torch.float64, torch.float64)):
         cast = [nn.Parameter(param.detach().to(dtype)) for param in params]
         loaded = AdaBelief(cast, state_bits=bits if dtype == torch.bfloat16 else 32)
         loaded.load_state_dict(saved)
@@ -158,7 +159,7 @@ def its_adam(params):
 
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("make", [original, its_timm, its_pytorch_optimizer, its_adam], ids=lambda make: make.__name__)
-def test_checkpoints_of_other_optimizers_are_packed(make, bits):
+def test_checkpoints_of_other_optimizers_are_kept_in_fewer_bits(make, bits):
     params = make_params()
     other = make(params)
     go_on(other, params, 4)
@@ -172,8 +173,8 @@ def test_checkpoints_of_other_optimizers_are_packed(make, bits):
     for ours, theirs in zip(*(each.param_groups[0]["params"] for each in loaded), strict=True):
         for name, average in read(plain, theirs).items():
             error = (read(packed, ours)[name] - average).abs().sum() / average.abs().sum()
-            assert error < (1e-4 if bits == 16 else 0.02)
-    assert packed.state[packed.param_groups[0]["params"][0]]["exp_avg"].dtype == torch.uint8
+            assert error < ERRORS[bits]
+    assert packed.state[packed.param_groups[0]["params"][0]]["exp_avg"].dtype == DTYPES[bits]
 
 
 def damage_scale(scale):
@@ -193,11 +194,10 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize(("damage", "message"), DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_packed_state_is_refused_by_name_and_changes_nothing(damage, message, bits):
+def test_a_damaged_packed_state_is_refused_by_name_and_changes_nothing(damage, message):
     params = make_params()
-    optimizer = train(params, 3, state_bits=bits)
+    optimizer = train(params, 3, state_bits=8)
     saved = copy.deepcopy(optimizer.state_dict())
     saved["state"][0]["exp_avg_var"] = damage(saved["state"][0]["exp_avg_var"])
     before = copy.deepcopy(optimizer)
@@ -221,7 +221,8 @@ def test_what_diverged_can_be_loaded_as_it_was(bits):
     optimizer.step()
     loaded = AdaBelief(copy_params(params), state_bits=bits)
     loaded.load_state_dict(optimizer.state_dict())
-    assert read(loaded, loaded.param_groups[0]["params"][0])["exp_avg"][0].isnan().all()
+    broken = read(loaded, loaded.param_groups[0]["params"][0])["exp_avg"][0].isnan()
+    assert broken.sum() == (128 if bits == 8 else 1)
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -231,4 +232,4 @@ def test_on_the_meta_device_the_state_has_the_shape_it_will_have(bits):
     optimizer = AdaBelief(params, state_bits=bits)
     optimizer.load_state_dict(saved)
     value = optimizer.state[params[0]]["exp_avg"]
-    assert value.is_meta and value.dtype == torch.uint8
+    assert value.is_meta and value.dtype == DTYPES[bits]

@@ -1,4 +1,4 @@
-"""Steps with averages in 16 and 8 bits: what is packed, the same by every implementation, and what s_t follows."""
+"""Steps with averages in 16 and 8 bits: the same by every implementation, and what s_t follows."""
 
 import copy
 import math
@@ -17,7 +17,10 @@ from tests.optim.test_low_precision import train_on_digits
 
 BITS = [16, 8]
 SHAPES = [(32, 128), (70, 3, 43), (7,), (5000,), (3, 2)]
-"""Three that are packed: whole blocks, short ones and one row; two small ones that are not."""
+"""Three that have fewer bits: whole blocks, short ones and one row; two small ones that have not."""
+
+DTYPES = {32: torch.float32, 16: torch.bfloat16, 8: torch.uint8}
+"""The dtype of an average, by its bits."""
 
 NAMES = ("exp_avg", "exp_avg_var", "max_exp_avg_var")
 
@@ -69,15 +72,21 @@ def assert_same(first, second):
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_large_parameters_are_packed_and_small_ones_keep_floats(bits):
+def test_large_parameters_have_fewer_bits_and_small_ones_keep_32(bits):
     params = make_params()
     optimizer = train(params, 2, state_bits=bits, amsgrad=True)
     for param in params:
         is_large = param.numel() >= 4096
-        shape = find_packed_shape(param.shape, bits) if is_large else param.shape
+        shape = find_packed_shape(param.shape) if is_large and bits == 8 else param.shape
         for name in NAMES:
             value = optimizer.state[param][name]
-            assert value.shape == shape and value.dtype == (torch.uint8 if is_large else torch.float32)
+            assert value.shape == shape and value.dtype == DTYPES[bits if is_large else 32]
+
+
+def test_averages_in_8_bits_need_rows_of_64_and_those_in_16_do_not():
+    params = make_params(shapes=[(1024, 4, 3, 3)])
+    dtypes = {bits: train(params, 1, state_bits=bits).state[params[0]]["exp_avg"].dtype for bits in BITS}
+    assert dtypes == {16: torch.bfloat16, 8: torch.float32}
 
 
 @pytest.mark.parametrize("kwargs", inputs("foreach", "fused"))
@@ -91,12 +100,11 @@ def test_every_implementation_is_the_forloop(kwargs):
     for our, their in zip(ours, theirs, strict=True):
         torch.testing.assert_close(our, their, rtol=1e-5 if dtype == torch.float32 else 0.01, atol=1e-6)
         for name, average in read(their_optimizer, their).items():
-            # Rounded otherwise in the last place, a number may fall to the next code: of 8 bits seldom, of 16 by little
+            # Rounded otherwise in the last place, a number may seldom fall to the next code.
             found, largest = read(our_optimizer, our)[name], average.abs().max().item()
-            tolerance = 0.1 if bits == 8 else 1e-3
+            tolerance = 0.1 if bits == 8 else 0.01
             torch.testing.assert_close(found, average, rtol=tolerance, atol=tolerance * largest)
-            if bits == 8:
-                assert ((found - average).abs() > 1e-5 * average.abs()).float().mean() < 0.001
+            assert ((found - average).abs() > 1e-5 * average.abs()).float().mean() < 0.001
 
 
 @pytest.mark.parametrize("kwargs", inputs("forloop", "foreach"))
@@ -211,11 +219,12 @@ def silent_s(bits, loudness):
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_the_floor_that_eps_makes_is_exact_alone_and_kept_on_average_beside_larger_ones(bits):
+def test_the_floor_that_eps_makes_is_kept_on_average_alone_and_beside_larger_ones(bits):
     torch.manual_seed(0)
-    torch.testing.assert_close(silent_s(bits, 0.0), torch.ones(64, 127), rtol=1e-4, atol=0)
-    beside = silent_s(bits, 1e-5)
-    assert beside.mean().item() == pytest.approx(1, rel=0.05) and beside.std() > 1e-4
+    for loudness in (0.0, 1e-5):
+        found = silent_s(bits, loudness)
+        assert found.mean().item() == pytest.approx(1, rel=0.05)
+        assert found.std() < (1e-4 if bits == 8 and loudness == 0.0 else 0.3)  # exact is the largest of a block
 
 
 def test_beside_much_larger_ones_s_is_lifted_over_that_floor_in_8_bits_and_not_in_16():
@@ -232,8 +241,7 @@ def test_groups_may_have_their_own_bits_and_one_may_be_added_with_others(bits, f
     optimizer.add_param_group({"params": later, "state_bits": 24 - bits})
     go_on(optimizer, [*params, *later], 3)
     kinds = [optimizer.state[param]["exp_avg"].dtype for param in (*params[:2], *later)]
-    assert kinds == [torch.float32, torch.uint8, torch.uint8]
-    assert optimizer.state[later[0]]["exp_avg_var"].shape == find_packed_shape((64, 64), 24 - bits)
+    assert kinds == [DTYPES[32], DTYPES[bits], DTYPES[24 - bits]]
     assert repr(optimizer).count(f"state_bits: {bits}") == 1
 
 
@@ -248,11 +256,11 @@ def test_the_bits_may_be_changed_in_a_run(before, after):
     optimizer.param_groups[0]["betas"] = (0.999999, 0.999999)  # a step that hardly changes the averages
     go_on(optimizer, params, 1, first=5)
     for param, averages in zip(params, expected, strict=True):
-        dtype = torch.uint8 if after < 32 and param.numel() >= 4096 else torch.float32
+        dtype = DTYPES[after if param.numel() >= 4096 else 32]
         for name, average in read(optimizer, param).items():
             assert optimizer.state[param][name].dtype == dtype
             error = (average - averages[name]).abs().sum() / averages[name].abs().sum()
-            assert error < (0.02 if 8 in (before, after) else 1e-3)
+            assert error < {32: 1e-3, 16: 0.005, 8: 0.03}[min(before, after)]
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -299,24 +307,26 @@ def test_a_skipped_step_leaves_the_bytes_as_they_are(bits, capturable, foreach, 
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_a_state_that_is_not_finite_is_told_by_name_and_reset_with_its_block(bits):
+def test_a_state_that_is_not_finite_is_told_by_name_and_reset_in_8_bits_with_its_block(bits):
     params = make_params()
+    broken = slice(0, 128) if bits == 8 else slice(7, 8)
+    count = 128 if bits == 8 else 1
     optimizer = train(params, 3, state_bits=bits, amsgrad=True)
     set_grads(params, 3)
     params[0].grad[5, 7] = 1e30
     optimizer.step()
-    assert read(optimizer, params[0])["exp_avg_var"][5].isnan().all()
+    assert not read(optimizer, params[0])["exp_avg_var"][5, broken].isfinite().any()
     optimizer.param_groups[0]["nonfinite"] = "raise"
     set_grads(params, 4)
-    with pytest.raises(RuntimeError, match=r"parameter 0 of group 0 \(128 of 4096 elements\)"):
+    with pytest.raises(RuntimeError, match=rf"parameter 0 of group 0 \({count} of 4096 elements\)"):
         optimizer.step()
     healthy = read(optimizer, params[0])
-    assert optimizer.reset_nonfinite_state() == 128
+    assert optimizer.reset_nonfinite_state() == count
     for name, average in read(optimizer, params[0]).items():
         others = torch.arange(32) != 5
         torch.testing.assert_close(average[others], healthy[name][others], rtol=0.05, atol=0)
         expected = 0.0 if name == "exp_avg" else average[others].mean().item()
-        torch.testing.assert_close(average[5], torch.full((128,), expected), rtol=0.02, atol=0)
+        torch.testing.assert_close(average[5, broken], torch.full((count,), expected), rtol=0.07, atol=0)
     with torch.no_grad():
         params[0][5].nan_to_num_(0.0)
     go_on(optimizer, params, 1, first=4)
@@ -344,7 +354,7 @@ def test_other_bits_are_refused_also_where_they_are_set_in_a_run():
     optimizer = train(params, 1, state_bits=8)
     optimizer.param_groups[0]["state_bits"] = 12
     set_grads(params, 1)
-    with pytest.raises(ValueError, match="Invalid state_bits: 12.* in 16 or 8.*: give one of these"):
+    with pytest.raises(ValueError, match="Invalid state_bits: 12.* in 16, .* in 8, .*: give one of these"):
         optimizer.step()
 
 
@@ -360,13 +370,9 @@ def test_data_of_another_shape_is_an_error_that_names_both(bits):
     param.data = torch.randn(128, 64)
     param.grad = None
     set_grads([param], 1)
-    shape = re_escape(find_packed_shape((64, 128), bits))
-    with pytest.raises(ValueError, match=rf"\(128, 64\) has a state whose exp_avg is packed in bytes of shape {shape}"):
+    shape = r"packed in bytes of shape \(64, 132\)" if bits == 8 else r"of shape \(64, 128\)"
+    with pytest.raises(ValueError, match=rf"\(128, 64\) has a state whose exp_avg is {shape}"):
         optimizer.step()
-
-
-def re_escape(shape):
-    return str(tuple(shape)).replace("(", r"\(").replace(")", r"\)")
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -380,7 +386,7 @@ def test_a_copy_of_an_adam_goes_on_in_fewer_bits(bits):
         optimizer.param_groups[0]["state_bits"] = state_bits
         before = [param.detach().clone() for param in params]
         go_on(optimizer, params, 1, first=5)
-        assert optimizer.state[params[0]]["exp_avg"].dtype == (torch.uint8 if state_bits < 32 else torch.float32)
+        assert optimizer.state[params[0]]["exp_avg"].dtype == DTYPES[state_bits]
         runs.append([param.detach() - was for param, was in zip(params, before, strict=True)])
     for expected, found in zip(*runs, strict=True):
         assert (found - expected).norm() < (0.05 if bits == 8 else 0.01) * expected.norm()

@@ -22,10 +22,22 @@ namespace {
 // enough that the rounding of a sum of floats is of no account.
 constexpr int64_t BLOCK = 1024;
 
+// An average in memory, A, and in the arithmetic, S.
+template <typename S>
+inline void store_average(S* to, S value, uint32_t) { *to = value; }
+
+// draw: what is added to the first of the bits that are left out, up to all of them.
+inline void store_average(BFloat16* to, float value, uint32_t draw) {
+  const uint32_t rounded = (bits<uint32_t>(value) + draw) >> 16;
+  to->raw = uint16_t(value != value ? 0x7fc0 : rounded);
+}
+
 // amsgrad and measured are known when it is compiled, so that a step without them pays nothing for them.
-template <bool amsgrad, bool measured, typename S>
-void update_elements(int64_t n, S* __restrict param, const S* __restrict grad, S* __restrict exp_avg,
-                     S* __restrict exp_avg_var, S* __restrict max_exp_avg_var, const Scalars& scalars, double* sums) {
+// key: that of the draws, plus the place of the first element.
+template <bool amsgrad, bool measured, typename S, typename A>
+void update_elements(int64_t n, S* __restrict param, const S* __restrict grad, A* __restrict exp_avg,
+                     A* __restrict exp_avg_var, A* __restrict max_exp_avg_var, uint32_t key, const Scalars& scalars,
+                     double* sums) {
   const S sign = S(scalars.sign), shrink = S(scalars.shrink), decay = S(scalars.decay);
   const S beta1_complement = S(scalars.beta1_complement), beta2 = S(scalars.beta2);
   const S residual_weight = S(scalars.residual_weight), eps = S(scalars.eps);
@@ -38,8 +50,9 @@ void update_elements(int64_t n, S* __restrict param, const S* __restrict grad, S
     const int64_t end = measured ? std::min(begin + BLOCK, n) : n;
     S grad_square = 0, used_grad_square = 0, grad_momentum = 0, momentum_square = 0;
     S variance = 0, update_square = 0, weight_square = 0;
+    uint32_t place = key + uint32_t(begin);
 #pragma omp simd reduction(+ : grad_square, used_grad_square, grad_momentum, momentum_square) \
-    reduction(+ : variance, update_square, weight_square)
+    reduction(+ : variance, update_square, weight_square) linear(place)
     for (int64_t i = begin; i < end; ++i) {
       const S before = param[i];
       S theta = before * shrink;
@@ -49,9 +62,10 @@ void update_elements(int64_t n, S* __restrict param, const S* __restrict grad, S
       const S m_before = exp_avg[i];
       S d = g - m_before;
       S m = multiply_add(beta1_complement, d, m_before);
-      S s = multiply_add(residual_weight * d, d, remembers ? exp_avg_var[i] * beta2 : S(0)) + eps;
-      exp_avg[i] = m;
-      exp_avg_var[i] = s;
+      S s = multiply_add(residual_weight * d, d, remembers ? S(exp_avg_var[i]) * beta2 : S(0)) + eps;
+      const uint32_t word = draw_word(place++);
+      store_average(exp_avg + i, m, word & 0xffff);
+      store_average(exp_avg_var + i, s, word >> 16);
       if (measured) {
         grad_square += grad[i] * grad[i];
         used_grad_square += g * g;
@@ -62,7 +76,7 @@ void update_elements(int64_t n, S* __restrict param, const S* __restrict grad, S
       if (amsgrad) {
         S largest = max_exp_avg_var[i];
         s = (largest >= s) | (largest != largest) ? largest : s;  // a NaN stays one
-        max_exp_avg_var[i] = s;
+        store_average(max_exp_avg_var + i, s, 0x8000);
       }
 
       S denominator = adaptive ? multiply_add(std::sqrt(s), root_scale, eps) : S(1);
@@ -89,12 +103,12 @@ void update_elements(int64_t n, S* __restrict param, const S* __restrict grad, S
   }
 }
 
-template <typename S>
-void update(int64_t n, S* param, const S* grad, S* exp_avg, S* exp_avg_var, S* largest, const Scalars& scalars,
-            double* sums) {
-  auto* chosen = sums ? (largest ? update_elements<true, true, S> : update_elements<false, true, S>)
-                      : (largest ? update_elements<true, false, S> : update_elements<false, false, S>);
-  chosen(n, param, grad, exp_avg, exp_avg_var, largest, scalars, sums);
+template <typename S, typename A>
+void update(int64_t n, S* param, const S* grad, A* exp_avg, A* exp_avg_var, A* largest, uint32_t key,
+            const Scalars& scalars, double* sums) {
+  auto* chosen = sums ? (largest ? update_elements<true, true, S, A> : update_elements<false, true, S, A>)
+                      : (largest ? update_elements<true, false, S, A> : update_elements<false, false, S, A>);
+  chosen(n, param, grad, exp_avg, exp_avg_var, largest, key, scalars, sums);
 }
 
 constexpr int64_t PIECE = 256;  // elements of a parameter of 16 bits whose float32 copies stay in the cache
@@ -153,25 +167,21 @@ struct PieceSums {
   }
 };
 
-template <typename S>
-S* find_largest(const Pack& pack, int64_t t, int64_t at) {
-  return pack.max_exp_avg_vars ? static_cast<S*>(pack.max_exp_avg_vars[t]) + at : nullptr;
-}
-
-// On tensors that all have one dtype, S.
-template <typename S>
+// On tensors of one dtype, S, but for the averages, which are of A.
+template <typename S, typename A>
 struct WholeStep {
   const Pack& pack;
   const Scalars& scalars;
   PieceSums sums;
 
   void update(int64_t t, int64_t at, int64_t n) {
-    S* param = static_cast<S*>(pack.params[t]) + at;
-    S* grad = static_cast<S*>(pack.grads[t]) + at;
-    S* exp_avg = static_cast<S*>(pack.exp_avgs[t]) + at;
-    S* exp_avg_var = static_cast<S*>(pack.exp_avg_vars[t]) + at;
+    S* param = find_element<S>(pack.params, t, at);
+    S* grad = find_element<S>(pack.grads, t, at);
+    A* exp_avg = find_element<A>(pack.exp_avgs, t, at);
+    A* exp_avg_var = find_element<A>(pack.exp_avg_vars, t, at);
+    A* largest = find_element<A>(pack.max_exp_avg_vars, t, at);
     if (scalars.grad_scale != 0) unscale(n, grad, S(scalars.grad_scale));
-    ::update(n, param, grad, exp_avg, exp_avg_var, find_largest<S>(pack, t, at), scalars, sums.find(t, at));
+    ::update(n, param, grad, exp_avg, exp_avg_var, largest, pack.find_key(t, at), scalars, sums.find(t, at));
   }
 };
 
@@ -193,6 +203,7 @@ struct NarrowKind {
 };
 
 // On parameters of 16 bits: the arithmetic runs on float32 copies of pieces of them.
+template <typename A>
 struct NarrowStep {
   const Pack& pack;
   const Scalars& scalars;
@@ -208,16 +219,17 @@ struct NarrowStep {
     alignas(64) float theta[PIECE], g[PIECE];
     void* param = static_cast<char*>(pack.params[t]) + at * kind.param_bytes;
     void* grad = static_cast<char*>(pack.grads[t]) + at * kind.grad_bytes;
-    int8_t* correction = kind.has_correction ? static_cast<int8_t*>(pack.corrections[t]) + at : nullptr;
-    uint8_t* low = kind.has_correction_low ? static_cast<uint8_t*>(pack.corrections_low[t]) + at : nullptr;
-    float* exp_avg = static_cast<float*>(pack.exp_avgs[t]) + at;
-    float* exp_avg_var = static_cast<float*>(pack.exp_avg_vars[t]) + at;
-    const uint32_t key = pack.keys ? pack.keys[t] + uint32_t(at) : 0;
+    int8_t* correction = kind.has_correction ? find_element<int8_t>(pack.corrections, t, at) : nullptr;
+    uint8_t* low = kind.has_correction_low ? find_element<uint8_t>(pack.corrections_low, t, at) : nullptr;
+    A* exp_avg = find_element<A>(pack.exp_avgs, t, at);
+    A* exp_avg_var = find_element<A>(pack.exp_avg_vars, t, at);
+    A* largest = find_element<A>(pack.max_exp_avg_vars, t, at);
+    const uint32_t key = pack.find_key(t, at);
     kind.read_weight(n, param, correction, low, theta);
     kind.copy_gradient(n, grad, scalars, g);
     Movement movement;
     if (sums_here) movement.begin(n, theta, sums_here);
-    ::update(n, theta, g, exp_avg, exp_avg_var, find_largest<float>(pack, t, at), scalars, sums_here);
+    ::update(n, theta, g, exp_avg, exp_avg_var, largest, key, scalars, sums_here);
     kind.write_weight(n, param, correction, low, theta, key);
     if (sums_here) {
       kind.read_weight(n, param, correction, low, theta);
@@ -226,17 +238,17 @@ struct NarrowStep {
   }
 };
 
-// P, G, S: the dtypes of parameter, gradient and state; kept: the bits of the correction.
-template <typename P, typename G, uint32_t kept, typename S>
+// P, G, A: the dtypes of parameter, gradient and averages; kept: the bits of the correction.
+template <typename P, typename G, uint32_t kept, typename A>
 void take_step(const Pack& pack, const Scalars& scalars, Parallel parallel, unsigned threads, int64_t chunk) {
-  if constexpr (std::is_same_v<P, S>) {
-    WholeStep<S> step{pack, scalars, PieceSums(pack, chunk)};
+  if constexpr (std::is_same_v<P, G> && sizeof(P) >= 4) {
+    WholeStep<P, A> step{pack, scalars, PieceSums(pack, chunk)};
     deal(step, pack, parallel, threads, chunk);
     step.sums.add_up();
   } else {
     const NarrowKind kind{sizeof(P),  sizeof(G), kept > 0, kept == 16, copy_gradient<G>, read_weight<P, kept>,
                           write_weight<P, kept>};
-    NarrowStep step{pack, scalars, PieceSums(pack, chunk), kind};
+    NarrowStep<A> step{pack, scalars, PieceSums(pack, chunk), kind};
     deal(step, pack, parallel, threads, chunk);
     step.sums.add_up();
   }
@@ -252,10 +264,10 @@ extern "C" {
   void name(const Pack* p, const Scalars* s, Parallel f, unsigned threads, int64_t chunk) { \
     call(*p, *s, f, threads, chunk);                                                        \
   }
-#define STEPS(name, master, P, G, kept)                             \
-  STEP(name##_float32##master, (take_step<P, G, kept, float>))      \
-  STEP(name##_packed16##master, (take_packed_step<P, G, kept, 16>)) \
-  STEP(name##_packed8##master, (take_packed_step<P, G, kept, 8>))
+#define STEPS(name, master, P, G, kept)                           \
+  STEP(name##_float32##master, (take_step<P, G, kept, float>))     \
+  STEP(name##_bfloat16##master, (take_step<P, G, kept, BFloat16>)) \
+  STEP(name##_packed##master, (take_packed_step<P, G, kept>))
 #define STEPS_16_BITS(name, P, G)  \
   STEPS(name, _master32, P, G, 16) \
   STEPS(name, _master24, P, G, 8)  \

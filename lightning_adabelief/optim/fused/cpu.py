@@ -26,7 +26,7 @@ from lightning_adabelief.optim.fused.build import load_kernel
 from lightning_adabelief.optim.layout import is_dense
 from lightning_adabelief.optim.low_precision import MISSING_BITS, make_keys
 from lightning_adabelief.optim.options import RULE_OPTIONS, SCALE_OPTIONS
-from lightning_adabelief.optim.packing import count_blocks, count_code_bits, count_row, is_packed
+from lightning_adabelief.optim.packing import count_blocks, count_row, is_packed
 from lightning_adabelief.optim.rule import decoupled_decay, largest_update, residual_scale, single_tensor_adabelief
 from lightning_adabelief.optim.scaling import step_scale
 from lightning_adabelief.optim.step_sums import SUMS, StepSums
@@ -36,17 +36,16 @@ CHUNK = 1 << 16
 """Elements that a thread updates at a time; a pack with fewer is not worth a second thread."""
 
 KERNELS = {
-    (torch.float64, torch.float64): "float64_float64_float64",
-    (torch.float32, torch.float32): "float32_float32_float32",
-    (torch.bfloat16, torch.bfloat16): "bfloat16_bfloat16_float32",
-    (torch.bfloat16, torch.float32): "bfloat16_float32_float32",
-    (torch.float16, torch.float16): "float16_float16_float32",
-    (torch.float16, torch.float32): "float16_float32_float32",
+    (torch.float64, torch.float64): "float64_float64",
+    (torch.float32, torch.float32): "float32_float32",
+    (torch.bfloat16, torch.bfloat16): "bfloat16_bfloat16",
+    (torch.bfloat16, torch.float32): "bfloat16_float32",
+    (torch.float16, torch.float16): "float16_float16",
+    (torch.float16, torch.float32): "float16_float32",
 }
-"""The name of the kernel's function by the dtypes of parameter and gradient.
+"""The first part of the name of the kernel's function, by the dtypes of parameter and gradient.
 
-It ends with the dtype of the averages, in whose place packed ones have ``packed16`` or ``packed8``. For a parameter of
-16 bits the bits of the master weight follow it.
+The dtype of the averages follows, or "packed"; for a parameter of 16 bits the bits of the master weight follow that.
 """
 
 
@@ -131,8 +130,7 @@ def fused_adabelief_cpu(
         has_packed_state = is_packed(exp_avg)
         is_readable = _is_packed_readable if has_packed_state else _is_readable
         if kernel is not None and is_readable(param, grad, states, corrections):
-            if has_packed_state:
-                kernel = kernel.removesuffix("float32") + f"packed{count_code_bits(exp_avg, param.shape)}"
+            kernel += "_packed" if has_packed_state else f"_{str(exp_avg.dtype).removeprefix('torch.')}"
             if tensors.corrections and param.dtype in MISSING_BITS:
                 kernel += f"_master{16 + 8 * len(corrections)}"
             packs[kernel, step].append(row)

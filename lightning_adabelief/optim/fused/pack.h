@@ -39,6 +39,9 @@ struct Pack {
   void* const* corrections_low;   // null unless these have 16 bits
   const uint32_t* keys;           // of the stochastic rounding; null where there is none
   double* sums;                   // SUMS of them a tensor, to be written; null where none are asked for
+
+  // The key of a stretch of tensor t from its element `at` on.
+  uint32_t find_key(int64_t t, int64_t at) const { return (keys ? keys[t] : 0) + uint32_t(at); }
 };
 
 // The sums over a tensor's elements, in the order in which ../step_sums.py names them.
@@ -49,6 +52,12 @@ typedef void (*Parallel)(void (*)(void*), void*, unsigned threads, unsigned flag
 }  // extern "C"
 
 namespace {
+
+// A tensor's element in a column of the pack; null where the column is.
+template <typename T>
+T* find_element(void* const* column, int64_t t, int64_t at) {
+  return column ? static_cast<T*>(column[t]) + at : nullptr;
+}
 
 inline void store(double* to, double value) { *to = value; }
 inline void store(float* to, float value) { *to = value; }

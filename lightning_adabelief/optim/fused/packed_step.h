@@ -15,29 +15,23 @@ namespace {
 
 // A row of a packed average: the codes of its elements, padded to a multiple of 4 bytes, then its blocks' scales.
 struct RowLayout {
-  int64_t length, blocks, code_bytes, scales_at, bytes;
+  int64_t length, blocks, scales_at, bytes;
 
-  RowLayout(int64_t length, int64_t code_bytes)
+  explicit RowLayout(int64_t length)
       : length(length),
         blocks((length + PACKED_BLOCK - 1) / PACKED_BLOCK),
-        code_bytes(code_bytes),
-        scales_at((length * code_bytes + 3) / 4 * 4),
+        scales_at((length + 3) / 4 * 4),
         bytes(scales_at + 4 * blocks) {}
-
-  CodedBlock find_block(void* average, int64_t row, int64_t column) const {
-    uint8_t* begin = static_cast<uint8_t*>(average) + row * bytes;
-    return {begin + column * PACKED_BLOCK * code_bytes, reinterpret_cast<float*>(begin + scales_at) + column};
-  }
 };
 
 // Divide n gradients by their scale in place, if they have one, and return them in float32, with the sign that the rule
-// uses: themselves where nothing is to be done, else the copy.
+// uses: themselves where they are whole and nothing is to be done, else the copy.
 template <typename G>
-const float* read_gradient(int64_t n, void* gradient, const Scalars& scalars, float* copy) {
+const float* read_gradient(int64_t n, void* gradient, const Scalars& scalars, bool is_whole, float* copy) {
   G* grad = static_cast<G*>(gradient);
   if (scalars.grad_scale != 0) unscale(n, grad, float(scalars.grad_scale));
   if constexpr (std::is_same_v<G, float>)
-    if (scalars.sign == 1 && scalars.decay == 0 && n == PACKED_BLOCK) return grad;
+    if (scalars.sign == 1 && scalars.decay == 0 && is_whole) return grad;
   const float sign = float(scalars.sign);
   for (int64_t i = 0; i < n; ++i) copy[i] = float(grad[i]) * sign;
   return copy;
@@ -45,24 +39,11 @@ const float* read_gradient(int64_t n, void* gradient, const Scalars& scalars, fl
 
 // What differs by dtypes and bits. It is chosen when it runs, so that not every combination has to be compiled.
 struct PackedKind {
-  int64_t param_bytes, grad_bytes, code_bytes;
+  int64_t param_bytes, grad_bytes;
   bool has_float_weights, has_correction, has_correction_low;
   decltype(&read_gradient<float>) read_gradient;
   decltype(&read_weight<float, 0>) read_weight;
   decltype(&write_weight<float, 0>) write_weight;
-  decltype(&average_block<8, false>) average;
-  decltype(&move_block<8, false>) move;
-};
-
-// A block on its way through a step, and what of it has to be copied.
-struct BlockInTensor : Block {
-  int64_t size;  // elements; fewer than a block's are filled up with zeros
-  void* param;
-  int8_t* correction;
-  uint8_t* low;
-  CodedBlock stored[3];
-  alignas(64) float theta_copy[PACKED_BLOCK];
-  alignas(64) uint8_t code_copies[3][2 * PACKED_BLOCK];
 };
 
 struct PackedStep {
@@ -70,89 +51,77 @@ struct PackedStep {
   const Scalars& scalars;
   const PackedKind kind;
   const FloatScalars float_scalars{scalars};
+  const bool amsgrad = pack.max_exp_avg_vars != nullptr;
 
-  // Update n blocks of tensor t, from the number-th on. One is begun before the one before it is finished: the CPU then
-  // has work to do while it waits for the scales.
-  void update(int64_t t, int64_t number, int64_t n) {
-    const RowLayout layout(pack.row_lengths[t], kind.code_bytes);
-    int64_t row = number / layout.blocks, column = number % layout.blocks;
-    BlockInTensor blocks[2];
-    for (int64_t i = 0; i < n; ++i) {
-      begin(blocks[i % 2], t, layout, row, column);
-      if (i > 0) finish(blocks[(i - 1) % 2]);
-      if (++column == layout.blocks) ++row, column = 0;
+  // Update n blocks of tensor t, from the number-th on.
+  void update(int64_t t, int64_t number, int64_t n) const {
+    const RowLayout layout(pack.row_lengths[t]);
+    Run run;
+    while (n > 0) {
+      const int64_t row = number / layout.blocks, block = number % layout.blocks;
+      run.blocks = std::min({int64_t(RUN), n, layout.blocks - block});
+      update_run(run, t, layout, row, block);
+      number += run.blocks;
+      n -= run.blocks;
     }
-    finish(blocks[(n - 1) % 2]);
   }
 
-  void begin(BlockInTensor& block, int64_t t, const RowLayout& layout, int64_t row, int64_t column) const {
-    const int64_t at = row * layout.length + column * PACKED_BLOCK;
-    const int64_t size = std::min(PACKED_BLOCK, layout.length - column * PACKED_BLOCK);
-    block.size = size;
-    block.param = static_cast<char*>(pack.params[t]) + at * kind.param_bytes;
-    block.correction = kind.has_correction ? static_cast<int8_t*>(pack.corrections[t]) + at : nullptr;
-    block.low = kind.has_correction_low ? static_cast<uint8_t*>(pack.corrections_low[t]) + at : nullptr;
-    block.key = (pack.keys ? pack.keys[t] : 0) + uint32_t(at);
-    block.stored[0] = block.momentum = layout.find_block(pack.exp_avgs[t], row, column);
-    block.stored[1] = block.variance = layout.find_block(pack.exp_avg_vars[t], row, column);
-    if (pack.max_exp_avg_vars)
-      block.stored[2] = block.maximum = layout.find_block(pack.max_exp_avg_vars[t], row, column);
-
-    alignas(64) float g_copy[PACKED_BLOCK];
-    if (size < PACKED_BLOCK) {
-      std::fill_n(g_copy, PACKED_BLOCK, 0.0f);
-      std::fill_n(block.theta_copy, PACKED_BLOCK, 0.0f);
-      copy_codes(block);
+  void update_run(Run& run, int64_t t, const RowLayout& layout, int64_t row, int64_t block) const {
+    const int64_t column = block * PACKED_BLOCK, at = row * layout.length + column;
+    const int64_t size = std::min(run.blocks * PACKED_BLOCK, layout.length - column);
+    const bool is_whole = size == run.blocks * PACKED_BLOCK;  // else it is filled up with zeros
+    void* const* const columns[AVERAGES] = {pack.exp_avgs, pack.exp_avg_vars, pack.max_exp_avg_vars};
+    for (int average = 0; average < (amsgrad ? 3 : 2); ++average) {
+      uint8_t* begin = static_cast<uint8_t*>(columns[average][t]) + row * layout.bytes;
+      run.codes[average] = begin + column;
+      run.scales[average] = reinterpret_cast<float*>(begin + layout.scales_at) + block;
     }
-    block.theta = needs_copy(block) ? block.theta_copy : static_cast<float*>(block.param);
-    if (needs_copy(block)) kind.read_weight(size, block.param, block.correction, block.low, block.theta);
+    void* param = static_cast<char*>(pack.params[t]) + at * kind.param_bytes;
     void* grad = static_cast<char*>(pack.grads[t]) + at * kind.grad_bytes;
-    const float* g = kind.read_gradient(size, grad, scalars, g_copy);
+    int8_t* correction = kind.has_correction ? find_element<int8_t>(pack.corrections, t, at) : nullptr;
+    uint8_t* low = kind.has_correction_low ? find_element<uint8_t>(pack.corrections_low, t, at) : nullptr;
+    run.param = static_cast<char*>(param), run.param_bytes = kind.param_bytes;
+    run.grad_in_memory = static_cast<char*>(grad), run.grad_bytes = kind.grad_bytes;
+    run.key = pack.find_key(t, at);
+
+    const bool copies_weights = !(kind.has_float_weights && is_whole);
+    run.theta = copies_weights ? run.thetas : static_cast<float*>(param);
+    if (copies_weights) kind.read_weight(size, param, correction, low, run.thetas);
+    run.grad = kind.read_gradient(size, grad, scalars, is_whole, run.grads);
     const float decay = float(scalars.decay);
     if (decay != 0)
-      for (int64_t i = 0; i < size; ++i) g_copy[i] = multiply_add(decay, block.theta[i], g_copy[i]);
-    kind.average(block, g, float_scalars);
+      for (int64_t i = 0; i < size; ++i) run.grads[i] = multiply_add(decay, run.theta[i], run.grads[i]);
+    if (!is_whole) copy_codes(run, size);
+
+    (amsgrad ? average_run<true> : average_run<false>)(run, float_scalars);
+    (amsgrad ? move_run<true> : move_run<false>)(run, float_scalars);
+
+    if (copies_weights) kind.write_weight(size, param, correction, low, run.thetas, run.key);
+    if (!is_whole)
+      for (int average = 0; average < (amsgrad ? 3 : 2); ++average)
+        std::copy_n(run.all_codes[average], size, run.stored[average]);
   }
 
-  void finish(const BlockInTensor& block) const {
-    kind.move(block, float_scalars);
-    if (needs_copy(block))
-      kind.write_weight(block.size, block.param, block.correction, block.low, block.theta, block.key);
-    if (block.size < PACKED_BLOCK)
-      for (int i = 0; i < count_averages(); ++i)
-        std::memcpy(block.stored[i].codes, block.code_copies[i], block.size * kind.code_bytes);
-  }
-
-  void copy_codes(BlockInTensor& block) const {
-    std::memset(block.code_copies, 0, sizeof(block.code_copies));
-    CodedBlock* const averages[3] = {&block.momentum, &block.variance, &block.maximum};
-    for (int i = 0; i < count_averages(); ++i) {
-      std::memcpy(block.code_copies[i], block.stored[i].codes, block.size * kind.code_bytes);
-      averages[i]->codes = block.code_copies[i];
+  // Copy what is in memory of the last block of a row, and fill it up with zeros.
+  void copy_codes(Run& run, int64_t size) const {
+    const int64_t whole = run.blocks * PACKED_BLOCK;
+    std::fill(run.thetas + size, run.thetas + whole, 0.0f);
+    std::fill(run.grads + size, run.grads + whole, 0.0f);
+    for (int average = 0; average < (amsgrad ? 3 : 2); ++average) {
+      run.stored[average] = run.codes[average];
+      std::copy_n(run.codes[average], size, run.all_codes[average]);
+      std::fill(run.all_codes[average] + size, run.all_codes[average] + whole, 0);
+      run.codes[average] = run.all_codes[average];
     }
   }
-
-  bool needs_copy(const BlockInTensor& block) const { return !kind.has_float_weights || block.size < PACKED_BLOCK; }
-
-  int count_averages() const { return pack.max_exp_avg_vars ? 3 : 2; }
 };
 
 // kept: the bits of the correction.
-template <typename P, typename G, uint32_t kept, int code_bits>
+template <typename P, typename G, uint32_t kept>
 void take_packed_step(const Pack& pack, const Scalars& scalars, Parallel parallel, unsigned threads, int64_t chunk) {
-  const bool amsgrad = pack.max_exp_avg_vars;
   const PackedKind kind{
-      sizeof(P),
-      sizeof(G),
-      code_bits / 8,
-      std::is_same_v<P, float>,
-      kept > 0,
-      kept == 16,
-      read_gradient<G>,
-      read_weight<P, kept>,
-      write_weight<P, kept>,
-      amsgrad ? average_block<code_bits, true> : average_block<code_bits, false>,
-      amsgrad ? move_block<code_bits, true> : move_block<code_bits, false>,
+      sizeof(P),        sizeof(G),            std::is_same_v<P, float>, kept > 0, kept == 16,
+      read_gradient<G>, read_weight<P, kept>, write_weight<P, kept>,
   };
   PackedStep step{pack, scalars, kind};
   deal(step, pack, parallel, threads, chunk / PACKED_BLOCK);

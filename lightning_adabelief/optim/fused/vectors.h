@@ -44,27 +44,17 @@ inline Floats multiply_add(Floats a, Floats b, Floats c) {
   return result;
 }
 
-inline Floats fill(float value) {
-  Floats result;
-  for (int i = 0; i < LANES; ++i) result[i] = value;
-  return result;
-}
+inline Floats fill(float value) { return value - Floats{}; }
 
 inline Words count_from(uint32_t first) {
-  Words result;
-  for (int i = 0; i < LANES; ++i) result[i] = first + uint32_t(i);
-  return result;
+  Words lanes;
+  for (int i = 0; i < LANES; ++i) lanes[i] = uint32_t(i);
+  return lanes + first;
 }
 
 inline Floats find_root(Floats x) {
   Floats result;
   for (int i = 0; i < LANES; ++i) result[i] = std::sqrt(x[i]);
-  return result;
-}
-
-inline Floats round_down(Floats x) {
-  Floats result;
-  for (int i = 0; i < LANES; ++i) result[i] = std::floor(x[i]);
   return result;
 }
 
@@ -78,12 +68,6 @@ inline uint32_t find_largest(Words x) {
 inline Words as_words(Floats x) { return (Words)x; }
 inline Floats as_floats(Words x) { return (Floats)x; }
 
-// Of numbers of which one at least is not negative: compared as integers, for which there are more units.
-inline Floats find_larger(Floats a, Floats b) {
-  const Integers x = (Integers)a, y = (Integers)b;
-  return (Floats)(x > y ? x : y);
-}
-
 inline Floats load(const float* from) {
   Floats result;
   std::memcpy(&result, from, sizeof(result));
@@ -92,27 +76,12 @@ inline Floats load(const float* from) {
 
 inline void store(float* to, Floats x) { std::memcpy(to, &x, sizeof(x)); }
 
-// Integers of 8 or 16 bits in memory. Compilers find the long way from them to 32 bits, and back.
-template <typename Code>
-inline Integers load_codes(const Code* from) {
+// Bytes in memory. Compilers find the long way from them to 32 bits, and back.
+inline Integers load_codes(const uint8_t* from) {
 #if defined(__AVX512F__)
-  constexpr bool is_signed = std::is_signed_v<Code>;
-  if constexpr (sizeof(Code) == 1) {
-    const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
-    return (Integers)(is_signed ? _mm512_cvtepi8_epi32(codes) : _mm512_cvtepu8_epi32(codes));
-  } else {
-    const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-    return (Integers)(is_signed ? _mm512_cvtepi16_epi32(codes) : _mm512_cvtepu16_epi32(codes));
-  }
+  return (Integers)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 #elif defined(__AVX2__)
-  constexpr bool is_signed = std::is_signed_v<Code>;
-  if constexpr (sizeof(Code) == 1) {
-    const __m128i codes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
-    return (Integers)(is_signed ? _mm256_cvtepi8_epi32(codes) : _mm256_cvtepu8_epi32(codes));
-  } else {
-    const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
-    return (Integers)(is_signed ? _mm256_cvtepi16_epi32(codes) : _mm256_cvtepu16_epi32(codes));
-  }
+  return (Integers)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
 #else
   Integers result;
   for (int i = 0; i < LANES; ++i) result[i] = from[i];
@@ -120,32 +89,28 @@ inline Integers load_codes(const Code* from) {
 #endif
 }
 
-// What is beyond the largest code of a kind becomes it.
-template <typename Code>
-inline void store_codes(Code* to, Integers x) {
+inline Integers load_codes(const int8_t* from) {
 #if defined(__AVX512F__)
-  constexpr bool is_signed = std::is_signed_v<Code>;
-  if constexpr (sizeof(Code) == 1) {
-    const __m128i codes = is_signed ? _mm512_cvtsepi32_epi8((__m512i)x) : _mm512_cvtusepi32_epi8((__m512i)x);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), codes);
-  } else {
-    const __m256i codes = is_signed ? _mm512_cvtsepi32_epi16((__m512i)x) : _mm512_cvtusepi32_epi16((__m512i)x);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), codes);
-  }
+  return (Integers)_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 #elif defined(__AVX2__)
-  constexpr bool is_signed = std::is_signed_v<Code>;
-  const __m128i low = _mm256_castsi256_si128((__m256i)x), high = _mm256_extracti128_si256((__m256i)x, 1);
-  const __m128i codes = is_signed ? _mm_packs_epi32(low, high) : _mm_packus_epi32(low, high);
-  if constexpr (sizeof(Code) == 1) {
-    const __m128i bytes = is_signed ? _mm_packs_epi16(codes, codes) : _mm_packus_epi16(codes, codes);
-    _mm_storel_epi64(reinterpret_cast<__m128i*>(to), bytes);
-  } else {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), codes);
-  }
+  return (Integers)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
 #else
-  const Integers largest = Integers{} + std::numeric_limits<Code>::max();
-  x = x < largest ? x : largest;
-  for (int i = 0; i < LANES; ++i) to[i] = Code(x[i]);
+  Integers result;
+  for (int i = 0; i < LANES; ++i) result[i] = from[i];
+  return result;
+#endif
+}
+
+// The last 8 bits of each number.
+inline void store_bytes(uint8_t* to, Integers x) {
+#if defined(__AVX512F__)
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8((__m512i)x));
+#elif defined(__AVX2__)
+  const __m256i bytes = _mm256_and_si256((__m256i)x, _mm256_set1_epi32(0xff));
+  const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(words, words));
+#else
+  for (int i = 0; i < LANES; ++i) to[i] = uint8_t(x[i]);
 #endif
 }
 
