@@ -22,7 +22,7 @@ from lightning_adabelief.beliefs.reading import (
     read_state,
 )
 from lightning_adabelief.beliefs.statistic import LAYER_STATISTICS, OPTIMIZER_STATISTICS, Statistic
-from lightning_adabelief.beliefs.sums import sum_grads, sum_silent, sum_sizes, sum_weights, take_sums
+from lightning_adabelief.beliefs.sums import sum_grads, sum_silent, sum_sizes, sum_weights, take_norms, take_sums
 from lightning_adabelief.optim.names import plain_name
 from lightning_adabelief.optim.step_sums import StepSums
 
@@ -199,7 +199,7 @@ def measure_columns_of(optimizer: Optimizer, layers: Sequence[Layer], movement: 
 def _measure_batch(batch: LayerBatch, readable: Readable) -> Columns:
     columns: Columns = {}
     if not batch.sums:
-        batch.sums = take_sums(batch, with_averages=readable > Readable.GRADIENT)
+        batch.sums = take_norms(batch) if readable is Readable.GRADIENT else take_sums(batch)
     if readable is Readable.GRADIENT:
         for function in SUMS_OF_ANY_OPTIMIZER:
             columns |= function(batch)

@@ -24,44 +24,40 @@ class Piece(NamedTuple):
         layer: The layer's position in its batch.
         param: The weights.
         grad: Their gradients.
-        averages: The uncorrected m_t, s_t, and s_t that the step is divided by; none where they were left out.
+        exp_avg: m_t, uncorrected.
+        exp_avg_var: s_t, uncorrected.
+        denominator_var: The uncorrected s_t that the step is divided by.
     """
 
     layer: int
     param: Tensor
     grad: Tensor
-    averages: tuple[Tensor, ...]
+    exp_avg: Tensor
+    exp_avg_var: Tensor
+    denominator_var: Tensor
 
 
-def cut_into_pieces(batch: LayerBatch, with_averages: bool) -> Iterator[list[Piece]]:
+def cut_into_pieces(batch: LayerBatch) -> Iterator[list[Piece]]:
     """Cut layers into pieces, and yield as many at a time as a cache holds.
 
     Args:
         batch: The layers. DTensors are gathered, and then every rank must call.
-        with_averages: False to leave the averages out.
     """
     limit = CACHED_WEIGHTS if batch.params[0].device.type == "cpu" else BATCH_WEIGHTS
     pieces: list[Piece] = []
     room = limit
-    for layer, param in enumerate(batch.params):
-        averages = batch.averages[layer] if with_averages else {}
-        for theta, grad, *own in _cut_layer(param, averages, limit):
+    for layer, (param, averages) in enumerate(zip(batch.params, batch.averages, strict=True)):
+        assert param.grad is not None
+        tensors = {"param": _read_real(param), "grad": _read_real(param.grad), **averages}
+        cut = _cut_rows if any(map(is_packed, averages.values())) else _cut_flat
+        for theta, grad, *own in cut(tensors, limit):
             values = {name: read_average(each, each.shape, name) for name, each in zip(averages, own, strict=True)}
-            beliefs = batch.read_beliefs(layer, values) if with_averages else ()
-            piece = Piece(layer, theta, grad, beliefs)
-            if pieces and piece.param.numel() > room:
+            if pieces and theta.numel() > room:
                 yield pieces
                 pieces, room = [], limit
-            pieces.append(piece)
-            room -= piece.param.numel()
+            pieces.append(Piece(layer, theta, grad, *batch.read_beliefs(layer, values)))
+            room -= theta.numel()
     yield pieces
-
-
-def _cut_layer(param: Tensor, averages: dict[str, Tensor], limit: int) -> Iterable[tuple[Tensor, ...]]:
-    """Cut parameter, gradient and averages alike into flat pieces; packed averages are unpacked."""
-    assert param.grad is not None
-    tensors = {"param": _read_real(param), "grad": _read_real(param.grad), **averages}
-    return (_cut_rows if any(map(is_packed, averages.values())) else _cut_flat)(tensors, limit)
 
 
 def _read_real(tensor: Tensor) -> Tensor:

@@ -81,29 +81,32 @@ def sum_grads_and_momentum(batch: LayerBatch) -> Columns:
     return {name: batch.sums[name].where(has_momentum, 0.0) for name in names}
 
 
-def take_sums(batch: LayerBatch, with_averages: bool) -> Columns:
+def take_norms(batch: LayerBatch) -> Columns:
+    """Return, of the sums that a fused step takes on its way, those of weights and gradients."""
+    grads = [param.grad for param in batch.params if param.grad is not None]
+    return {"weight_square": square_norms(norms(batch.params)), "grad_square": square_norms(norms(grads))}
+
+
+def take_sums(batch: LayerBatch) -> Columns:
     """Return the sums that a fused step takes on its way, of what there is after a step, in one pass over memory.
 
     Args:
-        batch: The layers, with their gradients.
-        with_averages: False where the optimizer has no averages that can be read: then the sums are those of weights
-            and gradients.
+        batch: The layers, of an optimizer with averages that can be read.
 
     Returns:
-        Of :data:`~lightning_adabelief.optim.step_sums.SUMS`. The sums of m_{t-1} are 0 where they are no larger than
+        All of :data:`~lightning_adabelief.optim.step_sums.SUMS`. Those of m_{t-1} are 0 where they are no larger than
         the rounding of m_t, which they follow from.
     """
     found: defaultdict[str, list[Tensor]] = defaultdict(list)
     positions: list[int] = []
-    for pieces in cut_into_pieces(batch, with_averages):
+    for pieces in cut_into_pieces(batch):
         positions += [piece.layer for piece in pieces]
-        found["weight_square"].append(norms([piece.param for piece in pieces]))
-        found["grad_square"].append(norms([piece.grad for piece in pieces]))
-        if with_averages:
-            for name, values in (_measure_momentum(batch, pieces) | _measure_update(batch, pieces)).items():
-                found[name].append(values)
+        squares = {"weight_square": norms([piece.param for piece in pieces])}
+        squares["grad_square"] = norms([piece.grad for piece in pieces])
+        for name, values in (squares | _measure_momentum(batch, pieces) | _measure_update(batch, pieces)).items():
+            found[name].append(values)
     sums = {name: _add_up_pieces(torch.cat(parts), name, positions, len(batch.params)) for name, parts in found.items()}
-    return (sums | _look_back(batch, sums)) if with_averages else sums
+    return sums | _look_back(batch, sums)
 
 
 def _add_up_pieces(values: Tensor, name: str, positions: list[int], count: int) -> Tensor:
@@ -114,7 +117,7 @@ def _add_up_pieces(values: Tensor, name: str, positions: list[int], count: int) 
 
 def _measure_momentum(batch: LayerBatch, pieces: Sequence[Piece]) -> Columns:
     """Return the inner products of g_t and m_t, and their norms, in the momentum's dtype."""
-    exp_avgs = [piece.averages[0] for piece in pieces]
+    exp_avgs = [piece.exp_avg for piece in pieces]
     grads = [_used_grad(piece, batch.groups[piece.layer]) for piece in pieces]
     products = [torch.dot(*pair) for pair in zip(grads, exp_avgs, strict=True)]
     found = {"grad_momentum": torch.stack(products), "momentum_square": norms(exp_avgs)}
@@ -125,19 +128,18 @@ def _measure_momentum(batch: LayerBatch, pieces: Sequence[Piece]) -> Columns:
 def _measure_update(batch: LayerBatch, pieces: Sequence[Piece]) -> Columns:
     """Return the norms of the updates, decoupled decay included, and of the roots of s_t that they divide by."""
     scales = [batch.scales[piece.layer] for piece in pieces]
-    exp_avgs, exp_avg_vars, denominator_vars = map(list, zip(*(piece.averages for piece in pieces), strict=True))
-    roots = list(torch._foreach_sqrt(denominator_vars))
-    own_roots = torch._foreach_sqrt(exp_avg_vars) if batch.is_amsgrad else roots
+    roots = list(torch._foreach_sqrt([piece.denominator_var for piece in pieces]))
+    own_roots = torch._foreach_sqrt([piece.exp_avg_var for piece in pieces]) if batch.is_amsgrad else roots
     root_norms = torch.stack(torch._foreach_norm(own_roots))
-    updates = list(torch._foreach_div(exp_avgs, step_denominators(roots, scales)))
+    denominators = step_denominators(roots, scales)
+    updates = list(torch._foreach_div([piece.exp_avg for piece in pieces], denominators))
     torch._foreach_mul_(updates, [scale.lr / scale.bias_correction1 for scale in scales])
     if any(scale.largest_update < torch.inf for scale in scales):
-        updates = [
-            u.clamp_(-scale.largest_update, scale.largest_update) for u, scale in zip(updates, scales, strict=True)
-        ]
+        for update, scale in zip(updates, scales, strict=True):
+            update.clamp_(-scale.largest_update, scale.largest_update)
     if any(scale.decay for scale in scales):
         # theta_t = (1 - a) theta_{t-1} - u, so theta_{t-1} - theta_t = (u + a theta_t) / (1 - a)
-        thetas = [piece.param.to(piece.averages[0].dtype) for piece in pieces]
+        thetas = [piece.param.to(piece.exp_avg.dtype) for piece in pieces]
         torch._foreach_add_(updates, torch._foreach_mul(thetas, [scale.decay for scale in scales]))
         torch._foreach_div_(updates, [1 - scale.decay for scale in scales])
     return {"exp_avg_var": root_norms, "update_square": torch.stack(torch._foreach_norm(updates))}
@@ -168,7 +170,7 @@ def _find_beta1(batch: LayerBatch) -> Tensor:
 
 def _used_grad(piece: Piece, group: dict[str, Any]) -> Tensor:
     """Return the gradient as the optimizer's momentum has taken it up, in the momentum's dtype."""
-    grad = piece.grad.to(piece.averages[0].dtype)
+    grad = piece.grad.to(piece.exp_avg.dtype)
     if group.get("maximize"):
         grad = -grad
     if _decays_gradient(group):
