@@ -1,4 +1,4 @@
-"""The monitor and ``beliefs.measure`` read packed averages as floats: to the code's accuracy, and to the bit."""
+"""The monitor and ``beliefs.measure`` read averages of few bits as floats: to the code's accuracy, and to the bit."""
 
 import math
 
