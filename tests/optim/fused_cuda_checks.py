@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_adabelief.optim.averages import make_average, write_average
 from lightning_adabelief.optim.fused import cuda, cuda_tables
 from lightning_adabelief.optim.fused.cuda import fused_adabelief_cuda
 from lightning_adabelief.optim.low_precision import CORRECTIONS, MISSING_BITS, make_keys, make_seed, read_master
 from lightning_adabelief.optim.options import RULE_OPTIONS, SCALE_OPTIONS
+from lightning_adabelief.optim.packing import MAXIMUM, MOMENTUM, VARIANCE
 from lightning_adabelief.optim.rule import single_tensor_adabelief
 from lightning_adabelief.optim.scaling import step_scale
 from lightning_adabelief.optim.tensors import StepTensors
@@ -41,7 +43,9 @@ OPTIONS = dict(
 class Case:
     """Parameters, their gradients and state; a copy to run the reference rule on."""
 
-    def __init__(self, shapes, dtype=torch.float32, amsgrad=False, steps_taken=0, seed=0, master_weight_bits=32):
+    def __init__(
+        self, shapes, dtype=torch.float32, amsgrad=False, steps_taken=0, seed=0, master_weight_bits=32, state_bits=32
+    ):
         self.generator = torch.Generator().manual_seed(seed)
         state_dtype = torch.promote_types(dtype, torch.float32)
         steps_taken = [steps_taken] * len(shapes) if isinstance(steps_taken, int) else steps_taken
@@ -49,6 +53,7 @@ class Case:
         self.m = [self.random(shape).to(state_dtype) * bool(t) for shape, t in zip(shapes, steps_taken, strict=True)]
         self.s = [m * m * 0.5 for m in self.m]
         self.max_s = [s * self.random(s.shape).exp().to(s) for s in self.s] if amsgrad else []
+        self.store_averages(state_bits)
         self.steps = [torch.tensor(float(t), device=DEVICE) for t in steps_taken]
         self.corrections, self.corrections_low = (
             [
@@ -57,9 +62,16 @@ class Case:
             ]
             for part, bits in CORRECTIONS.values()
         )
-        is_drawn = dtype in MISSING_BITS and master_weight_bits < 32
+        is_drawn = state_bits < 32 or (dtype in MISSING_BITS and master_weight_bits < 32)
         self.rounding_seeds = [make_seed(seed, position) for position in range(len(shapes))] if is_drawn else []
         self.new_grads()
+
+    def store_averages(self, bits):
+        """Store the averages in so many bits."""
+        for name, column in ((MOMENTUM, self.m), (VARIANCE, self.s), (MAXIMUM, self.max_s)):
+            for i, values in enumerate(column if bits < 32 else []):
+                column[i] = make_average(values, bits, torch.float32)
+                write_average(values, column[i], name)
 
     def random(self, shape):
         return torch.randn(shape, generator=self.generator, dtype=torch.float64).to(DEVICE)
@@ -113,6 +125,13 @@ def assert_same(case, expected, ulps=4.0):
                 error = (actual.double() - wanted.double()).abs().max().item()
                 bound = ulps * torch.finfo(wanted.dtype).eps * wanted.abs().max().item()
                 assert error <= bound, f"differs by {error:.3g}, {bound:.3g} is allowed"
+
+
+def take_both_steps(case, expected, **options):
+    case.new_grads()
+    expected.grads = [grad.clone() for grad in case.grads]
+    case.fused(**options)
+    expected.reference(**options)
 
 
 DECAYS = [

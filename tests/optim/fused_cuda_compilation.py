@@ -11,7 +11,7 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from lightning_adabelief.optim.averages import make_packed
+from lightning_adabelief.optim.averages import make_average
 from lightning_adabelief.optim.fused import cuda
 from lightning_adabelief.optim.low_precision import CORRECTIONS, MISSING_BITS
 from lightning_adabelief.optim.tensors import StepTensors
@@ -61,10 +61,7 @@ def replace_kernels(monkeypatch, *names):
 def step(shapes, dtype=torch.float32, amsgrad=False, master_weight_bits=32, state_bits=32, **options):
     state_dtype = torch.promote_types(dtype, torch.float32)
     params, grads = ([torch.zeros(shape, dtype=dtype) for shape in shapes] for _ in range(2))
-    *columns, maxima = (
-        [torch.zeros_like(p, dtype=state_dtype) if state_bits == 32 else make_packed(p, state_bits) for p in params]
-        for _ in range(3)
-    )
+    *columns, maxima = ([make_average(param, state_bits, state_dtype) for param in params] for _ in range(3))
     steps = [torch.zeros(()) for _ in shapes]
     corrections = [
         [
@@ -99,11 +96,23 @@ def test_every_variant_compiles(kernels, dtype):
         assert all("cubin" in compiled.asm for compiled in kernel.launches) and len(kernel.launches) == 8
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
-def test_memory_is_read_and_written_16_bytes_at_a_time(kernels, dtype):
-    step([(4096,)], dtype)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_variants_for_averages_of_16_bits_compile(kernels, dtype):
+    for amsgrad, bits in ((False, 24), (True, 16)):
+        step([(8,), (7,)], dtype, amsgrad, bits, state_bits=16)
+    for kernel in kernels:
+        assert all("cubin" in compiled.asm for compiled in kernel.launches) and len(kernel.launches) == 4
+
+
+@pytest.mark.parametrize(
+    "dtype, state_bits",
+    [*((dtype, 32) for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)), (torch.bfloat16, 16)],
+    ids=str,
+)
+def test_memory_is_read_and_written_16_bytes_at_a_time(kernels, dtype, state_bits):
+    step([(4096,)], dtype, state_bits=state_bits)
     ptx = kernels[1].launches[0].asm["ptx"]
-    size = torch.promote_types(dtype, torch.float32).itemsize
+    size = 2 if state_bits == 16 else torch.promote_types(dtype, torch.float32).itemsize
     # 128 threads update 1024 elements of state: so many 16-byte accesses a thread and tensor.
     a_tensor = 8 * size // 16
     of_param = 8 * dtype.itemsize // 16
@@ -117,6 +126,7 @@ def test_memory_is_read_and_written_16_bytes_at_a_time(kernels, dtype):
 def test_nothing_is_spilled_from_registers(kernels):
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         step([(4096,)], dtype)
+    step([(4096,)], torch.bfloat16, True, 24, state_bits=16)
     for kernel in kernels:
         for compiled in kernel.launches:
             assert ".local" not in compiled.asm["ptx"]
@@ -136,18 +146,18 @@ def test_one_compilation_serves_packed_averages_of_any_shape(packed_kernels):
 )
 def test_variants_for_packed_averages_compile_without_a_spill(packed_kernels, dtype, master_weight_bits):
     scalars = dict(grad_scale=torch.ones(1), found_inf=torch.zeros(()), max_update_to_lr=1.0)
-    step([(8, 256)], dtype, True, master_weight_bits, state_bits=16, **scalars)
+    step([(8, 256)], dtype, True, master_weight_bits, state_bits=8, **scalars)
     step([(8, 100)], dtype, False, master_weight_bits, state_bits=8)
     launches = packed_kernels[1].launches
     assert len(launches) == 2
     assert all("cubin" in compiled.asm and ".local" not in compiled.asm["ptx"] for compiled in launches)
 
 
-@pytest.mark.parametrize("state_bits", [16, 8])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_packed_averages_are_read_and_written_4_bytes_at_a_time(packed_kernels, dtype, state_bits):
-    step([(16, 256)], dtype, state_bits=state_bits)
+def test_packed_averages_are_read_and_written_4_bytes_at_a_time(packed_kernels, dtype):
+    step([(16, 256)], dtype, state_bits=8)
     ptx = packed_kernels[1].launches[0].asm["ptx"]
     of_param = 8 * dtype.itemsize // 16  # 128 threads update 1024 elements of it, 16 bytes at a time
     assert [len(re.findall(rf"{op}\.global\.v4\.b32", ptx)) for op in ("ld", "st")] == [2 * of_param, of_param]
     assert not re.findall(r"(ld|st)\.global\.(b8|b16)", ptx)
+    assert "fma" not in ptx  # it would round less often than the code does

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_adabelief import AdaBelief
-from lightning_adabelief.optim.packing import is_packed
+from lightning_adabelief.optim.averages import is_coded
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
@@ -56,7 +56,7 @@ def test_a_captured_step_replays_as_plain_steps_with_a_lr_that_moves(foreach, op
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("state_bits", [16, 8])
-def test_packed_averages_are_stepped_fused_as_by_foreach(state_bits, dtype):
+def test_averages_of_fewer_bits_are_stepped_fused_as_by_foreach(state_bits, dtype):
     generator = torch.Generator("cuda").manual_seed(0)
     shapes = [(64, 128), (16, 64, 3, 3), (5000,), (3,)]
     start = [torch.randn(shape, generator=generator, device="cuda").to(dtype) for shape in shapes]
@@ -69,7 +69,7 @@ def test_packed_averages_are_stepped_fused_as_by_foreach(state_bits, dtype):
             theirs.grad = ours.grad.clone()
         for optimizer in optimizers:
             optimizer.step()
-    assert [is_packed(optimizers[0].state[param]["exp_avg"]) for param in fused] == [True, True, True, False]
+    assert [is_coded(optimizers[0].state[param]["exp_avg"]) for param in fused] == [True, True, True, False]
     for ours, theirs in zip(fused, foreach, strict=True):
         # A code that is rounded elsewhere moves the step of its weight.
         assert torch.isclose(ours, theirs, rtol=1e-5, atol=1e-6).float().mean() > 0.95

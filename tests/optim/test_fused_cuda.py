@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_adabelief.optim.averages import make_packed
+from lightning_adabelief.optim.averages import make_average
 
 HERE = Path(__file__).parent
 FUSED = "lightning_adabelief.optim.fused"
@@ -76,10 +76,10 @@ def case(request):
     from tests.optim.fused_cuda_checks import Case
     from tests.optim.fused_cuda_packed import PackedCase
 
-    if request.param == 32:
-        make, usual_shapes = Case, [(3, 8), (), (5000,), (4096,)]
+    if request.param == 8:
+        make, usual_shapes = PackedCase, [(3, 200), (4, 100), (5000,), (16, 256)]
     else:
-        make, usual_shapes = partial(PackedCase, bits=request.param), [(3, 200), (4, 100), (5000,), (16, 256)]
+        make, usual_shapes = partial(Case, state_bits=request.param), [(3, 8), (), (5000,), (4096,)]
     return lambda shapes=usual_shapes, **options: make(shapes, **{"steps_taken": 3, **options})
 
 
@@ -170,7 +170,7 @@ def test_a_tensor_of_more_than_2_to_the_31_elements(state_bits):
 
     param, grad = (torch.zeros(size, device="cuda") for _ in range(2))
     grad.fill_(1)
-    m, s = (torch.zeros_like(param) if state_bits == 32 else make_packed(param, state_bits) for _ in range(2))
+    m, s = (make_average(param, state_bits, torch.float32) for _ in range(2))
     step = torch.zeros((), device="cuda")
     fused_adabelief_cuda(StepTensors([param], [grad], [m], [s], [], [step], [], [], [1]), **OPTIONS)
     if state_bits == 8:  # all are the largest of their block

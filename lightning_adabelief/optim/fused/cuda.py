@@ -2,7 +2,7 @@
 
 Two launches for all tensors of the same dtypes, whatever their number and sizes: ``scale`` counts the
 steps and computes the scalars of each tensor, on the device, so that the host waits for nothing;
-``rule`` updates the elements, or ``packed_rule`` where their averages are packed in 16 or 8 bits. They are
+``rule`` updates the elements, or ``packed_rule`` where their averages are packed in 8 bits. They are
 compiled once for a combination of dtypes (and of amsgrad, rectify, gradient scaling, 16-byte alignment), never
 for a model, a size or a learning rate.
 
@@ -11,7 +11,7 @@ written. Bytes of an element, a gradient of the weight's dtype and float32 scale
 
     averages   float32 weight   16-bit weight, master_weight_bits=24   more with amsgrad
     32 bits    28               24                                     8
-    16 bits    20.1             16.1                                   4.1
+    16 bits    20               16                                     4
     8 bits     16.1             12.1                                   2.1
 
 Beside the tensors, a step holds about 140 bytes for each tensor and 4 bytes for each block of 1024 elements.
@@ -71,7 +71,7 @@ def fused_adabelief_cuda(
     Args:
         tensors: Parameters of any shapes, of real floating-point dtypes, all on one device; gradients,
             left as they are without ``grad_scale``; averages in float32 or float64, in which the
-            arithmetic is done, or packed, all in as many bits; steps in float32, on the device.
+            arithmetic is done, in bfloat16 or packed; steps in float32, on the device.
         grad_scale: 1-element tensor on the device; the gradients are divided by it, and written.
         found_inf: 1-element tensor on the device; where it is not 0, nothing at all changes.
         **options: The options of :func:`~lightning_adabelief.optim.rule.single_tensor_adabelief` and of
@@ -139,7 +139,7 @@ def _launch_kernels(
 ) -> None:
     """Launch both kernels for tensors of the same dtypes, and ``kept`` bits of correction."""
     beta1, beta2 = betas
-    dtypes, code_bytes, aligned, table, owners, scales = group
+    dtypes, aligned, table, owners, scales = group
     # A lr on the device stays there, so that nothing waits for it and a captured step sees it change.
     lr_tensor = lr if isinstance(lr, Tensor) and lr.device == device else None
     host_lr = float(lr) if lr_tensor is None else 0.0
@@ -175,11 +175,12 @@ def _launch_kernels(
         return
     c = residual_scale(residual, beta1)
     missing = MISSING_BITS.get(dtypes[0], 0)
-    param_dtype, grad_dtype, state_dtype = (getattr(tl, str(dtype).removeprefix("torch.")) for dtype in dtypes)
-    if code_bytes:
-        kernel, own_options = packed_rule, {"CODE_BYTES": code_bytes, "BLOCKS": PACKED_BLOCKS}
+    param_dtype, grad_dtype, average_dtype = (getattr(tl, str(dtype).removeprefix("torch.")) for dtype in dtypes)
+    if average_dtype is tl.uint8:
+        kernel, own_options = packed_rule, {"BLOCKS": PACKED_BLOCKS}
     else:
-        kernel, own_options = rule, {"STATE": state_dtype, "BLOCK": BLOCK}
+        average_dtype = tl.int16 if average_dtype is tl.bfloat16 else average_dtype
+        kernel, own_options = rule, {"AVERAGE": average_dtype, "BLOCK": BLOCK}
     kernel[(len(owners),)](
         table,
         owners,
@@ -200,7 +201,7 @@ def _launch_kernels(
         KEPT=kept,
         ALIGNED=aligned,
         **own_options,
-        enable_fp_fusion=True,
+        enable_fp_fusion=kernel is rule,  # a code follows from each of its roundings
     )
 
 

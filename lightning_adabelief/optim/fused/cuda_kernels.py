@@ -12,7 +12,14 @@ passed as the bits of a float64 in an integer, because Triton passes a float as 
 import triton
 import triton.language as tl
 
-from lightning_adabelief.optim.fused.cuda_low_precision import load_weight, mix_bits, store_weight
+from lightning_adabelief.optim.fused.cuda_low_precision import (
+    draw_words,
+    load_average,
+    load_weight,
+    mix_bits,
+    store_average,
+    store_weight,
+)
 
 COLUMNS = tl.constexpr(12)
 """The length of a row of the table."""
@@ -108,7 +115,7 @@ def rule(
     BOUNDED: tl.constexpr,
     PARAM: tl.constexpr,
     GRAD: tl.constexpr,
-    STATE: tl.constexpr,
+    AVERAGE: tl.constexpr,
     MISSING: tl.constexpr,
     KEPT: tl.constexpr,
     ALIGNED: tl.constexpr,
@@ -118,8 +125,10 @@ def rule(
 
     ALIGNED promises addresses that are multiples of 16 bytes and sizes that are multiples of 8
     elements, so that a thread reads and writes 16 bytes at a time. grad_scale and found_inf may be None.
-    MISSING is 0, or for a weight of 16 bits as in ``cuda_low_precision.py``, with KEPT; PARAM is then int16.
+    MISSING is 0, or for a weight of 16 bits as in ``cuda_low_precision.py``, with KEPT; PARAM is then int16, and so
+    is AVERAGE for averages in bfloat16.
     """
+    STATE: tl.constexpr = tl.float32 if AVERAGE == tl.int16 else AVERAGE
     i = tl.load(owners + tl.program_id(0)).to(tl.int64)
     row = table + i * COLUMNS
     start = (tl.program_id(0) - tl.load(row + 7)) * BLOCK
@@ -135,14 +144,14 @@ def rule(
     theta_at = load_pointer(row, PARAM, ALIGNED) + place
     correction_at = load_pointer(row + 8, tl.int8, ALIGNED) + place
     low_at = load_pointer(row + 9, tl.uint8, ALIGNED) + place
-    m_at = load_pointer(row + 2, STATE, ALIGNED) + place
-    s_at = load_pointer(row + 3, STATE, ALIGNED) + place
-    max_s_at = load_pointer(row + 4, STATE, ALIGNED) + place
+    m_at = load_pointer(row + 2, AVERAGE, ALIGNED) + place
+    s_at = load_pointer(row + 3, AVERAGE, ALIGNED) + place
+    max_s_at = load_pointer(row + 4, AVERAGE, ALIGNED) + place
     theta = load_weight(theta_at, correction_at, low_at, mask, STATE, MISSING, KEPT)
     g = load_gradient(load_pointer(row + 1, GRAD, ALIGNED) + place, mask, grad_scale, GRAD, STATE)
-    m = tl.load(m_at, mask=mask)
-    s = tl.load(s_at, mask=mask)
-    max_s = tl.load(max_s_at, mask=mask) if AMSGRAD else s
+    m = load_average(m_at, mask, AVERAGE)
+    s = load_average(s_at, mask, AVERAGE)
+    max_s = load_average(max_s_at, mask, AVERAGE) if AMSGRAD else s
 
     scales += i * SCALES
     theta, m, s, max_s = step(
@@ -162,12 +171,12 @@ def rule(
         BOUNDED,
         STATE,
     )
-    tl.store(m_at, m, mask=mask)
-    tl.store(s_at, s, mask=mask)
+    words = draw_words((tl.load(scales + 4).to(tl.int64) + place).to(tl.uint32))
+    store_average(m, m_at, (words & 0xFFFF).to(tl.int32), mask, AVERAGE)
+    store_average(s, s_at, (words >> 16).to(tl.int32), mask, AVERAGE)
     if AMSGRAD:
-        tl.store(max_s_at, max_s, mask=mask)
-    key = (tl.load(scales + 4).to(tl.int64) + place).to(tl.uint32)
-    store_weight(theta, theta_at, correction_at, low_at, key, mask, PARAM, MISSING, KEPT)
+        store_average(max_s, max_s_at, 0x8000, mask, AVERAGE)
+    store_weight(theta, theta_at, correction_at, low_at, words, mask, PARAM, MISSING, KEPT)
 
 
 @triton.jit

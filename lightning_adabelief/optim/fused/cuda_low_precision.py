@@ -1,7 +1,8 @@
-"""Weights of 16 bits and their corrections on the device: :mod:`lightning_adabelief.optim.low_precision`.
+"""Weights and averages of 16 bits on the device: :mod:`lightning_adabelief.optim.low_precision`.
 
 Called by the kernels, in the same integers. MISSING is the number of bits of a master weight's code that the
-weight does not have, 13 for float16 and 16 for bfloat16; KEPT is that of its correction, 0 for none.
+weight does not have, 13 for float16 and 16 for bfloat16; KEPT is that of its correction, 0 for none. Pointers to
+numbers of 16 bits are to int16.
 """
 # ruff: noqa: ANN001, ANN201, ANN202
 # mypy: disable-error-code="no-untyped-def"
@@ -18,7 +19,7 @@ _INFINITY = tl.constexpr(0x7F800000)
 
 @triton.jit
 def load_weight(theta_at, correction_at, low_at, mask, STATE: tl.constexpr, MISSING: tl.constexpr, KEPT: tl.constexpr):
-    """Return weights in STATE: the master weights of weights of 16 bits, whose pointers are to int16."""
+    """Return weights in STATE; of weights of 16 bits, the master weights."""
     if MISSING == 0:
         theta = tl.load(theta_at, mask=mask).to(STATE)
     else:
@@ -38,17 +39,17 @@ def store_weight(
     theta_at,
     correction_at,
     low_at,
-    key,
+    words,
     mask,
     PARAM: tl.constexpr,
     MISSING: tl.constexpr,
     KEPT: tl.constexpr,
 ):
-    """Store weights that :func:`load_weight` has read; ``key`` is a uint32 for each, by which it is rounded."""
+    """Store weights that :func:`load_weight` has read; ``words`` are those of :func:`draw_words`."""
     if MISSING == 0:
         tl.store(theta_at, theta.to(PARAM), mask=mask)
     else:
-        raw, correction = write_master(theta, key, MISSING, KEPT)
+        raw, correction = write_master(theta, words, MISSING, KEPT)
         tl.store(theta_at, raw.to(PARAM), mask=mask)
         if KEPT > 0:
             tl.store(correction_at, (correction >> 8).to(tl.int8), mask=mask)
@@ -69,8 +70,8 @@ def read_master(raw, correction, MISSING: tl.constexpr):
 
 
 @triton.jit
-def write_master(master, key, MISSING: tl.constexpr, KEPT: tl.constexpr):
-    """Return weights' 16 bits and the 16 of corrections of float32 master weights, as int32; ``key`` is uint32."""
+def write_master(master, words, MISSING: tl.constexpr, KEPT: tl.constexpr):
+    """Return weights' 16 bits and the 16 of corrections of float32 master weights, as int32."""
     bits = master.to(tl.int32, bitcast=True)
     size = bits & 0x7FFFFFFF
     if MISSING == 13:
@@ -82,10 +83,37 @@ def write_master(master, key, MISSING: tl.constexpr, KEPT: tl.constexpr):
         code = tl.where(size > _INFINITY, 0x7FC00000, size)
     if KEPT < MISSING:
         below: tl.constexpr = (1 << (MISSING - KEPT)) - 1
-        code = (code + (mix_bits(key).to(tl.int32, bitcast=True) & below)) & ~below
+        code = (code + ((words >> 8).to(tl.int32) & below)) & ~below
     rounded = (code + (1 << (MISSING - 1))) >> MISSING
     difference = code - (rounded << MISSING)
     return rounded | ((bits >> 31) << 15), difference << (16 - MISSING)
+
+
+@triton.jit
+def load_average(at, mask, AVERAGE: tl.constexpr):
+    """Return an average in the dtype of its arithmetic; AVERAGE is int16 for bfloat16."""
+    average = tl.load(at, mask=mask)
+    if AVERAGE == tl.int16:
+        average = (average.to(tl.int32) << 16).to(tl.float32, bitcast=True)
+    return average
+
+
+@triton.jit
+def store_average(average, at, draw, mask, AVERAGE: tl.constexpr):
+    """Store an average that :func:`load_average` has read.
+
+    ``draw``, from 0 to 0xFFFF, is added to the 16 bits that a bfloat16 lacks: 0x8000 rounds to the nearest.
+    """
+    if AVERAGE == tl.int16:
+        rounded = (average.to(tl.int32, bitcast=True) + draw) >> 16
+        average = tl.where(average == average, rounded, 0x7FC0).to(tl.int16)
+    tl.store(at, average, mask=mask)
+
+
+@triton.jit
+def draw_words(keys):
+    """Return 32 random bits for each element; ``keys`` is the step's key plus the element's place, in uint32."""
+    return keys * 0x61C88647
 
 
 @triton.jit

@@ -34,8 +34,7 @@ class TensorGroup(NamedTuple):
     """The kernels' arguments for tensors of the same dtypes.
 
     Attributes:
-        dtypes: The dtypes of parameters, gradients and state.
-        code_bytes: The bytes of a code where the state is packed, else 0.
+        dtypes: The dtypes of parameters, gradients and averages.
         aligned: True if all addresses are multiples of 16 bytes and all sizes, of rows if packed, of 8 elements.
         table: (tensors, COLUMNS) int64, on the device; see ``cuda_kernels.py``.
         owners: (programs,) int32, the row of the tensor that each program updates a part of.
@@ -43,7 +42,6 @@ class TensorGroup(NamedTuple):
     """
 
     dtypes: tuple[torch.dtype, ...]
-    code_bytes: int
     aligned: bool
     table: Tensor
     owners: Tensor
@@ -83,7 +81,7 @@ def group_tensors(
 
     Args:
         columns: Parameters, gradients, exp_avg, exp_avg_var and, under amsgrad, its maximum; the
-            tensors of a parameter laid out alike. Either all averages are packed, in codes of as many bits, or none.
+            tensors of a parameter laid out alike. Either all averages are packed, or none.
         steps: The step tensor of each parameter.
         corrections: Those of parameters of 16 bits and their last bits, laid out as these; none, one or both.
         rounding_seeds: The seeds of their rounding; empty where there is none.
@@ -96,11 +94,9 @@ def group_tensors(
     none = [0] * len(steps)
     parts = [list(map(Tensor.data_ptr, column)) for column in corrections]
     rounding = [*parts, *(2 - len(parts)) * [none], rounding_seeds or none]
-    numels, row_lengths, code_bytes = list(map(Tensor.numel, columns[0])), none, 0
-    if packing.is_packed(columns[2][0]):
-        row_lengths = [packing.count_row(param.shape) for param in columns[0]]
-        code_bytes = packing.count_code_bits(columns[2][0], columns[0][0].shape) // 8
-    sizes = numels, row_lengths
+    is_packed = packing.is_packed(columns[2][0])
+    row_lengths = [packing.count_row(param.shape) for param in columns[0]] if is_packed else none
+    sizes = list(map(Tensor.numel, columns[0])), row_lengths
     dtypes = [[tensor.dtype for tensor in column] for column in columns[:3]]
     cache = _caches.get(steps[0])
     if cache is None:
@@ -108,14 +104,14 @@ def group_tensors(
     size = COLUMNS.value * len(steps)
     if device.type == "cuda":
         if torch.cuda.is_current_stream_capturing():
-            return _build_groups(addresses, rounding, sizes, code_bytes, dtypes, device, cache.use_spare(size))
+            return _build_groups(addresses, rounding, sizes, dtypes, device, cache.use_spare(size))
         cache.set_aside(size)
     # The stream is part of the key: on another one nothing would order the sending of a table and its reading.
     stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    key = (device, stream, len(columns), code_bytes, *chain(*sizes, *addresses, *rounding, *dtypes))
+    key = (device, stream, len(columns), *chain(*sizes, *addresses, *rounding, *dtypes))
     if key not in cache.groups:
         staging = _allocate_pinned(size) if device.type == "cuda" else torch.empty(size, dtype=torch.int64)
-        cache.groups[key] = _build_groups(addresses, rounding, sizes, code_bytes, dtypes, device, staging)
+        cache.groups[key] = _build_groups(addresses, rounding, sizes, dtypes, device, staging)
         if len(cache.groups) > MAX_TABLES:
             cache.groups.popitem(last=False)
     cache.groups.move_to_end(key)
@@ -126,7 +122,6 @@ def _build_groups(
     addresses: list[list[int]],
     rounding: Sequence[Sequence[int]],
     sizes: tuple[list[int], list[int]],
-    code_bytes: int,
     dtypes: list[list[torch.dtype]],
     device: torch.device,
     staging: Tensor,
@@ -137,8 +132,7 @@ def _build_groups(
         addresses: The addresses of each column, those of the steps last.
         rounding: The addresses of the corrections, and the seeds; 0 for none.
         sizes: The number of elements of each parameter, and of its rows if the state is packed, else 0.
-        code_bytes: The bytes of a code if the state is packed, else 0.
-        dtypes: The dtypes of parameters, gradients and state.
+        dtypes: The dtypes of parameters, gradients and averages.
         device: The device that the tables are sent to.
         staging: int64 memory for all tables, pinned where the device is a GPU.
     """
@@ -163,7 +157,7 @@ def _build_groups(
         programs = torch.arange(program_counts[of_dtypes, aligned], device=device)
         owners = torch.searchsorted(table[:, 7].contiguous(), programs, right=True, out_int32=True) - 1
         scales = torch.empty(len(table), SCALES.value, dtype=torch.float64, device=device)
-        groups.append(TensorGroup(of_dtypes, code_bytes, aligned, table, owners, scales))
+        groups.append(TensorGroup(of_dtypes, aligned, table, owners, scales))
     return groups
 
 
