@@ -231,8 +231,8 @@ way.
 
 **`state_bits=16` stores a bfloat16, m_t and s_t rounded stochastically, amsgrad's maximum to the nearest.** It has no
 block and no scale, so a step needs one pass and any shard its own numbers alone. The step errs by 1 to 2 % of itself,
-with errors that cancel out along the path and that no training shows. A code of blocks (log(1 + x) m11, or squares and
-fourth powers) would be ten times nearer, for half as much time again a step.
+on either side alike, and no training shows it. A code of blocks (log(1 + x) m11, or squares and fourth powers) would be
+ten times nearer, but takes two passes over each block, for its scale is not known before its last number is.
 
 **`state_bits=8` stores the logarithm of 1 + x, as the bits of a float32 have it.** With b bits of mantissa (in the
 tables m5 is b = 5), the code q = 2^b (e + f) stands for E(q) = (1 + f) 2^e - 1: to decode it, shift it left by 23 - b,
