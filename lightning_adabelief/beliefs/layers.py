@@ -34,9 +34,9 @@ SAMPLE = 2048
 """The number of weights of a layer that medians look at; in smaller layers, all."""
 
 SAMPLED_AT_ONCE = (1 << 15) - 1
-"""The number of sampled weights worked on at a time on a CPU: torch divides no fewer among threads.
+"""The number of sampled weights worked on at a time on a CPU: torch divides more among threads.
 
-Where other work keeps a core, one thread waits for the other in each of about a hundred operations.
+On a machine with other work they would wait for each other in each of about a hundred small operations.
 """
 
 BATCH_WEIGHTS = 1 << 24
@@ -87,7 +87,7 @@ class LayerBatch:
 
     @cached_property
     def averages(self) -> list[dict[str, Tensor]]:
-        """The averages of each layer by their names, real, packed as its state has them; DTensors are gathered."""
+        """The averages of each layer by their names, real, coded as its state has them; DTensors are gathered."""
         return [_read_averages(*layer) for layer in zip(self.params, self.states, self.groups, strict=True)]
 
     @cached_property
@@ -106,7 +106,7 @@ class LayerBatch:
 
         Args:
             layer: The layer's position.
-            averages: Those weights' part of :attr:`averages`, in floating point.
+            averages: Those weights' part of :attr:`averages`, decoded.
         """
         exp_avg, exp_avg_var = averages["exp_avg"], averages.get("exp_avg_var")
         if exp_avg_var is None:
