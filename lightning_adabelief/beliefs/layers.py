@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from lightning_adabelief.beliefs.elementwise import BeliefScale, WeightBeliefs, belief_scale
 from lightning_adabelief.optim.averages import find_dtype, read_average, take_entries, unpack_average
@@ -203,16 +202,19 @@ def _draw_sample(param: Tensor, averages: dict[str, Tensor]) -> dict[str, Tensor
     """Return up to :data:`SAMPLE` entries of each average of a layer, flat."""
     size = 2 * param.numel() if torch.is_complex(param) else param.numel()
     if size <= SAMPLE:
-        return {name: read_average(average.reshape(-1), (size,), name) for name, average in averages.items()}
+        return {name: read_average(average.flatten(), (size,), name) for name, average in averages.items()}
     indices = _sample_indices(size, param.device)
     return {name: take_entries(average, param, name, indices) for name, average in averages.items()}
 
 
 def _stack_rows(rows: list[Tensor]) -> Tensor:
     """Return flat tensors as the rows of one, padded with NaN."""
-    if len({len(row) for row in rows}) == 1:
+    lengths = [len(row) for row in rows]
+    if min(lengths) == max(lengths):
         return torch.stack(rows)
-    return pad_sequence(rows, batch_first=True, padding_value=torch.nan)
+    table = rows[0].new_full((len(rows), max(lengths)), torch.nan)
+    places = torch.arange(max(lengths), device=table.device)
+    return table.masked_scatter_(places < torch.tensor(lengths, device=table.device)[:, None], torch.cat(rows))
 
 
 @functools.lru_cache(maxsize=1024)
