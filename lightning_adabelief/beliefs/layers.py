@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from lightning_adabelief.beliefs.elementwise import BeliefScale, WeightBeliefs, belief_scale
 from lightning_adabelief.optim.averages import find_dtype, read_average, take_entries, unpack_average
@@ -34,9 +33,9 @@ SAMPLE = 2048
 """The number of weights of a layer that medians look at; in smaller layers, all."""
 
 SAMPLED_AT_ONCE = (1 << 15) - 1
-"""The number of sampled weights worked on at a time on a CPU: torch divides no fewer among threads.
+"""The number of sampled weights worked on at a time on a CPU: torch divides more among threads.
 
-Where other work keeps a core, one thread waits for the other in each of about a hundred operations.
+On a machine with other work they would wait for each other in each of about a hundred small operations.
 """
 
 BATCH_WEIGHTS = 1 << 24
@@ -87,7 +86,7 @@ class LayerBatch:
 
     @cached_property
     def averages(self) -> list[dict[str, Tensor]]:
-        """The averages of each layer by their names, real, packed as its state has them; DTensors are gathered."""
+        """The averages of each layer by their names, real, coded as its state has them; DTensors are gathered."""
         return [_read_averages(*layer) for layer in zip(self.params, self.states, self.groups, strict=True)]
 
     @cached_property
@@ -106,7 +105,7 @@ class LayerBatch:
 
         Args:
             layer: The layer's position.
-            averages: Those weights' part of :attr:`averages`, in floating point.
+            averages: Those weights' part of :attr:`averages`, decoded.
         """
         exp_avg, exp_avg_var = averages["exp_avg"], averages.get("exp_avg_var")
         if exp_avg_var is None:
@@ -203,16 +202,19 @@ def _draw_sample(param: Tensor, averages: dict[str, Tensor]) -> dict[str, Tensor
     """Return up to :data:`SAMPLE` entries of each average of a layer, flat."""
     size = 2 * param.numel() if torch.is_complex(param) else param.numel()
     if size <= SAMPLE:
-        return {name: read_average(average.reshape(-1), (size,), name) for name, average in averages.items()}
+        return {name: read_average(average.flatten(), (size,), name) for name, average in averages.items()}
     indices = _sample_indices(size, param.device)
     return {name: take_entries(average, param, name, indices) for name, average in averages.items()}
 
 
 def _stack_rows(rows: list[Tensor]) -> Tensor:
     """Return flat tensors as the rows of one, padded with NaN."""
-    if len({len(row) for row in rows}) == 1:
+    lengths = [len(row) for row in rows]
+    if min(lengths) == max(lengths):
         return torch.stack(rows)
-    return pad_sequence(rows, batch_first=True, padding_value=torch.nan)
+    table = rows[0].new_full((len(rows), max(lengths)), torch.nan)
+    places = torch.arange(max(lengths), device=table.device)
+    return table.masked_scatter_(places < torch.tensor(lengths, device=table.device)[:, None], torch.cat(rows))
 
 
 @functools.lru_cache(maxsize=1024)
