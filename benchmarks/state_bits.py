@@ -247,7 +247,7 @@ number is M E(q) / E(Q), where Q is the largest code.
 
 Why this code: it needs no root and no table, and a number is rounded by integer arithmetic, so that every
 implementation gets the same bits from it. It is not the nearest to float32. Squares are clearly better for m_t on
-digits-sngan alone, and fourth powers are better for s_t on all three recipes, by about a third of the error; but to
+digits-sngan alone, and fourth powers are better for s_t on all three recipes, by two fifths of the error; but to
 store them takes one square root a weight, or two, which is slow on a CPU. The dynamic map, rounded stochastically, is
 better for s_t too, but noisier where noise falls in half of a block; for m_t it is worse, and it needs a table. The
 training loss tells none of the codes apart.
