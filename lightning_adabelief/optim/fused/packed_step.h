@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <type_traits>
 
 #include "low_precision.h"
@@ -120,7 +119,7 @@ struct PackedStep {
     }
   }
 
-  // Copy what is in memory of the last block of a row, and fill it up with zeros.
+  // Copy the codes of the last block of a row, and fill it up with zeros, its weights and gradients too.
   void copy_codes(Run& run, int64_t size) const {
     const int64_t whole = run.blocks * PACKED_BLOCK;
     std::fill(run.thetas + size, run.thetas + whole, 0.0f);

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 #include <type_traits>
 
 #if defined(__AVX512F__) || defined(__AVX2__)
@@ -76,24 +75,16 @@ inline Floats load(const float* from) {
 
 inline void store(float* to, Floats x) { std::memcpy(to, &x, sizeof(x)); }
 
-// Bytes in memory. Compilers find the long way from them to 32 bits, and back.
-inline Integers load_codes(const uint8_t* from) {
+// Bytes in memory, with a sign or without. Compilers find the long way from them to 32 bits, and back.
+template <typename Byte>
+inline Integers load_codes(const Byte* from) {
+  [[maybe_unused]] constexpr bool is_signed = std::is_signed_v<Byte>;
 #if defined(__AVX512F__)
-  return (Integers)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  return (Integers)(is_signed ? _mm512_cvtepi8_epi32(bytes) : _mm512_cvtepu8_epi32(bytes));
 #elif defined(__AVX2__)
-  return (Integers)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
-#else
-  Integers result;
-  for (int i = 0; i < LANES; ++i) result[i] = from[i];
-  return result;
-#endif
-}
-
-inline Integers load_codes(const int8_t* from) {
-#if defined(__AVX512F__)
-  return (Integers)_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-#elif defined(__AVX2__)
-  return (Integers)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+  return (Integers)(is_signed ? _mm256_cvtepi8_epi32(bytes) : _mm256_cvtepu8_epi32(bytes));
 #else
   Integers result;
   for (int i = 0; i < LANES; ++i) result[i] = from[i];
