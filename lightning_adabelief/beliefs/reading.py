@@ -18,7 +18,6 @@ Group = dict[str, Any]
 
 ADAM_AVERAGES = ("exp_avg", "exp_avg_sq")
 
-
 ADAM_OPTIONS = {"amsgrad": True, "rectify": False, "degenerated_to_sgd": False, "warmup": 0, "total_steps": None}
 """The options by which AdaBelief divides by ``max_exp_avg_var`` and adds nothing else to Adam's step."""
 

@@ -187,7 +187,7 @@ def convert_average(value: Tensor, param: Tensor, bits: int, name: str, dtype: t
         dtype: That of the average in 32 bits.
 
     Returns:
-        ``value`` itself where it is so already.
+        ``value`` itself where it is so already, in 32 or 8 bits.
     """
     bits = find_state_bits(param, bits)
     if bits == 8 and is_packed(value) and value.shape == find_packed_shape(param.shape):

@@ -147,7 +147,7 @@ def round_to_bfloat16(values: Tensor, rounded: Tensor, draw: Tensor | int) -> No
 
 
 def find_places(like: Tensor) -> Tensor:
-    """Return the place in memory of each element of a tensor, contiguous or dense, in an int64 tensor like it."""
+    """Return each element's place in memory, in an int64 tensor laid out alike; with gaps, its place in logical order."""
     places = torch.arange(like.numel(), device=like.device)
     dense = not like.is_contiguous() and is_dense(like.shape, like.stride())
     return places.as_strided(like.shape, like.stride()) if dense else places.view(like.shape)

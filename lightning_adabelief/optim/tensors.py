@@ -17,14 +17,14 @@ class StepTensors(NamedTuple):
     Attributes:
         params: Parameters of any shapes; updated in place.
         grads: Their gradients.
-        exp_avgs: Their m_t, each of its parameter's shape; updated in place.
+        exp_avgs: Their m_t, each of its parameter's shape, or packed in 8 bits; updated in place.
         exp_avg_vars: Their s_t, like ``exp_avgs``.
         max_exp_avg_vars: Their largest s_t so far, like ``exp_avgs``; empty without amsgrad.
         steps: The number of steps each has taken, 0-dim tensors; 1 is added in place.
         corrections: Those of parameters of 16 bits (:mod:`lightning_adabelief.optim.low_precision`), like ``params``,
             ``None`` where there is none; updated in place. Empty where no parameter is of 16 bits.
         corrections_low: Their last 8 bits, like ``corrections``.
-        rounding_seeds: The seeds of their stochastic rounding; empty where there is none.
+        rounding_seeds: The seeds of the stochastic rounding of parameters and averages; empty where there is none.
     """
 
     params: list[Tensor]

@@ -104,8 +104,9 @@ def fused_adabelief(
 
     Args:
         tensors: Parameters of any shapes and floating-point dtypes, on devices with a fused
-            implementation; gradients, left as they are without ``grad_scale``; averages, in float32 or
-            the parameter's dtype where that is wider; steps, in float32 on the parameter's device.
+            implementation; gradients, left as they are without ``grad_scale``; averages, in float32, in
+            the parameter's dtype where that is wider, or in 16 or 8 bits; steps, in float32 on the
+            parameter's device.
         grad_scale: The factor by which the gradients were scaled, one number: they are divided by it,
             in place.
         found_inf: One number; if it is not 0 nothing is changed, the steps included.
