@@ -13,6 +13,7 @@ import re
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,10 @@ from PIL import Image
 from lightning_adabelief.files import replace_file
 
 RESULTS = Path(__file__).with_name("results")
+
+ONLY_TRAINING = ("logger=false", "enable_checkpointing=false", "enable_progress_bar=false", "callbacks=null")
+ONLY_TRAINING += ("enable_model_summary=false", "limit_val_batches=0", "num_sanity_val_steps=0")
+"""Settings of a Trainer that trains and does nothing else."""
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -32,6 +37,32 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="also replace the committed file in benchmarks/results/")
     return parser
+
+
+def load_recipe(recipe: str, *words: str) -> Any:
+    """Make the model, the data and a Trainer of a recipe, with :data:`ONLY_TRAINING`.
+
+    Args:
+        recipe: Its name.
+        *words: Further arguments of its command line.
+
+    Returns:
+        A LightningCLI that has run nothing yet.
+    """
+    # imported here, so that other benchmarks do not have Lightning in the memory that they measure
+    from lightning_adabelief.lightning_tree import LightningCLI, LightningDataModule, LightningModule
+    from lightning_adabelief.recipes.catalog import find
+
+    return LightningCLI(
+        LightningModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        save_config_callback=None,
+        run=False,
+        args=[f"--config={find(recipe).path}", *(f"--trainer.{setting}" for setting in ONLY_TRAINING), *words],
+    )
 
 
 def draw_digit(counts: np.ndarray) -> Image.Image:

@@ -18,17 +18,10 @@ import sys
 import time
 
 import torch
-from common import make_parser, markdown_table, provenance, publish
+from common import load_recipe, make_parser, markdown_table, provenance, publish
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_adabelief.lightning_tree import (
-    Callback,
-    LightningCLI,
-    LightningDataModule,
-    LightningModule,
-    Trainer,
-)
-from lightning_adabelief.recipes.catalog import find
+from lightning_adabelief.lightning_tree import Callback, LightningDataModule, Trainer
 
 TRAINING_IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167}
 """From the data's name, with which a recipe's name begins, to the number of its training images."""
@@ -79,18 +72,7 @@ def measure(recipe: str, steps: int) -> dict[str, float]:
     Returns:
         Its batch size, the median seconds of a step, and the peak memory in GiB.
     """
-    quiet = ["--trainer.logger=false", "--trainer.callbacks=null", "--trainer.enable_checkpointing=false"]
-    cli = LightningCLI(
-        LightningModule,
-        LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        auto_configure_optimizers=False,
-        save_config_callback=None,
-        run=False,
-        trainer_defaults={"enable_model_summary": False, "enable_progress_bar": False, "limit_val_batches": 0},
-        args=["--config", str(find(recipe).path), *quiet, "--trainer.max_epochs=1"],
-    )
+    cli = load_recipe(recipe, "--trainer.max_epochs=1")
     stopwatch = Stopwatch()
     cli.trainer.callbacks.append(stopwatch)
     data = RandomImages(cli.datamodule, batches=steps + 1)

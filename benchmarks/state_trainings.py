@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from common import load_recipe
 from state_codes import Code
 from torch import Tensor
 
-from lightning_adabelief.lightning_tree import Callback, LightningCLI, LightningDataModule, LightningModule
-from lightning_adabelief.recipes.catalog import find
+from lightning_adabelief.lightning_tree import Callback
 
 SMALLEST = 4096
 """The size from which a tensor is coded; smaller ones stay in float32."""
@@ -94,25 +94,17 @@ class CodedState(Callback):
         self.losses.append(float(outputs["loss"]))
 
 
-def train(recipe: str, seed: int, callback: Callback, *words: str) -> None:
-    """Train a recipe without validation, loggers and its own callbacks."""
-    quiet = ["logger=false", "enable_checkpointing=false", "enable_progress_bar=false", "enable_model_summary=false"]
-    settings = [*quiet, "limit_val_batches=0", "num_sanity_val_steps=0", "callbacks=null", *words]
+def train(recipe: str, seed: int, callback: Callback, *settings: str) -> None:
+    """Train a recipe without validation, loggers and its own callbacks.
+
+    Args:
+        recipe: Its name.
+        seed: Of its random numbers.
+        callback: Added to the Trainer.
+        *settings: Of the Trainer, as on the command line: ``max_steps=10``.
+    """
     with contextlib.redirect_stdout(io.StringIO()):
-        cli = LightningCLI(
-            LightningModule,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            save_config_callback=None,
-            run=False,
-            args=[
-                f"--config={find(recipe).path}",
-                f"--seed_everything={seed}",
-                *(f"--trainer.{setting}" for setting in settings),
-            ],
-        )
+        cli = load_recipe(recipe, f"--seed_everything={seed}", *(f"--trainer.{setting}" for setting in settings))
         cli.trainer.callbacks.append(callback)
         cli.trainer.fit(cli.model, datamodule=cli.datamodule)
 
