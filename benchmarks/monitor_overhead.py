@@ -7,7 +7,8 @@ Three Trainers train the same network on the same noise, each with a TensorBoard
 the monitor, one with it at the Trainer's default interval, one with it at every step. They take turns
 of as many batches as that interval, so that other work on the machine slows all of them alike. The time of
 each turn is divided by the turn without the monitor in the same round. The table shows the median over
-the rounds, after a first one that does not count.
+the rounds, after a first one that does not count. First the optimizer's step is fused, and takes the sums
+on its way; then it is not (foreach), and the monitor takes them in a pass of its own.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ CONTENDERS: dict[str, dict[str, Any] | None] = {
     "every step": {"every_n_steps": 1, "closing_table": False},
 }
 """From a Trainer's line in the table to the options of its monitor; None for no monitor."""
+
+
+IMPLEMENTATIONS = ("fused", "foreach")
+"""The implementations of the step that are measured, each against itself without the monitor."""
 
 
 class Turns(pl.Callback):
@@ -78,10 +83,11 @@ class Turns(pl.Callback):
 
 
 class ResNet18(pl.LightningModule):
-    """torchvision's ResNet-18, trained on noise."""
+    """torchvision's ResNet-18, trained on noise by an AdaBelief of one implementation."""
 
-    def __init__(self) -> None:
+    def __init__(self, implementation: str) -> None:
         super().__init__()
+        self.implementation = implementation
         self.network = torchvision.models.resnet18(num_classes=10)
 
     def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
@@ -91,11 +97,11 @@ class ResNet18(pl.LightningModule):
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Make a fused AdaBelief: against the shortest step, the monitor's cost is largest."""
-        return AdaBelief(self.named_parameters(), lr=1e-3, fused=True)
+        """Make the AdaBelief."""
+        return AdaBelief(self.named_parameters(), lr=1e-3, **{self.implementation: True})
 
 
-def train(turns: Turns, options: dict[str, Any] | None, batches: int, folder: str) -> None:
+def train(turns: Turns, implementation: str, options: dict[str, Any] | None, batches: int, folder: str) -> None:
     """Train a number of batches, taking turns."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(4 * BATCH_SIZE, 3, 32, 32, generator=generator)
@@ -114,11 +120,28 @@ def train(turns: Turns, options: dict[str, Any] | None, batches: int, folder: st
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(ResNet18(), loader)
+    trainer.fit(ResNet18(implementation), loader)
+
+
+def time_turns(implementation: str, device: torch.device, rounds: int) -> list[list[float]]:
+    """Return the seconds of each turn of each Trainer, without the first."""
+    all_turns = [Turns(number, device) for number in range(len(CONTENDERS))]
+    with tempfile.TemporaryDirectory() as folder:
+        threads = [
+            threading.Thread(
+                target=train, args=(turns, implementation, options, (rounds + 1) * INTERVAL, folder), daemon=True
+            )
+            for turns, options in zip(all_turns, CONTENDERS.values(), strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    return [turns.seconds[1:] for turns in all_turns]
 
 
 def main() -> None:
-    """Time the three Trainers."""
+    """Time the three Trainers of each implementation."""
     parser = make_parser(__doc__)
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--rounds", type=int, default=8, help="timed turns of each Trainer (default: 8)")
@@ -126,25 +149,15 @@ def main() -> None:
     device = torch.device(args.device)
     warnings.filterwarnings("ignore", ".*does not have many workers.*|.*LeafSpec.*")
 
-    all_turns = [Turns(number, device) for number in range(len(CONTENDERS))]
-    with tempfile.TemporaryDirectory() as folder:
-        threads = [
-            threading.Thread(target=train, args=(turns, options, (args.rounds + 1) * INTERVAL, folder), daemon=True)
-            for turns, options in zip(all_turns, CONTENDERS.values(), strict=True)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-    seconds = [turns.seconds[1:] for turns in all_turns]
-    header = ["BeliefMonitor", "cost", "quartiles", "ms a step"]
+    header = ["step, BeliefMonitor", "cost", "quartiles", "ms a step"]
     rows = []
-    for name, own in zip(CONTENDERS, seconds, strict=True):
-        costs = [100 * (a / b - 1) for a, b in zip(own, seconds[0], strict=True)]
-        low, middle, high = statistics.quantiles(costs, n=4, method="inclusive")
-        shown = ["-", "-"] if own is seconds[0] else [f"{middle:.1f} %", f"{low:.1f} to {high:.1f} %"]
-        rows.append([name, *shown, f"{1e3 * statistics.median(own) / INTERVAL:.1f}"])
+    for implementation in IMPLEMENTATIONS:
+        seconds = time_turns(implementation, device, args.rounds)
+        for name, own in zip(CONTENDERS, seconds, strict=True):
+            costs = [100 * (a / b - 1) for a, b in zip(own, seconds[0], strict=True)]
+            low, middle, high = statistics.quantiles(costs, n=4, method="inclusive")
+            shown = ["-", "-"] if own is seconds[0] else [f"{middle:.1f} %", f"{low:.1f} to {high:.1f} %"]
+            rows.append([f"{implementation}, {name}", *shown, f"{1e3 * statistics.median(own) / INTERVAL:.1f}"])
     document = (
         f"# BeliefMonitor's cost: ResNet-18, 3x32x32, batch {BATCH_SIZE}\n\n"
         f"Medians of {args.rounds} turns of {INTERVAL} batches.\n\n"

@@ -64,6 +64,7 @@ def make_it_quick(name, module, monkeypatch):
     if name == "monitor_overhead":
         monkeypatch.setattr(module, "INTERVAL", 1)
         monkeypatch.setattr(module, "BATCH_SIZE", 2)
+        monkeypatch.setattr(module, "IMPLEMENTATIONS", ("foreach",))
         return ["--rounds=2"]
     if name == "recipe":
         monkeypatch.setattr(module, "run", lambda recipe, seed, metrics, texts: [0.9 + seed / 100, 20.0, 1000.0])

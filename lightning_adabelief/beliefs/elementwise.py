@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from lightning_adabelief.optim.averages import unpack_average
+from lightning_adabelief.optim.migrate import estimate_exp_avg_var
 from lightning_adabelief.optim.options import SCALE_OPTIONS, as_number
 from lightning_adabelief.optim.scaling import rectification, step_scale, warmup_factor
 from lightning_adabelief.optim.shards import full_tensor
@@ -172,15 +173,22 @@ def step_gain_over_adam(weights: WeightBeliefs) -> Tensor:
     Returns:
         A tensor of that shape, >= 0; NaN where there has been no gradient, inf where s_t alone is 0.
     """
-    trend, scale = weights.trend, weights.scale
-    square = weights.square
-    if square is None:
-        variance = (weights.belief - scale.accumulated_eps).clamp(min=0) * scale.noise_scale
-        # hypot, because m^2 underflows long before m becomes negligible
-        root = torch.hypot(variance.sqrt(), trend)
+    return square_gain_over_adam(weights).sqrt()
+
+
+def square_gain_over_adam(weights: WeightBeliefs) -> Tensor:
+    """Return v_t / s_t, the square of :func:`step_gain_over_adam`.
+
+    Args:
+        weights: The averages, any shape.
+    """
+    if weights.square is None:
+        noise = weights.scale.noise_scale * (1 - eps_share(weights))
+        # in this order, because m^2 underflows long before m becomes negligible
+        ratio = noise + weights.trend / weights.belief * weights.trend
     else:
-        root = square.sqrt()
-    return (root / weights.belief.sqrt()).where(root != 0, torch.nan)
+        ratio = weights.square / weights.belief
+    return ratio.where(ratio != 0, torch.nan)
 
 
 def eps_share(weights: WeightBeliefs) -> Tensor:
@@ -226,7 +234,7 @@ def read_square(param: Tensor, state: dict[str, Any]) -> Tensor | None:
 
     Args:
         param: The parameter; a complex one is taken as pairs of real numbers.
-        state: Its state, as :func:`lightning_adabelief.beliefs.adam.read_state` returns it.
+        state: Its state, as :func:`lightning_adabelief.beliefs.reading.read_state` returns it.
     """
     if "exp_avg_sq" not in state:
         return None
@@ -239,7 +247,8 @@ def moments(param: Tensor, state: dict[str, Any], group: dict[str, Any]) -> tupl
 
     Args:
         param: The parameter, any shape; a complex one is taken as pairs of real numbers.
-        state: Its state in the optimizer.
+        state: Its state in the optimizer; an Adam's, as :func:`lightning_adabelief.beliefs.reading.read_state`
+            returns it.
         group: Its param group.
 
     Returns:
@@ -247,6 +256,12 @@ def moments(param: Tensor, state: dict[str, Any], group: dict[str, Any]) -> tupl
         They are uncorrected, real and of one shape. A sharded parameter's are gathered, for which
         every rank must call.
     """
+    if "exp_avg_var" not in state:
+        averages = state["exp_avg"], state["exp_avg_sq"]
+        state = {
+            **state,
+            "exp_avg_var": estimate_exp_avg_var(*averages, float(state["step"]), group["betas"], "updated"),
+        }
     names = ("exp_avg", "exp_avg_var", "max_exp_avg_var" if group["amsgrad"] else "exp_avg_var")
     found = {}
     for name in dict.fromkeys(names):

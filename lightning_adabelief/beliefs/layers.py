@@ -1,4 +1,4 @@
-"""Many layers at once, with their averages gathered and samples of their weights drawn.
+"""Many layers at once, with samples of their weights drawn.
 
 :mod:`lightning_adabelief.beliefs.sums` adds up all weights of a layer. Medians, and the mean of
 ``eps_share``, are over at most :data:`SAMPLE` weights of a layer, drawn once and for all by its size: the
@@ -9,21 +9,18 @@ of a fraction is within 0.022 of the layer's.
 from __future__ import annotations
 
 import functools
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from lightning_adabelief.beliefs.elementwise import (
-    BeliefScale,
-    WeightBeliefs,
-    belief_scale,
-    moments,
-    read_square,
-)
-from lightning_adabelief.optim.averages import find_dtype
+from lightning_adabelief.beliefs.elementwise import BeliefScale, WeightBeliefs, belief_scale
+from lightning_adabelief.optim.averages import find_dtype, read_average, take_entries, unpack_average
+from lightning_adabelief.optim.migrate import estimate_exp_avg_var, measure_agreement
 from lightning_adabelief.optim.shards import full_tensor
 from lightning_adabelief.optim.step_sums import SUMS, StepSums
 
@@ -36,12 +33,18 @@ Columns = dict[str, Tensor]
 SAMPLE = 2048
 """The number of weights of a layer that medians look at; in smaller layers, all."""
 
+SAMPLED_AT_ONCE = (1 << 15) - 1
+"""The number of sampled weights worked on at a time on a CPU: torch divides no fewer among threads.
+
+Where other work keeps a core, one thread waits for the other in each of about a hundred operations.
+"""
+
 BATCH_WEIGHTS = 1 << 24
 """The number of weights of layers that are worked on together, which bounds the memory used."""
 
 
 class LayerBatch:
-    """Layers of one device and dtype, with their averages gathered and their samples drawn once.
+    """Layers of one device and dtype, whose weights can be gone through in pieces, and sampled.
 
     Args:
         layers: Parameters after the step, with their gradients still in place, not empty, each with
@@ -49,16 +52,19 @@ class LayerBatch:
             every rank must call. States of an optimizer without AdaBelief's averages may be anything, and
             then only weights and gradients can be asked for.
         step_sums: The sums that the step has taken on its way, of all these layers or of none.
+
+    Attributes:
+        sums: The :data:`~lightning_adabelief.optim.step_sums.SUMS` of each layer; empty until they are taken.
     """
 
     def __init__(self, layers: Sequence[Layer], step_sums: StepSums | None = None) -> None:
         self.params = [param for param, _, _ in layers]
         self.states = [state for _, state, _ in layers]
         self.groups = [group for _, _, group in layers]
-        self.step_sums: Columns | None = None
+        self.sums: Columns = {}
         if step_sums and self.params[0] in step_sums:
             table = torch.stack([step_sums[param] for param in self.params]).cpu()
-            self.step_sums = dict(zip(SUMS, table.unbind(dim=1), strict=True))
+            self.sums = dict(zip(SUMS, table.unbind(dim=1), strict=True))
 
     @cached_property
     def steps(self) -> list[float]:
@@ -74,89 +80,90 @@ class LayerBatch:
                 known[id(group), step] = belief_scale(state, group)
         return [known[id(group), step] for step, group in zip(self.steps, self.groups, strict=True)]
 
-    @cached_property
-    def averages(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """The averages of each layer (:func:`~lightning_adabelief.beliefs.elementwise.moments`)."""
-        layers = zip(self.params, self.states, self.groups, strict=True)
-        exp_avgs, exp_avg_vars, denominator_vars = zip(*(moments(*layer) for layer in layers), strict=True)
-        return list(exp_avgs), list(exp_avg_vars), list(denominator_vars)
-
-    @property
-    def exp_avgs(self) -> list[Tensor]:
-        """m_t, uncorrected."""
-        return self.averages[0]
-
-    @property
-    def exp_avg_vars(self) -> list[Tensor]:
-        """s_t, uncorrected."""
-        return self.averages[1]
-
-    @property
-    def denominator_vars(self) -> list[Tensor]:
-        """The uncorrected s_t that the step is divided by."""
-        return self.averages[2]
-
-    @cached_property
-    def squares(self) -> list[Tensor]:
-        """v_t, uncorrected, of all layers; none where they are an AdaBelief's."""
-        squares = [read_square(*pair) for pair in zip(self.params, self.states, strict=True)]
-        return [square for square in squares if square is not None]
-
     @property
     def is_amsgrad(self) -> bool:
         """True if some layer's step is divided by something else than its s_t."""
-        pairs = zip(self.denominator_vars, self.exp_avg_vars, strict=True)
-        return any(largest is not own for largest, own in pairs)
+        return any(group["amsgrad"] for group in self.groups)
 
     @cached_property
-    def grads(self) -> list[Tensor] | None:
-        """The gradients, or None once one is gone."""
-        grads = [param.grad for param in self.params if param.grad is not None]
-        return grads if len(grads) == len(self.params) else None
+    def averages(self) -> list[dict[str, Tensor]]:
+        """The averages of each layer by their names, real, packed as its state has them; DTensors are gathered."""
+        return [_read_averages(*layer) for layer in zip(self.params, self.states, self.groups, strict=True)]
 
     @cached_property
-    def grad_squares(self) -> Tensor:
-        """The sums of squared gradients, in float64 on the CPU; NaN once one is gone."""
-        if self.step_sums:
-            return self.step_sums["grad_square"]
-        if self.grads is None:
-            return torch.full((len(self.params),), torch.nan, dtype=torch.float64)
-        return square_norms(norms(self.grads))
+    def agreements(self) -> list[Tensor | None]:
+        """How far the gradients of each layer have agreed, by an Adam's state; None by an AdaBelief's."""
+        layers = zip(self.averages, self.steps, self.groups, strict=True)
+        return [
+            measure_agreement(averages["exp_avg"], averages["exp_avg_sq"], step, group["betas"])
+            if "exp_avg_sq" in averages
+            else None
+            for averages, step, group in layers
+        ]
+
+    def read_beliefs(self, layer: int, averages: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return uncorrected m_t, s_t, and the s_t that the step is divided by, of some of a layer's weights.
+
+        Args:
+            layer: The layer's position.
+            averages: Those weights' part of :attr:`averages`, in floating point.
+        """
+        exp_avg, exp_avg_var = averages["exp_avg"], averages.get("exp_avg_var")
+        if exp_avg_var is None:
+            square, betas = averages["exp_avg_sq"], self.groups[layer]["betas"]
+            agreement = self.agreements[layer]
+            exp_avg_var = estimate_exp_avg_var(exp_avg, square, self.steps[layer], betas, "updated", agreement)
+        return exp_avg, exp_avg_var, averages.get("max_exp_avg_var", exp_avg_var)
 
     @cached_property
     def sample(self) -> WeightBeliefs:
         """The averages of up to :data:`SAMPLE` weights of each layer, a row each, padded with NaN."""
-        like = self.exp_avgs[0]
-        scale = BeliefScale(*torch.tensor(self.scales, dtype=like.dtype, device=like.device).T.unsqueeze(-1))
-        trend = _draw_sample(self.exp_avgs) / scale.bias_correction1
-        var = _draw_sample(self.exp_avg_vars)
-        denominator_var = _draw_sample(self.denominator_vars) if self.is_amsgrad else var
-        square = _draw_sample(self.squares) / scale.bias_correction2 if self.squares else None
-        return WeightBeliefs(trend, var / scale.bias_correction2, denominator_var, scale, square)
+        drawn = [_draw_sample(*pair) for pair in zip(self.params, self.averages, strict=True)]
+        columns = zip(*(self.read_beliefs(*pair) for pair in enumerate(drawn)), strict=True)
+        exp_avgs, exp_avg_vars, denominator_vars = map(list, columns)
+        exp_avg, exp_avg_var = _stack_rows(exp_avgs), _stack_rows(exp_avg_vars)
+        squares = [entries["exp_avg_sq"] for entries in drawn if "exp_avg_sq" in entries]
+        scale = BeliefScale(*torch.tensor(self.scales, dtype=exp_avg.dtype, device=exp_avg.device).T.unsqueeze(-1))
+        return WeightBeliefs(
+            trend=exp_avg / scale.bias_correction1,
+            belief=exp_avg_var / scale.bias_correction2,
+            denominator_var=_stack_rows(denominator_vars) if self.is_amsgrad else exp_avg_var,
+            scale=scale,
+            square=_stack_rows(squares) / scale.bias_correction2 if squares else None,
+        )
 
 
-def split_into_batches(layers: Sequence[Layer], step_sums: StepSums | None = None) -> Iterator[LayerBatch]:
-    """Split layers into batches: neighbours of one device and dtype, up to :data:`BATCH_WEIGHTS` weights together.
+def split_into_batches(
+    layers: Sequence[Layer], step_sums: StepSums | None = None
+) -> Iterator[tuple[list[int], LayerBatch]]:
+    """Split layers into batches of one device and dtype, of neighbours in size.
 
     Args:
-        layers: As :class:`LayerBatch` takes them; the order is kept.
+        layers: As :class:`LayerBatch` takes them.
         step_sums: The sums that the step has taken of some of them; layers with and without are not in one batch.
+
+    Yields:
+        The positions of some layers, and their batch: of up to :data:`BATCH_WEIGHTS` weights, and on a CPU
+        :data:`SAMPLED_AT_ONCE` sampled ones, padding included.
     """
     step_sums = step_sums or {}
-    batch: list[Layer] = []
-    weights = 0
-    kind = None
-    for layer in layers:
-        param, state, _ = layer
+    kinds: defaultdict[Any, list[int]] = defaultdict(list)
+    for position, (param, state, _) in enumerate(layers):
         exp_avg = state.get("exp_avg")  # which an optimizer without averages lacks
-        own_kind = (param.device, param.dtype if exp_avg is None else find_dtype(exp_avg), param in step_sums)
-        if batch and (own_kind != kind or weights + param.numel() > BATCH_WEIGHTS):
-            yield LayerBatch(batch, step_sums)
-            batch, weights = [], 0
-        batch.append(layer)
-        weights, kind = weights + param.numel(), own_kind
-    if batch:
-        yield LayerBatch(batch, step_sums)
+        dtype = param.dtype if exp_avg is None else find_dtype(exp_avg)
+        kinds[param.device, dtype, param in step_sums].append(position)
+    for (device, *_), positions in kinds.items():
+        limit = SAMPLED_AT_ONCE if device.type == "cpu" else BATCH_WEIGHTS
+        batch: list[int] = []
+        weights = 0
+        for position in sorted(positions, key=lambda position: layers[position][0].numel()):
+            size = layers[position][0].numel()
+            if batch and (weights + size > BATCH_WEIGHTS or (len(batch) + 1) * min(size, SAMPLE) > limit):
+                yield batch, LayerBatch([layers[each] for each in batch], step_sums)
+                batch, weights = [], 0
+            batch.append(position)
+            weights += size
+        yield batch, LayerBatch([layers[each] for each in batch], step_sums)
 
 
 def norms(tensors: Sequence[Tensor]) -> Tensor:
@@ -181,18 +188,31 @@ def square_norms(norm: Tensor) -> Tensor:
     return norm.cpu().double().square()
 
 
-def _draw_sample(tensors: list[Tensor]) -> Tensor:
-    """Return up to :data:`SAMPLE` entries of each tensor, a row each."""
-    sizes = [tensor.numel() for tensor in tensors]
-    width = min(SAMPLE, max(sizes))
-    entries = [
-        tensor.reshape(-1) if size <= width else torch.take(tensor, _sample_indices(size, tensor.device))
-        for tensor, size in zip(tensors, sizes, strict=True)
-    ]
-    rows = tensors[0].new_full((len(tensors), width), torch.nan)
-    columns = torch.arange(width, device=rows.device)
-    rows[columns < torch.tensor(sizes, device=rows.device).unsqueeze(-1)] = torch.cat(entries)
-    return rows
+def _read_averages(param: Tensor, state: dict[str, Any], group: dict[str, Any]) -> dict[str, Tensor]:
+    square = "exp_avg_sq" if "exp_avg_sq" in state else "exp_avg_var"
+    found = {}
+    for name in ("exp_avg", square, *(["max_exp_avg_var"] if group["amsgrad"] else [])):
+        value = state[name]
+        if hasattr(value, "full_tensor"):
+            value = full_tensor(unpack_average(value, param, name))
+        found[name] = torch.view_as_real(value) if torch.is_complex(param) else value
+    return found
+
+
+def _draw_sample(param: Tensor, averages: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return up to :data:`SAMPLE` entries of each average of a layer, flat."""
+    size = 2 * param.numel() if torch.is_complex(param) else param.numel()
+    if size <= SAMPLE:
+        return {name: read_average(average.reshape(-1), (size,), name) for name, average in averages.items()}
+    indices = _sample_indices(size, param.device)
+    return {name: take_entries(average, param, name, indices) for name, average in averages.items()}
+
+
+def _stack_rows(rows: list[Tensor]) -> Tensor:
+    """Return flat tensors as the rows of one, padded with NaN."""
+    if len({len(row) for row in rows}) == 1:
+        return torch.stack(rows)
+    return pad_sequence(rows, batch_first=True, padding_value=torch.nan)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_adabelief.beliefs.elementwise import WeightBeliefs
 from lightning_adabelief.beliefs.layers import Columns, Layer, LayerBatch, split_into_batches
 from lightning_adabelief.beliefs.movement import Movement
 from lightning_adabelief.beliefs.reading import (
+    ADAM_OPTIONS,
     Readable,
     find_optimizers,
     find_readable,
@@ -20,8 +22,7 @@ from lightning_adabelief.beliefs.reading import (
     read_state,
 )
 from lightning_adabelief.beliefs.statistic import LAYER_STATISTICS, OPTIMIZER_STATISTICS, Statistic
-from lightning_adabelief.beliefs.sums import sum_grads, sum_silent, sum_sizes, sum_weights
-from lightning_adabelief.optim.migrate import ADAM_OPTIONS
+from lightning_adabelief.beliefs.sums import sum_grads, sum_silent, sum_sizes, sum_weights, take_norms, take_sums
 from lightning_adabelief.optim.names import plain_name
 from lightning_adabelief.optim.step_sums import StepSums
 
@@ -166,8 +167,13 @@ def measure_columns(
         One number a layer: sums by their name (:mod:`lightning_adabelief.beliefs.sums`), and medians by that
         of their statistic. Those that the optimizer does not tell are missing.
     """
-    parts = [_measure_batch(batch, readable) for batch in split_into_batches(layers, step_sums)]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    positions: list[int] = []
+    parts = []
+    for own_positions, batch in split_into_batches(layers, step_sums):
+        positions += own_positions
+        parts.append(_measure_batch(batch, readable))
+    in_order = torch.tensor(positions).argsort()
+    return {name: torch.cat([part[name] for part in parts])[in_order] for name in parts[0]}
 
 
 def measure_columns_of(optimizer: Optimizer, layers: Sequence[Layer], movement: Movement | None = None) -> Columns:
@@ -192,6 +198,8 @@ def measure_columns_of(optimizer: Optimizer, layers: Sequence[Layer], movement: 
 
 def _measure_batch(batch: LayerBatch, readable: Readable) -> Columns:
     columns: Columns = {}
+    if not batch.sums:
+        batch.sums = take_norms(batch) if readable is Readable.GRADIENT else take_sums(batch)
     if readable is Readable.GRADIENT:
         for function in SUMS_OF_ANY_OPTIMIZER:
             columns |= function(batch)
@@ -207,12 +215,21 @@ def _measure_batch(batch: LayerBatch, readable: Readable) -> Columns:
     columns["counted"] = moving.where(moving > 0, columns["size"])
     for row in rows:
         if row.of_weights and not row.of_sums:
-            values = row.of_weights(batch.sample).where(is_counted, torch.nan)
             if row.condensed == "median":
-                columns[row.name] = values.nanmedian(dim=1).values.cpu().double()
+                columns[row.name] = row.of_weights(_find_middle(batch.sample, is_counted)).flatten().cpu().double()
             else:
+                values = row.of_weights(batch.sample).where(is_counted, torch.nan)
                 columns[row.name] = values.nanmean(dim=1).cpu().double() * columns["counted"]
     return columns
+
+
+def _find_middle(sample: WeightBeliefs, is_counted: Tensor) -> WeightBeliefs:
+    """Return the weight of each layer that has the median of what falls as the s_t rises that the step is divided by.
+
+    Of an even number of weights, torch's median is the lower of the middle two: here the one of the larger s_t.
+    """
+    negative = (-sample.denominator_var).where(is_counted, torch.nan)
+    return sample._replace(denominator_var=-negative.nanmedian(dim=1, keepdim=True).values)
 
 
 def add_up(columns: Columns, rows: Sequence[int]) -> Columns:
@@ -226,10 +243,11 @@ def add_up(columns: Columns, rows: Sequence[int]) -> Columns:
     """
     if len(rows) == len(columns["size"]) == 1:
         return columns
-    sizes = columns.get("counted", columns["size"])[rows]
+    positions = torch.tensor(list(rows))
+    sizes = columns.get("counted", columns["size"])[positions]
     medians = {row.name for row in LAYER_STATISTICS if row.condensed == "median"}
     return {
-        name: _weighted_median(values[rows], sizes) if name in medians else values[rows].sum(0, keepdim=True)
+        name: _weighted_median(values[positions], sizes) if name in medians else values[positions].sum(0, keepdim=True)
         for name, values in columns.items()
     }
 

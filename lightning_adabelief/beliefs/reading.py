@@ -12,12 +12,15 @@ from torch.optim import Adam, AdamW, Optimizer, RAdam
 
 from lightning_adabelief.optim.adabelief import AdaBelief
 from lightning_adabelief.optim.low_precision import MISSING_BITS
-from lightning_adabelief.optim.migrate import adam_as_adabelief
 
 State = dict[str, Any]
 Group = dict[str, Any]
 
 ADAM_AVERAGES = ("exp_avg", "exp_avg_sq")
+
+
+ADAM_OPTIONS = {"amsgrad": True, "rectify": False, "degenerated_to_sgd": False, "warmup": 0, "total_steps": None}
+"""The options by which AdaBelief divides by ``max_exp_avg_var`` and adds nothing else to Adam's step."""
 
 
 class Readable(IntEnum):
@@ -120,22 +123,23 @@ def read_state(optimizer: Optimizer, state: State, group: Group) -> tuple[State,
         group: Its param group.
 
     Returns:
-        AdaBelief's as they are. From Adam's averages, s_t is estimated (:mod:`lightning_adabelief.optim.migrate`).
+        AdaBelief's as they are. An Adam's state has ``exp_avg_sq`` in the place of ``exp_avg_var``, which is estimated
+        where it is needed (:func:`~lightning_adabelief.optim.migrate.estimate_exp_avg_var`). The step is divided as
+        Adam divides it, since ``max_exp_avg_var`` is v_t, or the largest v_t so far.
     """
     if isinstance(optimizer, AdaBelief):
         return state, group
     # timm's and pytorch-optimizer's count the steps in the group
     values = {"step": state.get("step", group.get("step")), **{name: state[name] for name in ADAM_AVERAGES}}
-    if "max_exp_avg_sq" in state:
-        values["max_exp_avg_sq"] = state["max_exp_avg_sq"]
-    estimated, options = adam_as_adabelief(values, group)
+    values["max_exp_avg_var"] = state.get("max_exp_avg_sq", state["exp_avg_sq"])
+    options = {name: group[name] for name in ("lr", "betas", "eps")} | ADAM_OPTIONS
     if isinstance(optimizer, RAdam):
         options |= {"rectify": True, "degenerated_to_sgd": True}
     # AdamW, or an Adam told to decay as AdamW does
     decouples = group.get("decoupled_weight_decay", isinstance(optimizer, AdamW))
     decay = {"weight_decay": group.get("weight_decay", 0.0), "weight_decouple": decouples, "fixed_decay": False}
     others = {"maximize": group.get("maximize", False), "residual": "updated"}
-    return {**estimated, "exp_avg_sq": state["exp_avg_sq"]}, options | decay | others
+    return values, options | decay | others
 
 
 def _is_adam_state(param: Tensor, state: State, group: Group) -> bool:

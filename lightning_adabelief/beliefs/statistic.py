@@ -36,7 +36,8 @@ class Statistic:
         condensed: How the weights of a layer are condensed, for titles: ``"mean"``, ``"median"``, ``"norm"``.
         unit: Its unit, for titles.
         of_weights: From averages to a value for each weight. It is what histograms show; and unless there is
-            ``of_sums``, a layer's value is its mean or median (``condensed``) over a sample of the weights.
+            ``of_sums``, a layer's value is its mean or median (``condensed``) over a sample of the weights; what has
+            a median falls as the s_t rises that the step is divided by, and depends on no other average.
         sums: Functions from a batch of layers to the sums that ``of_sums`` needs; none where BeliefMonitor adds them.
         of_sums: From sums to the value; a KeyError where the sums are missing. Layers together have the value of
             their sums.

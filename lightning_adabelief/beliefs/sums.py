@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_adabelief.beliefs.elementwise import step_denominators, step_gain_over_adam
-from lightning_adabelief.beliefs.layers import BATCH_WEIGHTS, Columns, LayerBatch, norms, square_norms
+from lightning_adabelief.beliefs.elementwise import square_gain_over_adam, step_denominators
+from lightning_adabelief.beliefs.layers import Columns, LayerBatch, norms, square_norms
+from lightning_adabelief.beliefs.pieces import Piece, cut_into_pieces
 from lightning_adabelief.optim.options import as_number
-from lightning_adabelief.optim.shards import full_tensor
-
-CACHED_WEIGHTS = 1 << 19
-"""The number of weights worked on at a time on a CPU, so that intermediate results stay in its cache."""
-
 
 MAX_TREND_FRACTION = 1 - 1e-4
 """The fraction of v_t that m_t^2 can be told to be from an Adam's state, whose difference is rounded."""
@@ -30,15 +27,13 @@ def sum_sizes(batch: LayerBatch) -> Columns:
 
 
 def sum_grads(batch: LayerBatch) -> Columns:
-    """Return ``grad_square``, the sum of squared gradients; NaN once a gradient is gone."""
-    return {"grad_square": batch.grad_squares}
+    """Return ``grad_square``, the sum of squared gradients."""
+    return {"grad_square": batch.sums["grad_square"]}
 
 
 def sum_weights(batch: LayerBatch) -> Columns:
     """Return ``weight_square``, the sum of squared weights."""
-    if batch.step_sums:
-        return {"weight_square": batch.step_sums["weight_square"]}
-    return {"weight_square": square_norms(norms(batch.params))}
+    return {"weight_square": batch.sums["weight_square"]}
 
 
 def sum_silent(batch: LayerBatch) -> Columns:
@@ -51,51 +46,10 @@ def sum_silent(batch: LayerBatch) -> Columns:
 def sum_beliefs(batch: LayerBatch) -> Columns:
     """Return ``s_t``, the sum of the corrected s_t, and ``update_square``, that of squared updates.
 
-    Both come from one pass: the sum of s_t is the squared norm of the root, which the update divides by. The
-    update is the whole movement of the weight, decoupled weight decay included.
+    The update is the whole movement of the weight, decoupled weight decay included.
     """
-    if batch.step_sums:
-        corrections = torch.tensor([scale.bias_correction2 for scale in batch.scales], dtype=torch.float64)
-        s_t = batch.step_sums["exp_avg_var"] / corrections
-        return {"s_t": s_t, "update_square": batch.step_sums["update_square"]}
-    # The weights are read only where they decay; under amsgrad, where the step is divided by the largest s_t,
-    # s_t itself needs its own root. Otherwise a column stands in for the one that is not needed.
-    decays = any(scale.decay for scale in batch.scales)
-    bounds = [scale.largest_update for scale in batch.scales]
-    is_plain = not decays and min(bounds) == torch.inf
-    weights = [_real_weight(*pair) for pair in zip(batch.params, batch.exp_avgs, strict=True)] if decays else None
-    columns = [batch.exp_avgs, batch.denominator_vars, batch.exp_avg_vars, weights or batch.exp_avgs]
-    lrs = [scale.lr / scale.bias_correction1 for scale in batch.scales]
-    root_norms: list[Tensor] = []
-    update_norms: list[Tensor] = []
-    indices: list[int] = []
-    for pieces in _split_for_cache(*columns):
-        layer_indices, exp_avgs, denominator_vars, exp_avg_vars, thetas = map(list, zip(*pieces, strict=True))
-        indices += layer_indices
-        roots = list(torch._foreach_sqrt(denominator_vars))
-        root_norms += torch._foreach_norm(torch._foreach_sqrt(exp_avg_vars) if batch.is_amsgrad else roots)
-        denominators = step_denominators(roots, [batch.scales[index] for index in layer_indices])
-        updates = list(torch._foreach_div(exp_avgs, denominators))
-        if not is_plain:
-            torch._foreach_mul_(updates, [lrs[index] for index in layer_indices])
-            updates = [update.clamp_(-bounds[i], bounds[i]) for update, i in zip(updates, layer_indices, strict=True)]
-        if decays:
-            # theta_t = (1 - a) theta_{t-1} - u, so theta_{t-1} - theta_t = (u + a theta_t) / (1 - a)
-            torch._foreach_add_(updates, torch._foreach_mul(thetas, [batch.scales[i].decay for i in layer_indices]))
-        update_norms += torch._foreach_norm(updates)
-    count = len(batch.scales)
-    root_norm, update_norm = (_add_up_norms(found, indices, count) for found in (root_norms, update_norms))
-    sizes = [var.numel() * scale.bias_correction2 for var, scale in zip(batch.exp_avg_vars, batch.scales, strict=True)]
-    mean = root_norm.square() / root_norm.new_tensor(sizes)
-    factors = lrs if is_plain else [1 / (1 - scale.decay) for scale in batch.scales]
-    update_norm = update_norm * update_norm.new_tensor(factors)
-    return {"s_t": mean.double() * sum_sizes(batch)["size"], "update_square": square_norms(update_norm)}
-
-
-def _real_weight(param: Tensor, exp_avg: Tensor) -> Tensor:
-    """Return a parameter in its momentum's dtype and form, gathered if it is sharded."""
-    weight = full_tensor(param.detach())
-    return (torch.view_as_real(weight) if torch.is_complex(weight) else weight).to(exp_avg.dtype)
+    corrections = torch.tensor([scale.bias_correction2 for scale in batch.scales], dtype=torch.float64)
+    return {"s_t": batch.sums["exp_avg_var"] / corrections, "update_square": batch.sums["update_square"]}
 
 
 def sum_gain(batch: LayerBatch) -> Columns:
@@ -106,7 +60,7 @@ def sum_gain(batch: LayerBatch) -> Columns:
     """
     weights = batch.sample
     if weights.square is None:
-        ratio = step_gain_over_adam(weights).square().nanmean(dim=1)
+        ratio = square_gain_over_adam(weights).nanmean(dim=1)
     else:
         trend_fraction = (weights.trend.square() / weights.square).nanmean(dim=1).clamp(max=MAX_TREND_FRACTION)
         ratio = weights.scale.noise_scale.squeeze(-1) / (1 - trend_fraction)
@@ -118,36 +72,91 @@ def sum_grads_and_momentum(batch: LayerBatch) -> Columns:
     """Return the sums that the cosine of the gradient g_t and the momentum before it, m_{t-1}, is made from.
 
     ``grad_momentum`` is their inner product, ``momentum_square`` and ``used_grad_square`` are their sums of
-    squares. m_{t-1} is (m_t - (1 - beta1) g_t) / beta1, so its sums follow from those of m_t. g_t is the gradient
-    as the optimizer uses it: negated under ``maximize``, with a coupled weight decay added.
-
-    All are 0 where there is no momentum: in the first step, with beta1 = 0, and where all gradients before were
-    0, which is where the sum is no larger than the rounding of m_t; they are NaN once a gradient is gone.
+    squares. g_t is the gradient as the optimizer uses it: negated under ``maximize``, with a coupled weight decay
+    added. All are 0 where there is no momentum: in the first step, with beta1 = 0, and where all gradients before
+    were 0.
     """
-    count = len(batch.params)
-    beta1 = torch.tensor([float(as_number(group["betas"][0])) for group in batch.groups], dtype=torch.float64)
-    if batch.step_sums:
-        names = ("grad_momentum", "momentum_square", "used_grad_square")
-        return {name: batch.step_sums[name].where(beta1 > 0, 0.0) for name in names}
-    if batch.grads is None:
-        nan = torch.full((count,), torch.nan, dtype=torch.float64)
-        return {"grad_momentum": nan, "momentum_square": nan, "used_grad_square": nan}
-    grads = [_used_grad(*layer) for layer in zip(batch.params, batch.grads, batch.exp_avgs, batch.groups, strict=True)]
-    products: list[Tensor] = []
-    indices: list[int] = []
-    for pieces in _split_for_cache(grads, batch.exp_avgs):
-        indices += [index for index, *_ in pieces]
-        products += [torch.dot(grad, exp_avg) for _, grad, exp_avg in pieces]
-    product = torch.zeros(count, dtype=torch.float64)
-    product.index_add_(0, torch.tensor(indices), torch.stack(products).cpu().double())
-    grad_square = square_norms(norms(grads)) if any(map(_decays_gradient, batch.groups)) else batch.grad_squares
-    exp_avg_square = square_norms(norms(batch.exp_avgs))
+    has_momentum = _find_beta1(batch) > 0
+    names = ("grad_momentum", "momentum_square", "used_grad_square")
+    return {name: batch.sums[name].where(has_momentum, 0.0) for name in names}
+
+
+def take_norms(batch: LayerBatch) -> Columns:
+    """Return, of the sums that a fused step takes on its way, those of weights and gradients."""
+    grads = [param.grad for param in batch.params if param.grad is not None]
+    return {"weight_square": square_norms(norms(batch.params)), "grad_square": square_norms(norms(grads))}
+
+
+def take_sums(batch: LayerBatch) -> Columns:
+    """Return the sums that a fused step takes on its way, of what there is after a step, in one pass over memory.
+
+    Args:
+        batch: The layers, of an optimizer with averages that can be read.
+
+    Returns:
+        All of :data:`~lightning_adabelief.optim.step_sums.SUMS`. Those of m_{t-1} are 0 where they are no larger than
+        the rounding of m_t, which they follow from.
+    """
+    found: defaultdict[str, list[Tensor]] = defaultdict(list)
+    positions: list[int] = []
+    for pieces in cut_into_pieces(batch):
+        positions += [piece.layer for piece in pieces]
+        squares = {"weight_square": norms([piece.param for piece in pieces])}
+        squares["grad_square"] = norms([piece.grad for piece in pieces])
+        for name, values in (squares | _measure_momentum(batch, pieces) | _measure_update(batch, pieces)).items():
+            found[name].append(values)
+    sums = {name: _add_up_pieces(torch.cat(parts), name, positions, len(batch.params)) for name, parts in found.items()}
+    return sums | _look_back(batch, sums)
+
+
+def _add_up_pieces(values: Tensor, name: str, positions: list[int], count: int) -> Tensor:
+    """Return the sums of ``count`` layers from the norms of pieces of them, or from their inner products."""
+    sums = values.cpu().double() if name == "grad_momentum" else square_norms(values)
+    return sums.new_zeros(count).index_add_(0, torch.tensor(positions), sums)
+
+
+def _measure_momentum(batch: LayerBatch, pieces: Sequence[Piece]) -> Columns:
+    """Return the inner products of g_t and m_t, and their norms, in the momentum's dtype."""
+    exp_avgs = [piece.exp_avg for piece in pieces]
+    grads = [_used_grad(piece, batch.groups[piece.layer]) for piece in pieces]
+    products = [torch.dot(*pair) for pair in zip(grads, exp_avgs, strict=True)]
+    found = {"grad_momentum": torch.stack(products), "momentum_square": norms(exp_avgs)}
+    is_changed = any(map(_decays_gradient, batch.groups))  # otherwise its norm is known
+    return (found | {"used_grad_square": norms(grads)}) if is_changed else found
+
+
+def _measure_update(batch: LayerBatch, pieces: Sequence[Piece]) -> Columns:
+    """Return the norms of the updates, decoupled decay included, and of the roots of s_t that they divide by."""
+    scales = [batch.scales[piece.layer] for piece in pieces]
+    roots = list(torch._foreach_sqrt([piece.denominator_var for piece in pieces]))
+    own_roots = torch._foreach_sqrt([piece.exp_avg_var for piece in pieces]) if batch.is_amsgrad else roots
+    root_norms = torch.stack(torch._foreach_norm(own_roots))
+    denominators = step_denominators(roots, scales)
+    updates = list(torch._foreach_div([piece.exp_avg for piece in pieces], denominators))
+    torch._foreach_mul_(updates, [scale.lr / scale.bias_correction1 for scale in scales])
+    if any(scale.largest_update < torch.inf for scale in scales):
+        for update, scale in zip(updates, scales, strict=True):
+            update.clamp_(-scale.largest_update, scale.largest_update)
+    if any(scale.decay for scale in scales):
+        # theta_t = (1 - a) theta_{t-1} - u, so theta_{t-1} - theta_t = (u + a theta_t) / (1 - a)
+        thetas = [piece.param.to(piece.exp_avg.dtype) for piece in pieces]
+        torch._foreach_add_(updates, torch._foreach_mul(thetas, [scale.decay for scale in scales]))
+        torch._foreach_div_(updates, [1 - scale.decay for scale in scales])
+    return {"exp_avg_var": root_norms, "update_square": torch.stack(torch._foreach_norm(updates))}
+
+
+def _look_back(batch: LayerBatch, sums: Columns) -> Columns:
+    """Return the sums of the momentum before the step from those of m_t and g_t; 0 where there was none.
+
+    m_{t-1} is (m_t - (1 - beta1) g_t) / beta1.
+    """
+    beta1 = _find_beta1(batch)
     weight = 1 - beta1
+    product, exp_avg_square = sums["grad_momentum"], sums["momentum_square"]
+    grad_square = sums.get("used_grad_square", sums["grad_square"])
     grad_momentum = (product - weight * grad_square) / beta1
     momentum_square = (exp_avg_square - 2 * weight * product + weight.square() * grad_square) / beta1.square()
-    has_momentum = (
-        (torch.tensor(batch.steps) > 1) & (beta1 > 0) & (momentum_square > MOMENTUM_ROUNDING * exp_avg_square)
-    )
+    has_momentum = (torch.tensor(batch.steps) > 1) & (momentum_square > MOMENTUM_ROUNDING * exp_avg_square)
     return {
         "grad_momentum": grad_momentum.where(has_momentum, 0.0),
         "momentum_square": momentum_square.where(has_momentum, 0.0),
@@ -155,57 +164,21 @@ def sum_grads_and_momentum(batch: LayerBatch) -> Columns:
     }
 
 
-def _used_grad(param: Tensor, grad: Tensor, exp_avg: Tensor, group: dict[str, Any]) -> Tensor:
-    """Return the gradient as the optimizer's momentum has taken it up, in the momentum's dtype and form."""
-    grad, param = full_tensor(grad.detach()), full_tensor(param.detach())
-    if torch.is_complex(grad):
-        grad, param = torch.view_as_real(grad), torch.view_as_real(param)
-    grad = grad.to(exp_avg.dtype)
+def _find_beta1(batch: LayerBatch) -> Tensor:
+    return torch.tensor([float(as_number(group["betas"][0])) for group in batch.groups], dtype=torch.float64)
+
+
+def _used_grad(piece: Piece, group: dict[str, Any]) -> Tensor:
+    """Return the gradient as the optimizer's momentum has taken it up, in the momentum's dtype."""
+    grad = piece.grad.to(piece.exp_avg.dtype)
     if group.get("maximize"):
         grad = -grad
     if _decays_gradient(group):
         # The weight before the step would be exact; the step is small beside it, and the decay beside the gradient.
-        grad = grad.add(param.to(grad.dtype), alpha=as_number(group["weight_decay"]))
+        grad = grad.add(piece.param.to(grad.dtype), alpha=as_number(group["weight_decay"]))
     return grad
 
 
 def _decays_gradient(group: dict[str, Any]) -> bool:
     """True if weight decay is added to the gradient."""
     return bool(group.get("weight_decay")) and not group.get("weight_decouple", True)
-
-
-def _split_for_cache(*columns: Sequence[Tensor]) -> Iterator[list[tuple[Any, ...]]]:
-    """Cut tensors into flat pieces, all columns alike, and yield as many at a time as a cache holds.
-
-    Yields:
-        Lists of a layer's index and its piece in each column.
-    """
-    limit = CACHED_WEIGHTS if columns[0][0].device.type == "cpu" else BATCH_WEIGHTS
-    pieces: list[tuple[Any, ...]] = []
-    room = limit
-    for index, tensors in enumerate(zip(*columns, strict=True)):
-        for cut in _cut(tensors, limit):
-            if cut[0].numel() > room:
-                yield pieces
-                pieces, room = [], limit
-            pieces.append((index, *cut))
-            room -= cut[0].numel()
-    yield pieces
-
-
-def _cut(tensors: Sequence[Tensor], limit: int) -> list[tuple[Tensor, ...]]:
-    """Cut tensors of one shape into flat pieces of at most ``limit`` numbers, all tensors alike."""
-    if tensors[0].numel() <= limit and all(map(Tensor.is_contiguous, tensors)):
-        return [tuple(map(Tensor.flatten, tensors))]  # quick, for networks of thousands of small tensors
-    # In the order of memory, flattening copies nothing, whatever the layout (channels last, say).
-    strides = tensors[0].stride()
-    memory_order = sorted(range(len(strides)), key=lambda axis: -strides[axis])
-    flat = [tensor.permute(memory_order).reshape(-1).split(limit) for tensor in tensors]
-    return list(zip(*flat, strict=True))
-
-
-def _add_up_norms(norms_of_pieces: list[Tensor], indices: list[int], count: int) -> Tensor:
-    """Return the norms of ``count`` tensors from those of their pieces, on the CPU."""
-    squares = square_norms(torch.stack(norms_of_pieces))
-    sums = squares.new_zeros(count).index_add_(0, torch.tensor(indices), squares)
-    return sums.sqrt().to(norms_of_pieces[0].dtype)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 """Packages of the extra ``onnx``."""
 
+OLDEST_TORCH_OF_ONNX = "2.7"
+"""The oldest torch that writes ONNX with the packages' newest releases."""
+
 MAX_DIFFERENCE = 1e-4
 """The largest difference between outputs in [0, 1] that is put down to rounding."""
 
@@ -64,9 +67,8 @@ def run(arguments: argparse.Namespace) -> None:
     checkpoint, out = Path(arguments.ckpt_path), Path(arguments.out)
     if out.suffix not in (".onnx", ".pt2"):
         raise UsageError(f"{out} ends in neither .onnx (ONNX) nor .pt2 (torch.export). Give a name that does")
-    missing = [package for package in ONNX_PACKAGES if find_spec(package) is None]
-    if out.suffix == ".onnx" and missing:
-        raise UsageError(f"To write ONNX takes {', '.join(missing)}. Run pip install 'lightning-adabelief[onnx]'")
+    if out.suffix == ".onnx":
+        _check_onnx()
     if not checkpoint.is_file():
         raise UsageError(
             f"There is no checkpoint {checkpoint}. Give a file that ModelCheckpoint wrote, such as best.ckpt"
@@ -78,6 +80,22 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError(f"In {source}, model is {model!r}, not a module with its networks. Give its config")
     with handle_signals():
         _export(checkpoint, model, source, out)
+
+
+def _check_onnx() -> None:
+    """Raise a UsageError if a package that ONNX takes is missing, or torch is too old."""
+    from lightning_adabelief.config_file import UsageError
+
+    missing = [package for package in ONNX_PACKAGES if find_spec(package) is None]
+    if missing:
+        raise UsageError(f"To write ONNX takes {', '.join(missing)}. Run pip install 'lightning-adabelief[onnx]'")
+    import torch
+
+    if torch.__version__ < OLDEST_TORCH_OF_ONNX:  # a TorchVersion, which compares numbers
+        raise UsageError(
+            f"To write ONNX takes torch {OLDEST_TORCH_OF_ONNX} or newer, and this is {torch.__version__}. "
+            "Update torch, or give a name that ends in .pt2 (torch.export)"
+        )
 
 
 def _export(checkpoint: Path, model: dict[str, Any], source: Path, out: Path) -> None:

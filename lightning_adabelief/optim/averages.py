@@ -16,14 +16,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from lightning_adabelief.optim.low_precision import draw_words, round_to_bfloat16
+from lightning_adabelief.optim.low_precision import draw_words, find_places, round_to_bfloat16
 from lightning_adabelief.optim.packing import (
+    BLOCK,
     MAXIMUM,
     MOMENTUM,
     count_row,
     find_packed_shape,
     is_packed,
     pack,
+    read_scales,
     unpack,
 )
 from lightning_adabelief.optim.scaling import Scalar
@@ -98,7 +100,7 @@ def write_average(values: Tensor, stored: Tensor, name: str, key: Scalar = 0, sk
         return
     draw: Tensor | int = 0x8000
     if name != MAXIMUM:
-        words = draw_words(stored, key)
+        words = draw_words(find_places(stored), key)
         draw = (words & 0xFFFF if name == MOMENTUM else words >> 16).int()
     rounded = stored if skip is None else torch.empty_like(stored)
     round_to_bfloat16(values, rounded, draw)
@@ -150,6 +152,28 @@ def unpack_average(value: Tensor, param: Tensor, name: str) -> Tensor:
     if is_packed(value):
         return _shard_like(param, unpack(to_local(value), to_local(param).shape, name), param.shape)
     return value.float() if is_coded(value) else value
+
+
+def take_entries(value: Tensor, param: Tensor, name: str, indices: Tensor) -> Tensor:
+    """Return some numbers of an average, without unpacking the others.
+
+    Args:
+        value: The average, a plain tensor.
+        param: The parameter; of a complex one, an average is one of real numbers.
+        name: ``"exp_avg"``, ``"exp_avg_var"`` or ``"max_exp_avg_var"``.
+        indices: Positions of elements, counted in their logical order; int64, of one dimension.
+
+    Returns:
+        A tensor of that length, in the dtype of the average's arithmetic.
+    """
+    if not is_packed(value):
+        entries = value.view(-1).index_select(0, indices) if value.is_contiguous() else value.take(indices)
+        return read_average(entries, entries.shape, name)
+    rows, columns = indices // count_row(param.shape), indices % count_row(param.shape)
+    entries = value.new_zeros(find_packed_shape(indices.shape))  # of scale 1
+    entries[0, : len(indices)] = value.view(-1).index_select(0, rows * value.shape[1] + columns)
+    read_scales(entries, indices.shape).fill_(1.0)
+    return unpack(entries, indices.shape, name) * read_scales(value, param.shape)[rows, columns // BLOCK]
 
 
 def convert_average(value: Tensor, param: Tensor, bits: int, name: str, dtype: torch.dtype) -> Tensor:

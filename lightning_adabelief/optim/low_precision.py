@@ -97,7 +97,7 @@ def write_master(
     code = code.masked_fill(size > _INFINITY, quiet_nan)
     if kept < missing:  # a random number below the last place that is kept, then all below it is left out
         below = (1 << (missing - kept)) - 1
-        code = (code + (draw_words(weight, key) >> 8 & below).int()) & ~below
+        code = (code + (draw_words(find_places(weight), key) >> 8 & below).int()) & ~below
     rounded = (code + (1 << (missing - 1))) >> missing
     if correction is not None:
         difference = (code - (rounded << missing)) << (16 - missing)
@@ -146,23 +146,27 @@ def round_to_bfloat16(values: Tensor, rounded: Tensor, draw: Tensor | int) -> No
     rounded.copy_(bits.to(torch.int16).view(torch.bfloat16).masked_fill(values.isnan(), torch.nan))
 
 
-def draw_words(like: Tensor, key: Scalar) -> Tensor:
-    """Return 32 random bits for each element, which follow from the key and the element's place in memory.
+def find_places(like: Tensor) -> Tensor:
+    """Return the place in memory of each element of a tensor, contiguous or dense, in an int64 tensor like it."""
+    places = torch.arange(like.numel(), device=like.device)
+    dense = not like.is_contiguous() and is_dense(like.shape, like.stride())
+    return places.as_strided(like.shape, like.stride()) if dense else places.view(like.shape)
+
+
+def draw_words(places: Tensor, key: Scalar) -> Tensor:
+    """Return 32 random bits for each element, which follow from the key and the element's place.
 
     Of neighbours they are spread evenly: the places are multiplied by 2^32 over the square of the golden ratio (a Weyl
     sequence), from which a key, a hash, takes all regularity between steps.
 
     Args:
-        like: A tensor, contiguous or dense.
+        places: The elements' places, in an int64 tensor.
         key: From :func:`make_keys`.
 
     Returns:
-        An int64 tensor like that, of numbers from 0 to 2^32 - 1.
+        An int64 tensor like ``places``, of numbers from 0 to 2^32 - 1.
     """
-    places = torch.arange(like.numel(), device=like.device)
-    dense = not like.is_contiguous() and is_dense(like.shape, like.stride())
-    places = places.as_strided(like.shape, like.stride()) if dense else places.view(like.shape)
-    return (places + (key.to(like.device) if isinstance(key, Tensor) else key)) * 0x61C88647 & _UINT32
+    return (places + (key.to(places.device) if isinstance(key, Tensor) else key)) * 0x61C88647 & _UINT32
 
 
 def mix_bits(value: Any) -> Any:

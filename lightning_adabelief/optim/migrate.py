@@ -85,7 +85,12 @@ def _from_adam(values: State, group: dict[str, Any], residual: str = "updated", 
 
 
 def estimate_exp_avg_var(
-    exp_avg: Tensor, exp_avg_sq: Tensor, step: float, betas: Sequence[float | Tensor], residual: str
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    step: float,
+    betas: Sequence[float | Tensor],
+    residual: str,
+    agreement: Tensor | None = None,
 ) -> Tensor:
     r"""Estimate s_t from Adam's moments, without eps.
 
@@ -114,6 +119,7 @@ def estimate_exp_avg_var(
         betas: Adam's decay rates. With beta1 = 0, m_t is the last gradient and tells nothing of mu; the
             result is then the upper bound.
         residual: ``"updated"`` or ``"previous"``.
+        agreement: That of the whole tensor (:func:`measure_agreement`), where the averages are those of a part.
 
     Returns:
         s_t, without bias correction, like ``exp_avg``.
@@ -127,13 +133,31 @@ def estimate_exp_avg_var(
     if beta1 == 0:
         variance = upper_bound
     else:
-        sum_of_trend_squares, sum_of_squares = (full_tensor(t.sum()) for t in (trend_square, square))
-        agreement = torch.where(sum_of_squares > 0, sum_of_trend_squares / sum_of_squares, 0.0)
+        if agreement is None:
+            agreement = measure_agreement(m, v, step, betas)
         weight_of_one_gradient = (1 - beta2) / bias_correction2
         lower_bound = (c * c / beta1 * (1 - agreement)).clamp(min=c * c * weight_of_one_gradient) * square
         variance = torch.minimum(torch.maximum(c * c / beta1 * (square - trend_square), lower_bound), upper_bound)
     exp_avg_var = variance * bias_correction2
     return torch.view_as_complex(exp_avg_var) if exp_avg.is_complex() else exp_avg_var
+
+
+def measure_agreement(exp_avg: Tensor, exp_avg_sq: Tensor, step: float, betas: Sequence[float | Tensor]) -> Tensor:
+    """Return how far the gradients of a tensor have agreed: sum m_t^2 / sum v_t, both bias-corrected.
+
+    Args:
+        exp_avg: Adam's m_t, any shape, real; may be a DTensor.
+        exp_avg_sq: Adam's v_t, like ``exp_avg``.
+        step: The number of steps taken, at least 1.
+        betas: Adam's decay rates.
+
+    Returns:
+        A 0-dim tensor: 1 where all have been alike, near 0 on noise, and 0 where there were none.
+    """
+    beta1, beta2 = map(as_number, betas)
+    trend_square = (full_tensor(torch.linalg.vector_norm(exp_avg)) / (1 - beta1**step)).square()
+    square = full_tensor(exp_avg_sq.sum()) / (1 - beta2**step)
+    return torch.where(square > 0, trend_square / square, 0.0)
 
 
 ADABELIEF_PYTORCH = Origin(
@@ -172,9 +196,6 @@ ADAM = Origin(
     dropped={"eps", "foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"},
 )
 
-ADAM_OPTIONS = {"amsgrad": True, "rectify": False, "degenerated_to_sgd": False, "warmup": 0, "total_steps": None}
-"""The options by which AdaBelief divides by ``max_exp_avg_var`` and adds nothing else to Adam's step."""
-
 
 def to_adabelief(state_dict: dict[str, Any], param_groups: list[dict[str, Any]]) -> tuple[dict[str, Any], str | None]:
     """Convert a state dict into one that AdaBelief can go on from.
@@ -210,24 +231,6 @@ def to_adabelief(state_dict: dict[str, Any], param_groups: list[dict[str, Any]])
         if group["total_steps"] is None:  # saved before the length of the run was known
             group["total_steps"] = own["total_steps"]
     return {**state_dict, "state": state, "param_groups": groups}, change
-
-
-def adam_as_adabelief(state: State, group: dict[str, Any]) -> tuple[State, dict[str, Any]]:
-    """Return the state that AdaBelief would have in the place of a torch.optim.Adam or AdamW.
-
-    Args:
-        state: A parameter's state, at least one step old; left as it is.
-        group: Its param group.
-
-    Returns:
-        A state whose ``exp_avg_var`` is the estimate of :func:`estimate_exp_avg_var` for the updated
-        residual and without eps; and a group of AdaBelief's by which a step is still divided as Adam
-        divides it, since its ``max_exp_avg_var`` is v_t, or the largest v_t so far.
-    """
-    seen = _from_adam(state, group)
-    seen["max_exp_avg_var"] = state.get("max_exp_avg_sq", state["exp_avg_sq"])
-    options = {name: group[name] for name in ("lr", "betas", "eps")}
-    return seen, options | ADAM_OPTIONS
 
 
 def _find_origin(state: dict[Any, State], groups: list[dict[str, Any]]) -> Origin:

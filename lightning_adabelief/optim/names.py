@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ WRAPPER_PREFIXES = re.compile(r"\b(_fsdp_wrapped_module|_orig_mod|_checkpoint_wr
 PARAMETRIZED_NAME = re.compile(r"\bparametrizations\.(\w+)\.original")  # spectral and weight norm
 
 
+@lru_cache(maxsize=1 << 16)
 def plain_name(name: str) -> str:
     """Return a parameter's name without the parts that FSDP, ``torch.compile`` and parametrizations add.
 

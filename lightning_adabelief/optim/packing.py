@@ -164,7 +164,10 @@ def _code_rows(rows: Tensor, name: str, key: Scalar) -> Tensor:
     numbers = blocks.masked_fill(~is_finite[:, :, None], 0.0).flatten(1)[:, : rows.shape[1]]
     factors = _find_factors(scales, name).repeat_interleave(BLOCK, dim=1)[:, : rows.shape[1]]
     shift = 23 - _FRACTION_BITS[name]
-    draw = draw_words(numbers, key) >> (32 - shift) if name == VARIANCE else 1 << (shift - 1)
+    draw: Tensor | int = 1 << (shift - 1)
+    if name == VARIANCE:
+        places = torch.arange(rows.numel(), device=rows.device).view(rows.shape)
+        draw = draw_words(places, key) >> (32 - shift)
     codes = ((numbers.abs() * factors).add_(1.0).view(torch.int32) - _ONE + draw) >> shift
     if name == MOMENTUM:
         codes = torch.where(numbers < 0, -codes, codes)

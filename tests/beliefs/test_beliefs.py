@@ -312,13 +312,15 @@ def test_measure_tells_of_an_optimizer_without_averages_what_its_gradient_tells(
     assert measured.groups == {"pg1": {"lr": 0.5}}
 
 
-@pytest.mark.parametrize(("old", "new"), [("belief", "elementwise"), ("statistics", "layers")])
-def test_modules_that_moved_keep_their_old_names_with_a_warning(old, new):
+@pytest.mark.parametrize(
+    ("old", "new", "name"), [("belief", "elementwise", "moments"), ("statistics", "layers", "norms")]
+)
+def test_modules_that_moved_keep_their_old_names_with_a_warning(old, new, name):
     sys.modules.pop(f"lightning_adabelief.optim.{old}", None)
     with pytest.warns(DeprecationWarning, match=f"is now lightning_adabelief.beliefs.{new}"):
         module = importlib.import_module(f"lightning_adabelief.optim.{old}")
     moved = vars(importlib.import_module(f"lightning_adabelief.beliefs.{new}"))
-    assert all(vars(module)[name] is moved[name] for name in ("moments", "BeliefScale"))
+    assert all(vars(module)[each] is moved[each] for each in (name, "BeliefScale"))
 
 
 def cosines(grads, **options):

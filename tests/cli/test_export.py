@@ -47,6 +47,7 @@ def compute(classifier, images):
         return module(images).softmax(-1)
 
 
+@pytest.mark.skipif(torch.__version__ < export.OLDEST_TORCH_OF_ONNX, reason="this torch is refused")
 def test_onnx_takes_any_number_of_images_and_tells_its_classes_and_size(classifier, images, tmp_path, capsys):
     onnxruntime = pytest.importorskip("onnxruntime")
     out = tmp_path / "model.onnx"
@@ -127,3 +128,10 @@ def test_packages_of_onnx_that_are_missing_are_asked_for(tmp_path, monkeypatch, 
     assert main(["export", "--ckpt_path", "x.ckpt", str(tmp_path / "model.onnx")]) == 2
     err = capsys.readouterr().err
     assert "takes no_such_package. Run pip install 'lightning-adabelief[onnx]'" in err
+
+
+@pytest.mark.parametrize("oldest", ["2.999", "10.0"])
+def test_a_torch_that_is_too_old_for_onnx_is_refused(oldest, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(export, "OLDEST_TORCH_OF_ONNX", oldest)
+    assert main(["export", "--ckpt_path", "x.ckpt", str(tmp_path / "model.onnx")]) == 2
+    assert f"takes torch {oldest} or newer, and this is {torch.__version__}. Update" in capsys.readouterr().err

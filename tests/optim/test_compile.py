@@ -5,7 +5,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from lightning_adabelief import AdaBelief
-from lightning_adabelief.optim.packing import is_packed
+from lightning_adabelief.optim.averages import is_coded
 
 STEPS = 20
 
@@ -40,7 +40,7 @@ def compare(make_compiled, options, backend, dtype=torch.float32, shapes=((3, 1)
         codes, expected = (
             optimizer.state[p]["exp_avg_var"] for optimizer, p in zip(optimizers, (ours, theirs), strict=True)
         )
-        if is_packed(codes):  # by other draws a third would differ
+        if is_coded(codes):  # by other draws a third would differ
             assert (codes != expected).float().mean() < 0.02
     return compiled, eager, counter
 
@@ -107,7 +107,7 @@ def test_weights_of_16_bits_are_one_graph_and_rounded_as_eagerly(bits, backend):
     ],
     ids=str,
 )
-def test_packed_averages_are_one_graph_and_rounded_as_eagerly(foreach, options, backend):
+def test_averages_of_fewer_bits_are_one_graph_and_rounded_as_eagerly(foreach, options, backend):
     def make(params):
         return AdaBelief(params, lr=torch.tensor(1e-2), foreach=foreach, capturable=foreach, **options)
 

@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from lightning_adabelief import AdaBelief, beliefs
+from tests.optim.test_packed_step import DTYPES
 from tests.sharding import needs_fsdp2_on_cpu
 
 RANKS = 2
@@ -123,7 +124,7 @@ def check_switch():
     torch.testing.assert_close(full_state(sharded, switched[1]), full_state(plain, switched[0]))
 
 
-def check_packed_state():
+def check_averages_of_fewer_bits():
     from torch.distributed.tensor import DTensor
 
     for bits, options in ((16, OPTIONS["forloop"]), (8, OPTIONS["amsgrad, coupled"]), (8, OPTIONS["fused"])):
@@ -134,9 +135,10 @@ def check_packed_state():
         (state, *_), (own, *_) = (list(optimizer.state.values()) for optimizer in optimizers)
         for name in [name for name in own if name != "step"]:
             assert isinstance(own[name], DTensor) and own[name].shape == state[name].shape
-            assert own[name].dtype == torch.uint8 and own[name].to_local().shape[0] == (33, 32)[dist.get_rank()]
+            assert own[name].dtype == DTYPES[bits] and own[name].to_local().shape[0] == (33, 32)[dist.get_rank()]
             # A shard counts its own elements: the first draws as the whole does, the others by other numbers.
-            rows = slice(None, 33 if name == "exp_avg_var" else None)
+            is_drawn = name == "exp_avg_var" or (bits == 16 and name == "exp_avg")
+            rows = slice(None, 33 if is_drawn else None)
             assert torch.equal(own[name].full_tensor()[rows], state[name][rows])
         train(plain, optimizers[0], steps=range(1, STEPS))
         train(sharded, optimizers[1], steps=range(1, STEPS))
@@ -156,7 +158,7 @@ def check_beliefs(sharded, optimizer, bits, options):
 
     whole = StateDictOptions(full_state_dict=True)
     model_state, optimizer_state = get_state_dict(sharded, optimizer, options=whole)
-    assert optimizer_state["state"]["0.weight"]["exp_avg"].dtype == torch.uint8
+    assert optimizer_state["state"]["0.weight"]["exp_avg"].dtype == DTYPES[bits]
     grads = [param.grad.full_tensor() for param in sharded.parameters()]
     figures = beliefs.measure(optimizer, sharded)
     plain = make_model(sizes=LARGE)
@@ -238,13 +240,14 @@ def worker(rank, folder):
         check_state_stays_float32()
         check_weights_of_16_bits()
         check_switch()
-        check_packed_state()
+        check_averages_of_fewer_bits()
         check_ranks_of_ddp_stay_equal()
         check_checkpoints(f"{folder}/checkpoint-bfloat16", torch.bfloat16)
         continued = [
             check_checkpoints(f"{folder}/checkpoint"),
             check_checkpoints(f"{folder}/checkpoint-packed", sizes=LARGE, state_bits=8),
         ]
+        check_checkpoints(f"{folder}/checkpoint-16-bits", sizes=LARGE, state_bits=16)
         if rank == 0:
             torch.save(continued, f"{folder}/continued.pt")
         dist.barrier()

@@ -114,10 +114,11 @@ def test_update_of_bfloat16_weights_is_that_of_the_bits_that_are_kept(bits, unit
     assert sums["update_square"] / 100_000 == pytest.approx(moved_by_chance, rel=0.2)
 
 
-def test_sums_change_no_weight_and_no_state():
-    asked, optimizer, *_ = take_steps(4, torch.float32, weight_decay=0.1)
+@pytest.mark.parametrize("bits", [32, 16, 8])
+def test_sums_change_no_weight_and_no_state(bits):
+    asked, optimizer, *_ = take_steps(4, torch.float32, weight_decay=0.1, state_bits=bits)
     plain = make_model(torch.float32)
-    other = AdaBelief(plain.parameters(), lr=1e-3, fused=True, rectify=False, weight_decay=0.1)
+    other = AdaBelief(plain.parameters(), lr=1e-3, fused=True, rectify=False, weight_decay=0.1, state_bits=bits)
     for step in range(4):
         set_grads(plain, step)
         other.step()

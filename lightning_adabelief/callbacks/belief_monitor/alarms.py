@@ -117,19 +117,17 @@ class Alarms:
             "step() calls no hooks, or is not called, or every step was skipped"
         )
 
-    def check_nonfinite(self, first: tuple[str, int] | None) -> list[str]:
-        """Check the first gradient that was not finite.
+    def check_nonfinite(self, layer: str, step: int) -> list[str]:
+        """Return the warning of the first gradient that was not finite, unless it was given before.
 
         Args:
-            first: Its layer, and the optimizer's step.
-
-        Returns:
-            The warning to give, unless it was given before.
+            layer: Its layer.
+            step: The optimizer's step then.
         """
-        if first is None or not self._select_new("nonfinite", [self.tracker.name]):
+        if not self._select_new("nonfinite", [self.tracker.name]):
             return []
         return [
-            f"{self.tracker.name}: the gradient of {first[0]} was not finite at step {first[1]}, and the step was "
+            f"{self.tracker.name}: the gradient of {layer} was not finite at step {step}, and the step was "
             "taken. From there the optimizer's state is not finite either: go back to an earlier checkpoint. "
             "Trainer(detect_anomaly=True) finds the operation; a lower lr, warmup or "
             f"{self.clipping.advice} may prevent it"

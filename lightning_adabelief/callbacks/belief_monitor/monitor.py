@@ -211,8 +211,10 @@ class BeliefMonitor(Callback):
             self._add_counts(tracker, trainer)
             self._warn([alarms.check_sgd_steps()])
             if tracker.name in self._pending and tracker.measured_at == logged_step(trainer) + 1:
-                first = tracker.first_nonfinite(parameter_names(self._trackers, pl_module))
-                self._warn([*alarms.check(logged_step(trainer)), *alarms.check_nonfinite(first)])
+                self._warn(alarms.check(logged_step(trainer)))
+                if first := tracker.first_nonfinite():
+                    param, step = first
+                    self._warn(alarms.check_nonfinite(parameter_names(self._trackers, pl_module)[param], step))
         for output in self._outputs if self._pending else ():
             output.write(list(self._pending.values()))
         self._pending = {}
@@ -341,8 +343,7 @@ class BeliefMonitor(Callback):
         members = tracker.measure(names, self._choice.measures, self._choice.layer_of)
         if not members:
             return
-        in_order = (self._choice.layer_of(names[param]) for param in pl_module.parameters() if param in names)
-        layers = [name for name in dict.fromkeys([*in_order, *tracker.layers]) if name in tracker.layers]
+        layers = [name for name in dict.fromkeys(map(self._choice.layer_of, names.values())) if name in tracker.layers]
         shown = self._choice.select(tracker)
         is_only_summary = len(self._trackers) == 1 and SUMMARY_NAME not in tracker.layers
         histograms = {}

@@ -120,14 +120,14 @@ class OptimizerTracker:
         """Steps taken on a gradient with a NaN or an infinity; reading it waits for the device."""
         return self._nonfinite.count(self.is_sharded)
 
-    def first_nonfinite(self, names: dict[Tensor, str]) -> tuple[str, int] | None:
-        """Return the layer whose gradient was first not finite, and the optimizer's step then; this waits."""
+    def first_nonfinite(self) -> tuple[Tensor, int] | None:
+        """Return the parameter whose gradient was first not finite, and the optimizer's step then; this waits."""
         found = self._nonfinite.first(self.is_sharded)
         if found is None:
             return None
         index, taken = found
         steps_since = self.taken - taken
-        return names[self.parameters()[index]], self._latest_step() - steps_since
+        return self.parameters()[index], self._latest_step() - steps_since
 
     def count_step(self) -> None:
         """Count a step, and whether its gradient was finite, without waiting for the device."""
@@ -309,13 +309,14 @@ def parameter_names(trackers: Iterable[OptimizerTracker], module: torch.nn.Modul
         module: The LightningModule.
 
     Returns:
-        From each parameter of the optimizers to its plain name; the first, of a tied one.
+        From each parameter of the optimizers, those of the module first and in its order, to its plain name; the
+        first, of a tied one.
     """
-    in_module = names_in_module(module)
-    names: dict[Tensor, str] = {}
+    own_names: dict[Tensor, str] = {}
     for tracker in trackers:
         for number, group in enumerate(tracker.optimizer.param_groups, start=1):
             for position, param in enumerate(group["params"]):
                 own = group["param_names"][position] if "param_names" in group else f"pg{number}.{position}"
-                names[param] = in_module.get(param, (f"{tracker.name}.{own}",))[0]
-    return names
+                own_names[param] = f"{tracker.name}.{own}"
+    in_module = {param: name for param, (name, *_) in names_in_module(module).items() if param in own_names}
+    return in_module | {param: name for param, name in own_names.items() if param not in in_module}

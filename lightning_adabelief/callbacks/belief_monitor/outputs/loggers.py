@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,19 @@ def folder_of(loggers: Iterable[Any]) -> Path | None:
         if ":/" not in str(folder):  # a bucket's
             return folder
     return None
+
+
+def log_numbers(logger: Any, numbers: dict[str, float], step: int) -> None:
+    """Log numbers, to TensorBoard in one event: one event each would cost more than measuring them.
+
+    Args:
+        logger: The logger.
+        numbers: From a tag to its value.
+        step: Their step.
+    """
+    is_tensorboard = is_a(logger, "TensorBoardLogger") and hasattr(logger.experiment, "file_writer")
+    with _join_events(logger.experiment) if is_tensorboard else nullcontext():
+        logger.log_metrics(numbers, step=step)
 
 
 def takes_images(logger: Any) -> bool:
@@ -72,3 +86,42 @@ def log_histograms(logger: Any, histograms: Mapping[str, Tensor], step: int) -> 
         import wandb
 
         logger.log_metrics({tag: wandb.Histogram(values.tolist()) for tag, values in histograms.items()}, step)
+
+
+class _JoinedEvents:
+    """A SummaryWriter's file writer that puts all summaries into one event.
+
+    Args:
+        file_writer: The one that writes it, and does all else.
+    """
+
+    def __init__(self, file_writer: Any) -> None:
+        self._file_writer = file_writer
+        self._arguments: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file_writer, name)
+
+    def add_summary(self, summary: Any, global_step: int | None = None, walltime: float | None = None) -> None:
+        """Keep a summary; all of them have one step."""
+        if self._arguments:
+            self._arguments[0].MergeFrom(summary)
+        else:
+            self._arguments = [summary, global_step, walltime]
+
+    def write(self) -> None:
+        """Write the event, if there is one."""
+        if self._arguments:
+            self._file_writer.add_summary(*self._arguments)
+
+
+@contextmanager
+def _join_events(writer: Any) -> Iterator[None]:
+    """Have a SummaryWriter, of torch or tensorboardX, write one event for all that is added meanwhile."""
+    file_writer = writer._get_file_writer()
+    writer.file_writer = joined = _JoinedEvents(file_writer)
+    try:
+        yield
+        joined.write()
+    finally:
+        writer.file_writer = file_writer

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from lightning_adabelief.callbacks.belief_monitor.measurement import Measurement
+from lightning_adabelief.callbacks.belief_monitor.outputs.loggers import log_numbers
 from lightning_adabelief.lightning_tree import rank_zero_warn
 
 
@@ -40,14 +41,14 @@ class Scalars:
                 "/".join(parts).replace("/", logger.group_separator): value for parts, value in numbers.items()
             }
             self._log(logger, separated, measurements[0].step)
-        tags = {"/".join(parts): torch.tensor(value) for parts, value in numbers.items()}
-        self._trainer.callback_metrics.update(tags)
+        tags, values = map("/".join, numbers), torch.tensor(list(numbers.values()))
+        self._trainer.callback_metrics.update(zip(tags, values.unbind(), strict=True))
         self._show_progress(measurements)
 
     def _log(self, logger: Any, numbers: dict[str, float], step: int) -> None:
         """Log, or warn once for each logger that it failed: training does not end because of a log."""
         try:
-            logger.log_metrics(numbers, step=step)
+            log_numbers(logger, numbers, step)
         except Exception as error:
             if id(logger) not in self._failed:
                 self._failed.add(id(logger))
