@@ -231,8 +231,8 @@ way.
 
 **`state_bits=16` stores a bfloat16, m_t and s_t rounded stochastically, amsgrad's maximum to the nearest.** It has no
 block and no scale, so a step needs one pass and any shard its own numbers alone. The step errs by 1 to 2 % of itself,
-with errors that cancel out along the path and that no training shows. A code of blocks (log(1 + x) m11, or squares and
-fourth powers) would be ten times nearer, for half as much time again a step.
+on either side alike, and no training shows it. A code of blocks (log(1 + x) m11, or squares and fourth powers) would be
+ten times nearer, but takes two passes over each block, for its scale is not known before its last number is.
 
 **`state_bits=8` stores the logarithm of 1 + x, as the bits of a float32 have it.** With b bits of mantissa (in the
 tables m5 is b = 5), the code q = 2^b (e + f) stands for E(q) = (1 + f) 2^e - 1: to decode it, shift it left by 23 - b,
@@ -247,7 +247,7 @@ number is M E(q) / E(Q), where Q is the largest code.
 
 Why this code: it needs no root and no table, and a number is rounded by integer arithmetic, so that every
 implementation gets the same bits from it. It is not the nearest to float32. Squares are clearly better for m_t on
-digits-sngan alone, and fourth powers are better for s_t on all three recipes, by about a third of the error; but to
+digits-sngan alone, and fourth powers are better for s_t on all three recipes, by two fifths of the error; but to
 store them takes one square root a weight, or two, which is slow on a CPU. The dynamic map, rounded stochastically, is
 better for s_t too, but noisier where noise falls in half of a block; for m_t it is worse, and it needs a table. The
 training loss tells none of the codes apart.

@@ -62,7 +62,7 @@ class LayerBatch:
         self.groups = [group for _, _, group in layers]
         self.sums: Columns = {}
         if step_sums and self.params[0] in step_sums:
-            table = torch.stack([step_sums[param] for param in self.params])
+            table = torch.stack([step_sums[param] for param in self.params]).cpu()
             self.sums = dict(zip(SUMS, table.unbind(dim=1), strict=True))
 
     @cached_property
