@@ -277,7 +277,8 @@ def test_numbers_halfway_between_two_codes_have_the_same_code():
 
 @pytest.mark.parametrize("switches", [dict(fused=True), dict(foreach=False)], ids=str)
 def test_the_largest_of_a_block_has_no_code_above_the_largest_whatever_is_drawn(switches):
-    # In bytes 256 would be 0. Of this square the factor, rounded to the nearest, would make more than E(255), with the largest draw a 256.
+    # Of this square the factor, rounded to the nearest, would make more than E(255), and with the largest draw a 256,
+    # of which a byte holds 0.
     largest = torch.tensor(63487.0)
     size = next(g for g in torch.linspace(1, 2, 100) if largest / g.square() * g.square() > largest)
     state = take_step_of_its_gradient(size.expand(8192, 128).clone(), **switches)
