@@ -256,8 +256,9 @@ Why these b: a bit more of mantissa nearly halves the error, and raises the leas
 
 - m_t: m5 errs less than m4 along the path of every recipe, though it makes 0 of what is below M / 944.
 - s_t: m5 would be as near as fourth powers where a block spans few octaves, but its least s_t is M / 8,032. Smaller
-  ones are lifted to that, which shortens the steps of these weights for good: on digits-sngan the path errs more than
-  with m4, and where noise falls in half of a block, s_t stays too high. The least of m4 is a millionth of M.
+  ones are lifted to that, which shortens the steps of these weights for good: on digits-sngan, whose blocks span the
+  most octaves, the path hardly errs less than with m4, and where noise falls in half of a block, s_t stays too high.
+  The least of m4 is a millionth of M.
 
 In 8 bits an s_t ten thousand times below its block's largest is right on average, but its step is noisy. Blocks of 64
 gain little and take twice the bytes for scales. Tensors of less than 4,096 weights stay in float32. eps is added before

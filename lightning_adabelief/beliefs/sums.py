@@ -76,7 +76,7 @@ def sum_grads_and_momentum(batch: LayerBatch) -> Columns:
     added. All are 0 where there is no momentum: in the first step, with beta1 = 0, and where all gradients before
     were 0.
     """
-    has_momentum = _find_beta1(batch) > 0
+    has_momentum = (_find_beta1(batch) > 0) & (batch.sums["momentum_square"] != 0)
     names = ("grad_momentum", "momentum_square", "used_grad_square")
     return {name: batch.sums[name].where(has_momentum, 0.0) for name in names}
 

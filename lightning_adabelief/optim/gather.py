@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_adabelief.optim.averages import find_state_bits
+from lightning_adabelief.optim.averages import CODED_DTYPES, find_state_bits
 from lightning_adabelief.optim.low_precision import CORRECTIONS, make_seed
 from lightning_adabelief.optim.packing import find_packed_shape
 from lightning_adabelief.optim.state import STATE_DTYPES, check_grad, prepare_state
@@ -68,6 +68,7 @@ def gather_tensors(
             or exp_avg.dtype is not (average_dtype or state_dtype)
             or exp_avg.shape != average_shape
             or exp_avg.device != param.device
+            or (state_bits < 32 and param.dtype not in CODED_DTYPES)  # which prepare_state refuses
         ):
             check_grad(param, grad)
             prepare_state(state, param, group)

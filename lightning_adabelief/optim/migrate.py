@@ -70,7 +70,7 @@ def _add_group_step(values: State, group: dict[str, Any], own_group: dict[str, A
     return {"step": group["step"], **values}
 
 
-def _from_adam(values: State, group: dict[str, Any], residual: str = "updated", eps: float = 0.0) -> State:
+def _from_adam(values: State, group: dict[str, Any], residual: str, eps: float) -> State:
     """Estimate the state of an AdaBelief that had run in Adam's place (see :func:`estimate_exp_avg_var`)."""
     step = float(values["step"])
     exp_avg, exp_avg_sq = values["exp_avg"], values["exp_avg_sq"]
@@ -122,8 +122,10 @@ def estimate_exp_avg_var(
         agreement: That of the whole tensor (:func:`measure_agreement`), where the averages are those of a part.
 
     Returns:
-        s_t, without bias correction, like ``exp_avg``.
+        s_t, without bias correction, like ``exp_avg``, but in float32 at least.
     """
+    dtype = torch.promote_types(exp_avg.dtype, torch.float32)
+    exp_avg, exp_avg_sq = exp_avg.to(dtype), exp_avg_sq.to(dtype)  # in 16 bits v_t - m_t^2 would be mostly rounding
     beta1, beta2 = map(as_number, betas)
     bias_correction1, bias_correction2 = 1 - beta1**step, 1 - beta2**step
     m, v = (torch.view_as_real(t) if t.is_complex() else t for t in (exp_avg, exp_avg_sq))
@@ -154,8 +156,9 @@ def measure_agreement(exp_avg: Tensor, exp_avg_sq: Tensor, step: float, betas: S
         A 0-dim tensor: 1 where all have been alike, near 0 on noise, and 0 where there were none.
     """
     beta1, beta2 = map(as_number, betas)
-    trend_square = (full_tensor(torch.linalg.vector_norm(exp_avg)) / (1 - beta1**step)).square()
-    square = full_tensor(exp_avg_sq.sum()) / (1 - beta2**step)
+    dtype = torch.promote_types(exp_avg.dtype, torch.float32)
+    trend_square = (full_tensor(torch.linalg.vector_norm(exp_avg, dtype=dtype)) / (1 - beta1**step)).square()
+    square = full_tensor(exp_avg_sq.sum(dtype=dtype)) / (1 - beta2**step)
     return torch.where(square > 0, trend_square / square, 0.0)
 
 

@@ -335,7 +335,7 @@ def test_a_state_that_is_not_finite_is_told_by_name_and_reset_in_8_bits_with_its
 
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex64, torch.complex128], ids=str)
-def test_parameters_in_which_nothing_can_be_packed_are_refused_before_anything_moves(dtype, bits):
+def test_parameters_whose_averages_cannot_have_fewer_bits_are_refused_before_anything_moves(dtype, bits):
     params = [*make_params(), nn.Parameter(torch.ones(3, dtype=dtype))]
     start = copy.deepcopy(params)
     set_grads(params, 0)
@@ -344,7 +344,22 @@ def test_parameters_in_which_nothing_can_be_packed_are_refused_before_anything_m
         optimizer.step()
     assert all(map(torch.equal, params, start)) and not optimizer.state
     groups = [{"params": params[:-1]}, {"params": params[-1:], "state_bits": 32}]
-    go_on(AdaBelief(groups, state_bits=bits), params, 1)
+    optimizer = AdaBelief(groups, state_bits=bits)
+    go_on(optimizer, params, 1)
+    optimizer.param_groups[1]["state_bits"] = bits
+    with pytest.raises(ValueError, match=f"in {dtype}, "):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_a_state_that_was_loaded_for_a_parameter_in_float64_is_refused_too(bits):
+    saved = train(make_params(torch.float64), 1).state_dict()
+    params = make_params(torch.float64)
+    optimizer = AdaBelief(params, state_bits=bits)
+    optimizer.load_state_dict(saved)
+    set_grads(params, 1)
+    with pytest.raises(ValueError, match=r"in torch.float64, .* group with state_bits=32"):
+        optimizer.step()
 
 
 def test_other_bits_are_refused_also_where_they_are_set_in_a_run():

@@ -128,6 +128,21 @@ def test_sums_change_no_weight_and_no_state(bits):
             assert torch.equal(value, other.state[theirs][name])
 
 
+def test_a_layer_in_its_first_step_has_no_part_in_the_cosine_whoever_takes_the_sums():
+    cosines = []
+    for asks in (True, False):
+        first, later = (torch.nn.Parameter(torch.zeros(1000)) for _ in range(2))
+        optimizer = AdaBelief([first, later], fused=True)
+        generator = torch.Generator().manual_seed(0)
+        first.grad = torch.randn(1000, generator=generator)
+        optimizer.step()
+        later.grad = torch.randn(1000, generator=generator)
+        optimizer.step_sums = {} if asks else None
+        optimizer.step()
+        cosines.append(beliefs.measure(optimizer, torch.nn.ParameterList([first, later])).model["grad_momentum_cosine"])
+    assert cosines == pytest.approx([1.0, 1.0], abs=1e-3)
+
+
 def test_sums_do_not_depend_on_the_number_of_threads():
     threads = torch.get_num_threads()
     found = []

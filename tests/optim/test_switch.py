@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lightning_adabelief import AdaBelief
+from lightning_adabelief.optim.migrate import estimate_exp_avg_var, measure_agreement
 
 WEIGHTS = 4000
 STEPS = 300
@@ -132,3 +133,14 @@ def test_complex_moments_are_pairs_of_real_ones():
             adabelief.load_state_dict(adam.state_dict())
         states.append(adabelief.state[param]["exp_avg_var"])
     torch.testing.assert_close(torch.view_as_real(states[1]), states[0])
+
+
+def test_moments_in_bfloat16_are_switched_as_the_floats_that_they_are():
+    betas, step = (0.9, 0.999), 50
+    m = (1 - betas[0] ** step) * (1 + 0.05 * torch.randn(WEIGHTS, generator=torch.Generator().manual_seed(0)))
+    v = torch.full((WEIGHTS,), 1.05 * (1 - betas[1] ** step))
+    narrow = m.bfloat16(), v.bfloat16()
+    wide = narrow[0].float(), narrow[1].float()
+    found, expected = (estimate_exp_avg_var(*moments, step, betas, "updated") for moments in (narrow, wide))
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(*(measure_agreement(*moments, step, betas) for moments in (narrow, wide)))
