@@ -62,8 +62,13 @@ class LayerBatch:
         self.groups = [group for _, _, group in layers]
         self.sums: Columns = {}
         if step_sums and self.params[0] in step_sums:
-            table = torch.stack([step_sums[param] for param in self.params])
+            table = torch.stack([step_sums[param] for param in self.params]).cpu()
             self.sums = dict(zip(SUMS, table.unbind(dim=1), strict=True))
+
+    @cached_property
+    def sizes(self) -> Tensor:
+        """The numbers of weights, in float64 on the CPU."""
+        return torch.tensor([param.numel() for param in self.params], dtype=torch.float64)
 
     @cached_property
     def steps(self) -> list[float]:
@@ -147,6 +152,7 @@ def split_into_batches(
     """
     step_sums = step_sums or {}
     kinds: defaultdict[Any, list[int]] = defaultdict(list)
+    sizes = [param.numel() for param, _, _ in layers]
     for position, (param, state, _) in enumerate(layers):
         exp_avg = state.get("exp_avg")  # which an optimizer without averages lacks
         dtype = param.dtype if exp_avg is None else find_dtype(exp_avg)
@@ -155,8 +161,8 @@ def split_into_batches(
         limit = SAMPLED_AT_ONCE if device.type == "cpu" else BATCH_WEIGHTS
         batch: list[int] = []
         weights = 0
-        for position in sorted(positions, key=lambda position: layers[position][0].numel()):
-            size = layers[position][0].numel()
+        for position in sorted(positions, key=sizes.__getitem__):
+            size = sizes[position]
             if batch and (weights + size > BATCH_WEIGHTS or (len(batch) + 1) * min(size, SAMPLE) > limit):
                 yield batch, LayerBatch([layers[each] for each in batch], step_sums)
                 batch, weights = [], 0

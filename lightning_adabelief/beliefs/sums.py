@@ -23,7 +23,7 @@ MOMENTUM_ROUNDING = 1e-6
 
 def sum_sizes(batch: LayerBatch) -> Columns:
     """Return ``size``, the number of weights."""
-    return {"size": torch.tensor([param.numel() for param in batch.params], dtype=torch.float64)}
+    return {"size": batch.sizes}
 
 
 def sum_grads(batch: LayerBatch) -> Columns:
@@ -40,7 +40,7 @@ def sum_silent(batch: LayerBatch) -> Columns:
     """Return ``silent``, the number of weights that have had no gradient at all, by the sample."""
     trend = batch.sample.trend
     fraction = (trend == 0).where(~trend.isnan(), torch.nan).nanmean(dim=1)
-    return {"silent": fraction.cpu().double() * sum_sizes(batch)["size"]}
+    return {"silent": fraction.cpu().double() * batch.sizes}
 
 
 def sum_beliefs(batch: LayerBatch) -> Columns:
@@ -65,7 +65,7 @@ def sum_gain(batch: LayerBatch) -> Columns:
         trend_fraction = (weights.trend.square() / weights.square).nanmean(dim=1).clamp(max=MAX_TREND_FRACTION)
         ratio = weights.scale.noise_scale.squeeze(-1) / (1 - trend_fraction)
     ratio = ratio.nan_to_num(nan=1.0, posinf=torch.inf)  # a layer without any gradient moves as Adam's does
-    return {"gain_square": ratio.cpu().double() * sum_sizes(batch)["size"]}
+    return {"gain_square": ratio.cpu().double() * batch.sizes}
 
 
 def sum_grads_and_momentum(batch: LayerBatch) -> Columns:

@@ -129,18 +129,17 @@ def estimate_exp_avg_var(
     beta1, beta2 = map(as_number, betas)
     bias_correction1, bias_correction2 = 1 - beta1**step, 1 - beta2**step
     m, v = (torch.view_as_real(t) if t.is_complex() else t for t in (exp_avg, exp_avg_sq))
-    trend_square, square = (m / bias_correction1).square(), v / bias_correction2
     c = residual_scale(residual, beta1)
-    upper_bound = 2 * c * c / (1 + beta1) * square
+    upper_bound = 2 * c * c / (1 + beta1) * v
     if beta1 == 0:
-        variance = upper_bound
+        exp_avg_var = upper_bound
     else:
         if agreement is None:
             agreement = measure_agreement(m, v, step, betas)
         weight_of_one_gradient = (1 - beta2) / bias_correction2
-        lower_bound = (c * c / beta1 * (1 - agreement)).clamp(min=c * c * weight_of_one_gradient) * square
-        variance = torch.minimum(torch.maximum(c * c / beta1 * (square - trend_square), lower_bound), upper_bound)
-    exp_avg_var = variance * bias_correction2
+        lower_bound = (c * c / beta1 * (1 - agreement)).clamp(min=c * c * weight_of_one_gradient) * v
+        difference = torch.addcmul(v, m, m, value=-bias_correction2 / bias_correction1**2)
+        exp_avg_var = torch.minimum(torch.maximum(c * c / beta1 * difference, lower_bound), upper_bound)
     return torch.view_as_complex(exp_avg_var) if exp_avg.is_complex() else exp_avg_var
 
 

@@ -181,7 +181,8 @@ def _code_rows(rows: Tensor, name: str, key: Scalar) -> Tensor:
 def _find_factors(scales: Tensor, name: str) -> Tensor:
     """Return what numbers are multiplied by before they are coded: E(Q) / M, rounded so that M has no code above Q."""
     largest = _find_largest_number(name)
-    factors = largest / scales.where(scales > 0, math.inf)
+    # Of a number over a tensor torch would take the inverse, which rounds twice.
+    factors = torch.full_like(scales, largest) / scales.where(scales > 0, math.inf)
     is_above = factors * scales > largest
     return (factors.view(torch.int32) - is_above.int()).view(torch.float32)
 

@@ -15,7 +15,7 @@ SUMS = (
     "update_square",
     "weight_square",
 )
-r"""The names of the sums, in the order of ``fused/cpu.cpp``.
+r"""The names of the sums, in the order of the kernels.
 
 With :math:`g_t` the gradient as the rule uses it (negated under ``maximize``, coupled weight decay added), they are
 :math:`\sum` of: the squared gradient as ``param.grad`` has it; :math:`g_t^2`; :math:`g_t m_{t-1}`;
@@ -24,4 +24,4 @@ included; :math:`\theta_t^2`. :math:`\theta` is the weight that a step works on:
 """
 
 StepSums: TypeAlias = dict[Tensor, Tensor]
-"""From a parameter to its :data:`SUMS` in the latest step, a float64 tensor on the CPU."""
+"""From a parameter to its :data:`SUMS` in the latest step, a float64 tensor on the parameter's device."""

@@ -153,6 +153,19 @@ def test_variants_for_packed_averages_compile_without_a_spill(packed_kernels, dt
     assert all("cubin" in compiled.asm and ".local" not in compiled.asm["ptx"] for compiled in launches)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
+def test_steps_that_take_their_sums_compile_without_a_spill(kernels, dtype):
+    step([(4096,), (7,)], dtype, master_weight_bits=24, sums={})
+    assert len(kernels[1].launches) == 2
+    assert all(".local" not in compiled.asm["ptx"] for compiled in kernels[1].launches)
+
+
+def test_steps_on_packed_averages_that_take_their_sums_compile_without_a_spill(packed_kernels):
+    step([(8, 256), (8, 100)], torch.bfloat16, master_weight_bits=24, state_bits=8, sums={})
+    assert len(packed_kernels[1].launches) == 2
+    assert all(".local" not in compiled.asm["ptx"] for compiled in packed_kernels[1].launches)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_packed_averages_are_read_and_written_4_bytes_at_a_time(packed_kernels, dtype):
     step([(16, 256)], dtype, state_bits=8)

@@ -1,10 +1,13 @@
 """Averages in 8 bits in the fused CUDA step: run by test_fused_cuda.py, interpreted on the CPU or on a GPU."""
 
+import itertools
+
 import pytest
 import torch
 
 from lightning_adabelief.optim.fused import cuda, cuda_tables
 from lightning_adabelief.optim.fused.cuda import fused_adabelief_cuda
+from lightning_adabelief.optim.low_precision import draw_words, mix_bits
 from lightning_adabelief.optim.packing import MAXIMUM, MOMENTUM, VARIANCE, count_row, pack, read_scales, unpack
 from lightning_adabelief.optim.tensors import StepTensors
 from tests.optim.fused_cuda_checks import DEVICE, INTERPRETED, OPTIONS, STEPPING, Case, assert_same, take_both_steps
@@ -56,14 +59,42 @@ def test_steps_are_those_of_the_reference(amsgrad):
         assert_near(case, expected, step)
 
 
+def assert_same_codes(case):
+    """Check a step whose m is the gradient and s its square: nothing is rounded before it is coded."""
+    expected = case.clone()
+    for each in (case.fused, expected.reference):
+        each(betas=(0.0, 0.0), eps=0.0, residual="previous")
+    for column, wanted in zip((case.m, case.s, case.max_s), (expected.m, expected.s, expected.max_s), strict=True):
+        assert torch.equal(column[0], wanted[0])
+
+
 def test_the_same_averages_have_the_same_codes():
     case = PackedCase([(41, 300)], amsgrad=True)
     case.grads[0] *= torch.logspace(-20, 15, 300, device=DEVICE)
-    expected = case.clone()
-    for each in (case.fused, expected.reference):
-        each(betas=(0.0, 0.0), eps=0.0, residual="previous")  # m is the gradient, s its square
-    for column, wanted in zip((case.m, case.s, case.max_s), (expected.m, expected.s, expected.max_s), strict=True):
-        assert torch.equal(column[0], wanted[0])
+    assert_same_codes(case)
+
+
+def test_numbers_halfway_between_two_codes_have_the_same_code():
+    case = PackedCase([(100, 128)], amsgrad=True)
+    scales = case.random((100, 1)).abs().float()
+    codes = torch.arange(128, dtype=torch.int32, device=DEVICE)
+    numbers = ((codes << 18) + 0x3F800000).view(torch.float32) - 1
+    halfway = (numbers[1:] + numbers[:-1]) / (2 * numbers[-1]) * scales
+    places = torch.randint(-2, 3, halfway.shape, generator=case.generator, dtype=torch.int32).to(DEVICE)
+    case.grads[0] = torch.cat([scales, (halfway.view(torch.int32) + places).view(torch.float32)], dim=1)
+    assert_same_codes(case)
+
+
+def test_the_largest_of_a_block_has_the_largest_code_whatever_is_drawn():
+    # Of this square the factor, rounded to the nearest, would make more than E(255), with the largest draw a 256.
+    largest = torch.tensor(63487.0)
+    grad = next(g for g in torch.linspace(1, 2, 100) if largest / g.square() * g.square() > largest)
+    case = PackedCase([(32, 128)])
+    draws = (draw_words(torch.arange(4096), mix_bits(seed + 1)) >> 13 for seed in itertools.count())
+    case.rounding_seeds = [next(seed for seed, draw in enumerate(draws) if draw.max() == (1 << 19) - 1)]
+    case.grads[0].fill_(grad)
+    case.fused(betas=(0.0, 0.0), eps=0.0, residual="previous")  # m is the gradient, s its square
+    assert (case.m[0][:, :128] == 127).all() and (case.s[0][:, :128] == 255).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightning_adabelief import AdaBelief
+from lightning_adabelief import AdaBelief, beliefs
 from lightning_adabelief.optim.averages import is_coded
 
 pytestmark = [
@@ -74,3 +74,20 @@ def test_averages_of_fewer_bits_are_stepped_fused_as_by_foreach(state_bits, dtyp
         # A code that is rounded elsewhere moves the step of its weight.
         assert torch.isclose(ours, theirs, rtol=1e-5, atol=1e-6).float().mean() > 0.95
         torch.testing.assert_close(ours, theirs, rtol=torch.finfo(dtype).eps, atol=1e-3)
+
+
+def test_statistics_are_the_same_with_the_sums_of_the_fused_step_and_without():
+    generator = torch.Generator("cuda").manual_seed(0)
+    shapes = [(64, 128), (3000,), (3,)]
+    model = torch.nn.ParameterList(torch.randn(shape, generator=generator, device="cuda") for shape in shapes)
+    optimizer = AdaBelief(model.parameters(), fused=True, weight_decay=0.1)
+    for _ in range(10):
+        for param in model:
+            param.grad = torch.randn(param.shape, generator=generator, device="cuda")
+        optimizer.step_sums = {}
+        optimizer.step()
+    with_sums = beliefs.measure(optimizer, model)
+    assert set(optimizer.step_sums) == set(model)
+    optimizer.step_sums = None
+    for name, values in beliefs.measure(optimizer, model).layers.items():
+        assert with_sums.layers[name] == pytest.approx(values, rel=1e-4, abs=1e-4, nan_ok=True), name

@@ -21,7 +21,7 @@ gpu_free_test = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU runs
 
 
 CHECKS = pytest.mark.parametrize(
-    "checks", ["fused_cuda_checks.py", "fused_cuda_16_bits.py", "fused_cuda_memory.py", "fused_cuda_packed.py"]
+    "checks", [f"fused_cuda_{name}.py" for name in ("checks", "16_bits", "memory", "packed", "step_sums")]
 )
 
 
@@ -63,7 +63,7 @@ def test_the_optimizer_does_not_import_triton():
 
 
 def test_without_triton_the_error_says_what_to_do(monkeypatch):
-    for name in ("cuda", "cuda_tables", "cuda_kernels", "cuda_packed"):
+    for name in ("cuda", "cuda_tables", "cuda_kernels", "cuda_packed", "cuda_step_sums"):
         monkeypatch.delitem(sys.modules, f"{FUSED}.{name}", raising=False)
     for name in ("triton", "triton.language"):
         monkeypatch.setitem(sys.modules, name, None)
@@ -88,10 +88,12 @@ def test_a_step_never_waits_for_the_gpu(case):
     case = case()
     lr, scale, found_inf = (torch.tensor(value, device="cuda") for value in (1e-2, 2.0, 0.0))
     case.fused(lr=lr, grad_scale=scale, found_inf=found_inf)
+    case.fused(lr=lr, sums={})
     torch.cuda.set_sync_debug_mode("error")
     try:
         case.new_grads_of_ones()
         case.fused(lr=lr, grad_scale=scale, found_inf=found_inf)
+        case.fused(lr=lr, sums={})
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -252,3 +252,34 @@ def test_zeros_stay_zeros_and_the_smallest_s_has_a_code_at_any_size(size, bits, 
     torch.testing.assert_close(m[:, ::4], torch.full((32, 50), 0.1 * size), rtol=tolerance, atol=0)
     torch.testing.assert_close(s[:, ::4], torch.full((32, 50), 0.001 * (0.9 * size) ** 2), rtol=tolerance, atol=0)
     assert param[:, ::2].isfinite().all()
+
+
+def take_step_of_its_gradient(grad, **switches):
+    """Take a step whose m is the gradient and s its square: nothing is rounded before it is coded."""
+    param = nn.Parameter(torch.zeros_like(grad))
+    options = dict(betas=(0.0, 0.0), eps=0.0, residual="previous", amsgrad=True, rectify=False)
+    optimizer = AdaBelief([param], state_bits=8, **options, **switches)
+    param.grad = grad
+    optimizer.step()
+    return optimizer.state[param]
+
+
+def test_numbers_halfway_between_two_codes_have_the_same_code():
+    generator = torch.Generator().manual_seed(0)
+    scales = torch.randn(100, 1, generator=generator).abs()
+    numbers = ((torch.arange(128, dtype=torch.int32) << 18) + 0x3F800000).view(torch.float32) - 1
+    halfway = (numbers[1:] + numbers[:-1]) / (2 * numbers[-1]) * scales
+    places = torch.randint(-2, 3, halfway.shape, generator=generator, dtype=torch.int32)
+    grad = torch.cat([scales, (halfway.view(torch.int32) + places).view(torch.float32)], dim=1)
+    ours, theirs = take_step_of_its_gradient(grad, fused=True), take_step_of_its_gradient(grad, foreach=False)
+    assert all(torch.equal(ours[name], theirs[name]) for name in NAMES)
+
+
+@pytest.mark.parametrize("switches", [dict(fused=True), dict(foreach=False)], ids=str)
+def test_the_largest_of_a_block_has_no_code_above_the_largest_whatever_is_drawn(switches):
+    # Of this square the factor, rounded to the nearest, would make more than E(255), and with the largest draw a 256,
+    # of which a byte holds 0.
+    largest = torch.tensor(63487.0)
+    size = next(g for g in torch.linspace(1, 2, 100) if largest / g.square() * g.square() > largest)
+    state = take_step_of_its_gradient(size.expand(8192, 128).clone(), **switches)
+    assert (state[MOMENTUM][:, :128] == 127).all() and (state[VARIANCE][:, :128] >= 254).all()

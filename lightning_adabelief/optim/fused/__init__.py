@@ -110,8 +110,8 @@ def fused_adabelief(
         grad_scale: The factor by which the gradients were scaled, one number: they are divided by it,
             in place.
         found_inf: One number; if it is not 0 nothing is changed, the steps included.
-        sums: A dictionary to be given the sums of each parameter that the kernel for the CPU serves; not of
-            shards of a parameter, nor on other devices.
+        sums: A dictionary to be given the sums of each parameter that a kernel serves; not of shards of a
+            parameter, nor on CUDA in a step with ``found_inf``.
         **options: The options of :func:`~lightning_adabelief.optim.rule.single_tensor_adabelief` and of
             :func:`~lightning_adabelief.optim.scaling.step_scale`.
 
@@ -131,9 +131,10 @@ def fused_adabelief(
             "found_inf": None if found_inf is None else found_inf.to(device),
             **options,
         }
+        own_sums = sums if local is on_device else None
         if device.type == "cpu":
-            fused_adabelief_cpu(local, sums=sums if local is on_device else None, **on_device_options)
+            fused_adabelief_cpu(local, sums=own_sums, **on_device_options)
         else:  # imported here, for it imports Triton
             from lightning_adabelief.optim.fused.cuda import fused_adabelief_cuda
 
-            fused_adabelief_cuda(local, **on_device_options)
+            fused_adabelief_cuda(local, sums=own_sums, **on_device_options)

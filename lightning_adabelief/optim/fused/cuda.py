@@ -14,7 +14,8 @@ written. Bytes of an element, a gradient of the weight's dtype and float32 scale
     16 bits    20               16                                     4
     8 bits     16.1             12.1                                   2.1
 
-Beside the tensors, a step holds about 140 bytes for each tensor and 4 bytes for each block of 1024 elements.
+Beside the tensors, a step holds about 140 bytes for each tensor and 4 bytes for each block of 1024 elements,
+and 56 more for each block where it takes its sums.
 Tensors are copied only where those of a parameter differ in their layout, or have gaps, or beside packed averages
 are not contiguous: those are stored in the logical order of the elements.
 
@@ -41,6 +42,7 @@ from lightning_adabelief.optim.low_precision import MISSING_BITS
 from lightning_adabelief.optim.packing import is_packed
 from lightning_adabelief.optim.rule import residual_scale
 from lightning_adabelief.optim.scaling import RHO_TRACTABLE, warmup_steps
+from lightning_adabelief.optim.step_sums import StepSums
 from lightning_adabelief.optim.tensors import StepTensors
 
 try:
@@ -48,6 +50,7 @@ try:
 
     from lightning_adabelief.optim.fused.cuda_kernels import rule, scale
     from lightning_adabelief.optim.fused.cuda_packed import packed_rule
+    from lightning_adabelief.optim.fused.cuda_step_sums import add_up, make_program_sums
     from lightning_adabelief.optim.fused.cuda_tables import BLOCK, PACKED_BLOCKS, TensorGroup, group_tensors
 except ImportError as error:
     raise ImportError(
@@ -64,6 +67,7 @@ def fused_adabelief_cuda(
     *,
     grad_scale: Tensor | None = None,
     found_inf: Tensor | None = None,
+    sums: StepSums | None = None,
     **options: Any,
 ) -> None:
     """Take one step on many tensors, in place, without waiting for the device.
@@ -74,6 +78,8 @@ def fused_adabelief_cuda(
             arithmetic is done, in bfloat16 or packed; steps in float32, on the device.
         grad_scale: 1-element tensor on the device; the gradients are divided by it, and written.
         found_inf: 1-element tensor on the device; where it is not 0, nothing at all changes.
+        sums: A dictionary to be given the sums of each parameter, on the device; not with ``found_inf``, for only
+            the device knows then if there was a step.
         **options: The options of :func:`~lightning_adabelief.optim.rule.single_tensor_adabelief` and of
             :func:`~lightning_adabelief.optim.scaling.step_scale`; lr may also be a 1-element tensor,
             which is read on the device if it is there.
@@ -89,8 +95,11 @@ def fused_adabelief_cuda(
         kinds[has_correction, is_packed(exp_avg)].append(i)
     if len(kinds) > 1:
         for members in kinds.values():
-            fused_adabelief_cuda(tensors.select(members), grad_scale=grad_scale, found_inf=found_inf, **options)
+            some = tensors.select(members)
+            fused_adabelief_cuda(some, grad_scale=grad_scale, found_inf=found_inf, sums=sums, **options)
         return
+    if found_inf is not None:
+        sums = None
     device = tensors.params[0].device
     # Of parameters of one group either all have a correction, or its last bits, or none.
     parts = [part for part in (tensors.corrections, tensors.corrections_low) if part and part[0] is not None]
@@ -105,8 +114,12 @@ def fused_adabelief_cuda(
     columns = [params, grads, *averages]
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         for group in group_tensors(columns, tensors.steps, corrections, tensors.rounding_seeds):
-            amsgrad = bool(tensors.max_exp_avg_vars)
-            _launch_kernels(group, device, amsgrad, 8 * len(corrections), grad_scale, found_inf, **options)
+            amsgrad, kept = bool(tensors.max_exp_avg_vars), 8 * len(corrections)
+            program_sums = None if sums is None else make_program_sums(len(group.owners), device)
+            _launch_kernels(group, device, amsgrad, kept, program_sums, grad_scale, found_inf, **options)
+            if sums is not None and program_sums is not None:
+                of_tensors = add_up(program_sums, first_programs=group.table[:, 7])
+                sums.update(zip((tensors.params[i] for i in group.members), of_tensors, strict=True))
     # Autograd does not see what a kernel writes through an address.
     increment_version(tensors.params if grad_scale is None else [*tensors.params, *tensors.grads])
     for originals, copies in copied:
@@ -120,6 +133,7 @@ def _launch_kernels(
     device: torch.device,
     amsgrad: bool,
     kept: int,
+    program_sums: Tensor | None,
     grad_scale: Tensor | None,
     found_inf: Tensor | None,
     *,
@@ -139,7 +153,7 @@ def _launch_kernels(
 ) -> None:
     """Launch both kernels for tensors of the same dtypes, and ``kept`` bits of correction."""
     beta1, beta2 = betas
-    dtypes, aligned, table, owners, scales = group
+    dtypes, aligned, table, owners, scales, _ = group
     # A lr on the device stays there, so that nothing waits for it and a captured step sees it change.
     lr_tensor = lr if isinstance(lr, Tensor) and lr.device == device else None
     host_lr = float(lr) if lr_tensor is None else 0.0
@@ -185,6 +199,7 @@ def _launch_kernels(
         table,
         owners,
         scales,
+        program_sums,
         grad_scale,
         found_inf,
         sign=_encode_float64(-1.0 if maximize else 1.0),

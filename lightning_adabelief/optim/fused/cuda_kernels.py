@@ -20,6 +20,7 @@ from lightning_adabelief.optim.fused.cuda_low_precision import (
     store_average,
     store_weight,
 )
+from lightning_adabelief.optim.fused.cuda_step_sums import store_sums
 
 COLUMNS = tl.constexpr(12)
 """The length of a row of the table."""
@@ -103,6 +104,7 @@ def rule(
     table,
     owners,
     scales,
+    program_sums,
     grad_scale,
     found_inf,
     sign: tl.int64,
@@ -124,7 +126,8 @@ def rule(
     """Take the step on one block of BLOCK elements of the tensor whose row ``owners`` holds.
 
     ALIGNED promises addresses that are multiples of 16 bytes and sizes that are multiples of 8
-    elements, so that a thread reads and writes 16 bytes at a time. grad_scale and found_inf may be None.
+    elements, so that a thread reads and writes 16 bytes at a time. program_sums, for the sums of a step that is
+    measured, grad_scale and found_inf may be None.
     MISSING is 0, or for a weight of 16 bits as in ``cuda_low_precision.py``, with KEPT; PARAM is then int16, and so
     is AVERAGE for averages in bfloat16.
     """
@@ -154,7 +157,8 @@ def rule(
     max_s = load_average(max_s_at, mask, AVERAGE) if AMSGRAD else s
 
     scales += i * SCALES
-    theta, m, s, max_s = step(
+    before, grad, m_before = theta, g, m
+    theta, g, m, s, max_s = step(
         theta,
         g,
         m,
@@ -176,7 +180,9 @@ def rule(
     store_average(s, s_at, (words >> 16).to(tl.int32), mask, AVERAGE)
     if AMSGRAD:
         store_average(max_s, max_s_at, 0x8000, mask, AVERAGE)
-    store_weight(theta, theta_at, correction_at, low_at, words, mask, PARAM, MISSING, KEPT)
+    theta = store_weight(theta, theta_at, correction_at, low_at, words, mask, PARAM, MISSING, KEPT)
+    if program_sums is not None:
+        store_sums(program_sums, grad, g, m_before, s, before, theta, mask)
 
 
 @triton.jit
@@ -207,7 +213,7 @@ def step(
     BOUNDED: tl.constexpr,
     STATE: tl.constexpr,
 ):
-    """Return theta, m, s and the largest s after a step, all in STATE: the arithmetic of ``rule.py``.
+    """Return theta, g as it was used, m, s and the largest s after a step, all in STATE: the arithmetic of ``rule.py``.
 
     ``scales`` points to the scalars of the tensor. Without AMSGRAD, max_s is not read, and s is returned for it.
     """
@@ -233,7 +239,7 @@ def step(
         quotient = tl.where(quotient > max_quotient, max_quotient, quotient)
         quotient = tl.where(quotient < -max_quotient, -max_quotient, quotient)
     theta -= tl.where(step_size != 0, step_size * quotient, 0.0)  # even where m is infinite
-    return theta, m, s, max_s
+    return theta, g, m, s, max_s
 
 
 @triton.jit

@@ -45,7 +45,10 @@ def store_weight(
     MISSING: tl.constexpr,
     KEPT: tl.constexpr,
 ):
-    """Store weights that :func:`load_weight` has read; ``words`` are those of :func:`draw_words`."""
+    """Store weights that :func:`load_weight` has read, and return them as they are now stored.
+
+    ``words`` are those of :func:`draw_words`.
+    """
     if MISSING == 0:
         tl.store(theta_at, theta.to(PARAM), mask=mask)
     else:
@@ -55,6 +58,8 @@ def store_weight(
             tl.store(correction_at, (correction >> 8).to(tl.int8), mask=mask)
         if KEPT == 16:
             tl.store(low_at, correction.to(tl.uint8), mask=mask)
+        theta = read_master(raw, correction, MISSING)
+    return theta
 
 
 @triton.jit

@@ -19,6 +19,7 @@ from lightning_adabelief.optim.fused.cuda_kernels import (
     step,
 )
 from lightning_adabelief.optim.fused.cuda_low_precision import draw_words, load_weight, store_weight
+from lightning_adabelief.optim.fused.cuda_step_sums import store_sums
 
 BLOCK = tl.constexpr(packing.BLOCK)
 """The elements that share a scale."""
@@ -38,6 +39,7 @@ def packed_rule(
     table,
     owners,
     scales,
+    program_sums,
     grad_scale,
     found_inf,
     sign: tl.int64,
@@ -105,7 +107,8 @@ def packed_rule(
         max_s = _decode_variance(tl.load(max_s_at, mask=mask), tl.load(max_s_scale_at, mask=scale_mask))
 
     scales += i * SCALES
-    theta, m, s, max_s = step(
+    before, grad, m_before = theta, g, m
+    theta, g, m, s, max_s = step(
         theta,
         g,
         m,
@@ -123,7 +126,9 @@ def packed_rule(
         tl.float32,
     )
     words = draw_words((tl.load(scales + 4).to(tl.int64) + place).to(tl.uint32))
-    store_weight(theta, theta_at, correction_at, low_at, words, mask, PARAM, MISSING, KEPT)
+    theta = store_weight(theta, theta_at, correction_at, low_at, words, mask, PARAM, MISSING, KEPT)
+    if program_sums is not None:
+        store_sums(program_sums, grad, g, m_before, s, before, theta, mask)
 
     new_scales = _find_scales(m, mask, ROUND_UP=False)
     tl.store(m_at, _code_momentum(m, new_scales).to(tl.int8), mask=mask)

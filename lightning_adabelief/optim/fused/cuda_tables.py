@@ -39,6 +39,7 @@ class TensorGroup(NamedTuple):
         table: (tensors, COLUMNS) int64, on the device; see ``cuda_kernels.py``.
         owners: (programs,) int32, the row of the tensor that each program updates a part of.
         scales: (tensors, SCALES) float64, filled by the first kernel with the scalars of the step.
+        members: The places of its tensors among all, in the order of the table.
     """
 
     dtypes: tuple[torch.dtype, ...]
@@ -46,6 +47,7 @@ class TensorGroup(NamedTuple):
     table: Tensor
     owners: Tensor
     scales: Tensor
+    members: list[int]
 
 
 class _TableCache:
@@ -137,14 +139,17 @@ def _build_groups(
         staging: int64 memory for all tables, pinned where the device is a GPU.
     """
     tables: dict[tuple[tuple[torch.dtype, ...], bool], list[tuple[int, ...]]] = defaultdict(list)
+    members: dict[tuple[tuple[torch.dtype, ...], bool], list[int]] = defaultdict(list)
     program_counts: dict[tuple[tuple[torch.dtype, ...], bool], int] = defaultdict(int)
     columns = (zip(*column, strict=True) for column in (sizes, dtypes, addresses, rounding))
-    for (numel, row_length), of_dtypes, (*tensors, step), (*corrections, seed) in zip(*columns, strict=True):
+    rows = enumerate(zip(*columns, strict=True))
+    for i, ((numel, row_length), of_dtypes, (*tensors, step), (*corrections, seed)) in rows:
         aligned = (row_length or numel) % 8 == 0 and not any(address % 16 for address in (*tensors, *corrections))
         kind = of_dtypes, aligned
         without_maximum = 5 - len(tensors)  # every row has the same length, amsgrad or not
         row = (*tensors, *(0,) * without_maximum, step, numel, program_counts[kind], *corrections, seed, row_length)
         tables[kind].append(row)
+        members[kind].append(i)
         program_counts[kind] += _count_programs(numel, row_length)
 
     # All tables go in one transfer, and each group takes its rows of it.
@@ -152,12 +157,12 @@ def _build_groups(
     sent = staging.to(device, non_blocking=True).view(-1, COLUMNS.value)
     rows_of_groups = sent.split([len(rows) for rows in tables.values()])
     groups = []
-    for (of_dtypes, aligned), table in zip(tables, rows_of_groups, strict=True):
+    for kind, table in zip(tables, rows_of_groups, strict=True):
         # A program belongs to the last tensor whose first program is not after it.
-        programs = torch.arange(program_counts[of_dtypes, aligned], device=device)
+        programs = torch.arange(program_counts[kind], device=device)
         owners = torch.searchsorted(table[:, 7].contiguous(), programs, right=True, out_int32=True) - 1
         scales = torch.empty(len(table), SCALES.value, dtype=torch.float64, device=device)
-        groups.append(TensorGroup(of_dtypes, aligned, table, owners, scales))
+        groups.append(TensorGroup(*kind, table, owners, scales, members[kind]))
     return groups
 
 
