@@ -58,7 +58,8 @@ inline float make_scale(float largest) {
 // A logarithm of 1 + x made of float32's own bits, linear between powers of two: E(q) = (1 + f) 2^e - 1, where
 // q = 2^mantissa (e + f). A number is its block's scale times E(q) / E(Q).
 //
-// All of it is doubled: the first bits of 2 + 2 x, of which the last 8 are q.
+// Everything is doubled, because the bits of 2 end in zeros: of the first bits of 2 + 2 x the last 8 are q itself, and
+// nothing need be subtracted.
 template <typename Code, int mantissa>
 struct Compander {
   static constexpr int SHIFT = 23 - mantissa;
