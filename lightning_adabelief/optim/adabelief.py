@@ -74,9 +74,9 @@ class AdaBelief(Optimizer):
             more bytes a weight, what its rounding took away; 24 in 1 byte; 16 in none, where the weight is
             rounded stochastically. Any of them learns what rounding to nearest would lose (default: 32).
         state_bits: The bits of each number of m_t and s_t: 32, a float; 16, a bfloat16, rounded stochastically,
-            since to the nearest the small changes of s_t would be lost; 8, a code with a float32 scale for each block of
-            128. Parameters of less than 4096 elements keep 32, and for 8 those with rows (``param[0]``) of less than 64
-            (default: 32).
+            since to the nearest the small changes of s_t would be lost; 8, a code with a float32 scale for each block
+            of 128. Parameters of less than 4096 elements keep 32, and for 8 those with rows (``param[0]``) of less
+            than 64 (default: 32).
         rounding_seed: Seed of the stochastic rounding, which is the same in a resumed run (default: 0).
         maximize: Ascend rather than descend (default: False).
         foreach: Update lists of tensors at once. ``None`` does so, as torch.optim does, where all

@@ -147,7 +147,7 @@ def round_to_bfloat16(values: Tensor, rounded: Tensor, draw: Tensor | int) -> No
 
 
 def find_places(like: Tensor) -> Tensor:
-    """Return each element's place in memory, in an int64 tensor laid out alike; with gaps, its place in logical order."""
+    """Return each element's place in memory, in an int64 tensor laid out alike; with gaps, its logical place."""
     places = torch.arange(like.numel(), device=like.device)
     dense = not like.is_contiguous() and is_dense(like.shape, like.stride())
     return places.as_strided(like.shape, like.stride()) if dense else places.view(like.shape)
