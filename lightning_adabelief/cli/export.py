@@ -67,14 +67,14 @@ def run(arguments: argparse.Namespace) -> None:
     checkpoint, out = Path(arguments.ckpt_path), Path(arguments.out)
     if out.suffix not in (".onnx", ".pt2"):
         raise UsageError(f"{out} ends in neither .onnx (ONNX) nor .pt2 (torch.export). Give a name that does")
-    if out.suffix == ".onnx":
-        _check_onnx()
     if not checkpoint.is_file():
         raise UsageError(
             f"There is no checkpoint {checkpoint}. Give a file that ModelCheckpoint wrote, such as best.ckpt"
         )
     if out.exists():
         raise FileExistsError(f"{out} exists, and is left as it is. Give another name")
+    if out.suffix == ".onnx":
+        _check_onnx()
     model, source = find_model(checkpoint, arguments.config)
     if not isinstance(model, dict):
         raise UsageError(f"In {source}, model is {model!r}, not a module with its networks. Give its config")

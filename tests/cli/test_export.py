@@ -125,7 +125,7 @@ def test_bad_input_is_refused(words, status, message, tmp_path, monkeypatch, cap
 
 def test_packages_of_onnx_that_are_missing_are_asked_for(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(export, "ONNX_PACKAGES", ("onnx", "no_such_package"))
-    assert main(["export", "--ckpt_path", "x.ckpt", str(tmp_path / "model.onnx")]) == 2
+    assert main(["export", "--ckpt_path", __file__, str(tmp_path / "model.onnx")]) == 2
     err = capsys.readouterr().err
     assert "takes no_such_package. Run pip install 'lightning-adabelief[onnx]'" in err
 
@@ -133,5 +133,5 @@ def test_packages_of_onnx_that_are_missing_are_asked_for(tmp_path, monkeypatch, 
 @pytest.mark.parametrize("oldest", ["2.999", "10.0"])
 def test_a_torch_that_is_too_old_for_onnx_is_refused(oldest, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(export, "OLDEST_TORCH_OF_ONNX", oldest)
-    assert main(["export", "--ckpt_path", "x.ckpt", str(tmp_path / "model.onnx")]) == 2
+    assert main(["export", "--ckpt_path", __file__, str(tmp_path / "model.onnx")]) == 2
     assert f"takes torch {oldest} or newer, and this is {torch.__version__}. Update" in capsys.readouterr().err
