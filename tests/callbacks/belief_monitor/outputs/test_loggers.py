@@ -77,7 +77,9 @@ def test_wandb_keeps_numbers_histograms_and_the_picture_at_the_trainers_steps(fi
     assert (tmp_path / "test" / logger.version / "belief.csv").exists()  # where ModelCheckpoint writes
 
 
-@pytest.mark.filterwarnings("ignore:The filesystem tracking backend:FutureWarning")
+@pytest.mark.filterwarnings(
+    "ignore:The filesystem tracking backend:FutureWarning", "ignore:codecs.open:DeprecationWarning"
+)
 def test_mlflow_keeps_numbers_and_the_picture_at_the_trainers_steps(fit, tmp_path, csv_rows, monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     logger = MLFlowLogger(tracking_uri=f"file:{tmp_path}/mlruns")
