@@ -54,5 +54,5 @@ def save_whole(content: Any, path: str | Path) -> None:
     """
     serialized = io.BytesIO()  # on a full disk torch.save to a file raises a RuntimeError that names no path
     torch.save(content, serialized)
-    with replace_file(path) as part:
-        part.write_bytes(serialized.getbuffer())
+    with replace_file(path) as part, serialized.getbuffer() as content_bytes:
+        part.write_bytes(content_bytes)

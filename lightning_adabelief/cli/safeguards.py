@@ -27,8 +27,10 @@ class Safeguards(Callback):
         for logger in trainer.loggers:
             warn = _WarnOnce(logger)
             _guard_methods(logger, warn)
-            if is_a(logger, "TensorBoardLogger"):  # callbacks write pictures to it directly
+            if is_a(logger, "TensorBoardLogger"):  # callbacks write pictures and events to these directly
                 _guard_methods(logger.experiment, warn)
+                if getattr(logger.experiment, "file_writer", None) is not None:  # as it is once closed
+                    _guard_methods(logger.experiment.file_writer, warn)
 
     def on_fit_start(self, trainer: Any, pl_module: LightningModule) -> None:
         """Try to write into the folders of checkpoints, which Lightning's ModelCheckpoint has chosen by now.
