@@ -172,7 +172,8 @@ def test_a_second_signal_ends_at_once():
 
 def test_before_there_is_anything_to_save_a_signal_ends_at_once():
     with start("--config=digits-cnn") as process:
-        time.sleep(2)  # in the middle of imports
+        while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():  # in the middle of imports
+            time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 143
         assert process.stdout.read().splitlines()[-1].startswith("Stopped by SIGTERM.")
