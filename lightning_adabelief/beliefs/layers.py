@@ -96,7 +96,7 @@ class LayerBatch:
 
     @cached_property
     def agreements(self) -> list[Tensor | None]:
-        """How far the gradients of each layer have agreed, by an Adam's state; None by an AdaBelief's."""
+        """The agreement of each layer's gradients, by an Adam's state; None for an AdaBelief's."""
         layers = zip(self.averages, self.steps, self.groups, strict=True)
         return [
             measure_agreement(averages["exp_avg"], averages["exp_avg_sq"], step, group["betas"])

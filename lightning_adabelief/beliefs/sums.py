@@ -84,6 +84,7 @@ def sum_grads_and_momentum(batch: LayerBatch) -> Columns:
 def take_norms(batch: LayerBatch) -> Columns:
     """Return, of the sums that a fused step takes on its way, those of weights and gradients."""
     grads = [param.grad for param in batch.params if param.grad is not None]
+    assert len(grads) == len(batch.params), "layers without a gradient are not measured"
     return {"weight_square": square_norms(norms(batch.params)), "grad_square": square_norms(norms(grads))}
 
 

@@ -82,7 +82,7 @@ def read_average(stored: Tensor, shape: Sequence[int], name: str) -> Tensor:
     """
     if is_packed(stored):
         return unpack(stored, shape, name)
-    return stored.float() if stored.dtype is torch.bfloat16 else stored
+    return stored.float() if is_coded(stored) else stored
 
 
 def write_average(values: Tensor, stored: Tensor, name: str, key: Scalar = 0, skip: Tensor | None = None) -> None:
@@ -151,7 +151,7 @@ def unpack_average(value: Tensor, param: Tensor, name: str) -> Tensor:
     """
     if is_packed(value):
         return _shard_like(param, unpack(to_local(value), to_local(param).shape, name), param.shape)
-    return value.float() if is_coded(value) else value
+    return read_average(value, param.shape, name)
 
 
 def take_entries(value: Tensor, param: Tensor, name: str, indices: Tensor) -> Tensor:

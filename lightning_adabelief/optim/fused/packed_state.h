@@ -195,7 +195,7 @@ __attribute__((noinline)) void average_run(Run& run, const FloatScalars& scalars
 template <bool amsgrad>
 __attribute__((noinline)) void move_run(const Run& run, const FloatScalars& scalars) {
   float factors[AVERAGES][RUN];
-  for (int average = 0; average < (amsgrad ? 3 : 2); ++average)
+  for (int average = 0; average < (amsgrad ? AVERAGES : MAX_S); ++average)
     for (int64_t block = 0; block < run.blocks; ++block) {
       float largest = bits<float>(find_largest(run.largest[average][block]));
       if (average == MAX_S) largest = find_next_power_of_two(largest);

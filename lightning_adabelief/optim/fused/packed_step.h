@@ -53,6 +53,7 @@ struct PackedStep {
   const PackedKind kind;
   const FloatScalars float_scalars{scalars};
   const bool amsgrad = pack.max_exp_avg_vars != nullptr;
+  const int averages = amsgrad ? AVERAGES : MAX_S;
 
   // Update n blocks of tensor t, from the number-th on.
   void update(int64_t t, int64_t number, int64_t n) {
@@ -73,7 +74,7 @@ struct PackedStep {
     const int64_t size = std::min(run.blocks * PACKED_BLOCK, layout.length - column);
     const bool is_whole = size == run.blocks * PACKED_BLOCK;  // else it is filled up with zeros
     void* const* const columns[AVERAGES] = {pack.exp_avgs, pack.exp_avg_vars, pack.max_exp_avg_vars};
-    for (int average = 0; average < (amsgrad ? 3 : 2); ++average) {
+    for (int average = 0; average < averages; ++average) {
       uint8_t* begin = static_cast<uint8_t*>(columns[average][t]) + row * layout.bytes;
       run.codes[average] = begin + column;
       run.scales[average] = reinterpret_cast<float*>(begin + layout.scales_at) + block;
@@ -110,7 +111,7 @@ struct PackedStep {
 
     if (copies_weights) kind.write_weight(size, param, correction, low, run.thetas, run.key);
     if (!is_whole)
-      for (int average = 0; average < (amsgrad ? 3 : 2); ++average)
+      for (int average = 0; average < averages; ++average)
         std::copy_n(run.all_codes[average], size, run.stored[average]);
     if (sums_here) {
       sums_here[VARIANCE] += sum_up(size, run.averages[S]);
@@ -124,7 +125,7 @@ struct PackedStep {
     const int64_t whole = run.blocks * PACKED_BLOCK;
     std::fill(run.thetas + size, run.thetas + whole, 0.0f);
     std::fill(run.grads + size, run.grads + whole, 0.0f);
-    for (int average = 0; average < (amsgrad ? 3 : 2); ++average) {
+    for (int average = 0; average < averages; ++average) {
       run.stored[average] = run.codes[average];
       std::copy_n(run.codes[average], size, run.all_codes[average]);
       std::fill(run.all_codes[average] + size, run.all_codes[average] + whole, 0);
