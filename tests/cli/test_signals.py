@@ -173,6 +173,7 @@ def test_a_second_signal_ends_at_once():
 def test_before_there_is_anything_to_save_a_signal_ends_at_once():
     with start("--config=digits-cnn") as process:
         while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():  # in the middle of imports
+            assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 143
