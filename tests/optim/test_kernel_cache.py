@@ -26,7 +26,7 @@ NOBODY = 65534
 def kernel(tmp_path_factory):
     """The real library, compiled once."""
     library = tmp_path_factory.mktemp("kernel") / "kernel.so"
-    library.write_bytes(build._compile_kernel([COMPILER]))
+    library.write_bytes(build._compile_kernel([COMPILER], build.FLOAT32))
     return library
 
 
@@ -62,7 +62,7 @@ class Machine:
         """Load the kernel as a new process would, and return how often that called the compiler."""
         before = self.count()
         build.load_kernel.cache_clear()
-        assert build.load_kernel().advance
+        assert build.load_kernel(build.FLOAT32).advance
         return self.count() - before
 
     def count(self):
@@ -251,7 +251,7 @@ def test_a_compiler_that_hangs_while_it_compiles_is_ended_with_all_that_it_start
     machine.monkeypatch.setattr(build, "COMPILE_TIMEOUT", 1)
     build.load_kernel.cache_clear()
     with pytest.raises(RuntimeError, match="took more than 1 seconds"):
-        build.load_kernel()
+        build.load_kernel(build.FLOAT32)
     with pytest.raises(ProcessLookupError):
         for _ in range(50):  # until init has reaped it
             os.kill(int(pid.read_text()), 0)
@@ -323,7 +323,7 @@ def load(cache, scratch):
     tempfile.tempdir = str(scratch)
     build.load_kernel.cache_clear()
     try:
-        assert build.load_kernel().advance
+        assert build.load_kernel(build.FLOAT32).advance
     finally:
         assert not [path for path in cache.iterdir() if path.suffix not in (".so", ".lock")]
         assert not list(scratch.iterdir())

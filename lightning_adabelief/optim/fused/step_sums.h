@@ -7,43 +7,44 @@
 #include <vector>
 
 #include "pack.h"
+#include "vectors.h"
 
 namespace {
 
-inline float sum_products(int64_t n, const float* a, const float* b) {
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; ++i) sum += a[i] * b[i];
-  return sum;
-}
+// The elements that are added up in the arithmetic's dtype, before their sum is added to others in double: few
+// enough that the rounding of a sum of floats is of no account.
+constexpr int64_t BLOCK = 1024;
 
-inline float sum_up(int64_t n, const float* numbers) {
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; ++i) sum += numbers[i];
-  return sum;
-}
+// The sums over vectors of elements. left: the elements from the vector's first on, which may be fewer than its lanes.
+template <typename V>
+struct VectorSums {
+  V sums[SUMS] = {};
 
-// The sums over a movement as it was applied: a weight of 16 bits may not move at all.
-struct Movement {
-  float before[PIECE];
-  double update_square, weight_square;
-
-  void begin(int64_t n, const float* theta, const double* sums) {
-    std::copy_n(theta, n, before);
-    update_square = sums[UPDATE_SQUARE], weight_square = sums[WEIGHT_SQUARE];
+  void add_averages(V grad, V g, V m_before, V s, int64_t left) {
+    add(GRAD_SQUARE, grad * grad, left);
+    add(USED_GRAD_SQUARE, g * g, left);
+    add(GRAD_MOMENTUM, g * m_before, left);
+    add(MOMENTUM_SQUARE, m_before * m_before, left);
+    add(VARIANCE, s, left);
   }
 
-  void end(int64_t n, const float* theta, double* sums) const {
-    float updates = 0, weights = 0;
-#pragma omp simd reduction(+ : updates, weights)
-    for (int64_t i = 0; i < n; ++i) {
-      const float update = before[i] - theta[i];
-      updates += update * update;
-      weights += theta[i] * theta[i];
+  // Of weights as they can be read afterwards: one of 16 bits may not move at all.
+  void add_movement(V before, V after, int64_t left) {
+    const V update = before - after;
+    add(UPDATE_SQUARE, update * update, left);
+    add(WEIGHT_SQUARE, after * after, left);
+  }
+
+  void flush(double* totals) {
+    for (int sum = 0; sum < SUMS; ++sum) {
+      totals[sum] += sum_lanes(sums[sum]);
+      sums[sum] = V{};
     }
-    sums[UPDATE_SQUARE] = update_square + updates;
-    sums[WEIGHT_SQUARE] = weight_square + weights;
+  }
+
+ private:
+  void add(Sum sum, V x, int64_t left) {
+    sums[sum] += left < COUNT<V> ? keep_first(x, left) : x;
   }
 };
 
