@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from lightning_adabelief import AdaBelief
-from lightning_adabelief.optim.fused import build, cache
+from lightning_adabelief.optim.fused import build, cache, cpu
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
@@ -58,11 +58,11 @@ class Machine:
         self.compiler.chmod(0o755)
         self.monkeypatch.setenv("CXX", str(self.compiler))
 
-    def load(self):
+    def load(self, kind=build.FLOAT32):
         """Load the kernel as a new process would, and return how often that called the compiler."""
         before = self.count()
         build.load_kernel.cache_clear()
-        assert build.load_kernel(build.FLOAT32).advance
+        assert build.load_kernel(kind).advance
         return self.count() - before
 
     def count(self):
@@ -189,10 +189,28 @@ def test_a_library_that_another_user_left_is_never_run_though_its_name_is_right(
 
 def test_machines_with_different_cpus_share_a_cache_and_keep_their_own_libraries(machine):
     compiled = []
-    for cpu in ("A_CPU", "ANOTHER_CPU", "A_CPU", "ANOTHER_CPU"):
-        machine.monkeypatch.setenv("CPU", cpu)
+    for name in ("A_CPU", "ANOTHER_CPU", "A_CPU", "ANOTHER_CPU"):
+        machine.monkeypatch.setenv("CPU", name)
         compiled.append(machine.load())
     assert compiled == [1, 1, 0, 0] and len(machine.libraries) == 2
+
+
+def test_each_kind_of_tensors_has_a_library_of_its_own_compiled_once(machine):
+    packed = build.Kind("BFloat16", "BFloat16", "uint8_t", 8)
+    assert [machine.load(), machine.load(packed), machine.load(), machine.load(packed)] == [1, 1, 0, 0]
+    assert len(machine.libraries) == 2
+
+
+def test_a_step_on_several_kinds_of_tensors_loads_a_kernel_for_each(machine, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(cpu, "load_kernel", lambda kind: loaded.append(kind) or build.load_kernel(kind))
+    machine.monkeypatch.delenv("CXX")
+    params = [torch.nn.Parameter(torch.ones(64, 64, dtype=dtype)) for dtype in (torch.float32, torch.bfloat16)]
+    for param in params:
+        param.grad = torch.ones_like(param)
+    AdaBelief(params, lr=0.1, fused=True, state_bits=8).step()
+    assert set(loaded) == {build.Kind("float", "float", "uint8_t"), build.Kind("BFloat16", "BFloat16", "uint8_t", 16)}
+    assert all((param < 1).all() for param in params)
 
 
 NOT_COMPILERS = {

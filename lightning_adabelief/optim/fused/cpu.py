@@ -109,30 +109,28 @@ def fused_adabelief_cpu(
         RuntimeError: If the kernel cannot be had; nothing is changed then.
     """
     options["lr"], options["betas"] = float(options["lr"]), tuple(map(float, options["betas"]))
-    members: dict[Kind | None, list[int]] = defaultdict(list)
     rows = list(tensors.rows())
-    for i, row in enumerate(rows):
-        members[_find_kind(*row)].append(i)
-    libraries = {kind: load_kernel(kind) for kind in members if kind is not None}
+    dtypes = [_find_dtypes(*row) for row in rows]
+    libraries = {some: load_kernel(_make_kind(*some)) for some in set(dtypes) if some}
     if found_inf is not None and found_inf.item():
         return
     scale = 0.0 if grad_scale is None else float(grad_scale)
+    steps = _increment_steps(next(iter(libraries.values()), None), tensors.steps)
+    keys = make_keys(tensors.rounding_seeds, steps)
 
-    for kind, indices in members.items():
-        library = None if kind is None else libraries[kind]
-        steps = _increment_steps(library, [tensors.steps[i] for i in indices])
-        seeds = [tensors.rounding_seeds[i] for i in indices] if tensors.rounding_seeds else []
-        by_step: dict[float, list[tuple[Row, int]]] = defaultdict(list)
-        for i, step, key in zip(indices, steps, make_keys(seeds, steps), strict=True):
-            by_step[step].append((rows[i], key))
-        for step, keyed_rows in by_step.items():
-            if library is None:
-                _update_one_by_one(keyed_rows, step, scale, options)
-            else:
-                _run_kernel(library, keyed_rows, _make_scalars(step, scale, **options), sums)
+    packs: dict[tuple[Any, float], list[int]] = defaultdict(list)
+    for i, pack in enumerate(zip(dtypes, steps, strict=True)):
+        packs[pack].append(i)
+    for (dtypes_here, step), members in packs.items():
+        rows_here, keys_here = [rows[i] for i in members], [keys[i] for i in members]
+        if dtypes_here:
+            scalars = _make_scalars(step, scale, **options)
+            _run_kernel(libraries[dtypes_here], rows_here, keys_here, scalars, sums)
+        else:
+            _update_one_by_one(rows_here, keys_here, step, scale, options)
 
 
-def _find_kind(
+def _find_dtypes(
     param: Tensor,
     grad: Tensor,
     exp_avg: Tensor,
@@ -140,26 +138,34 @@ def _find_kind(
     maximum: Tensor | None,
     correction: Tensor | None,
     correction_low: Tensor | None,
-) -> Kind | None:
-    """Return the kind of kernel that can update a parameter; None if there is none for it."""
+) -> tuple[torch.dtype, torch.dtype, torch.dtype, int] | None:
+    """Return what a parameter's kernel depends on; None if no kernel can update it.
+
+    Returns:
+        The dtypes of parameter, gradient and averages, and the number of tensors that hold its correction.
+    """
     states = (exp_avg, exp_avg_var) if maximum is None else (exp_avg, exp_avg_var, maximum)
     corrections: tuple[Tensor, ...] = ()
     if correction is not None:
         corrections = (correction,) if correction_low is None else (correction, correction_low)
-    dtype, grad_dtype = param.dtype, grad.dtype
+    dtype, grad_dtype, average_dtype = param.dtype, grad.dtype, exp_avg.dtype
     if dtype not in TYPES or not (grad_dtype is dtype or (grad_dtype is torch.float32 and dtype in MISSING_BITS)):
         return None
-    is_readable = _is_packed_readable if is_packed(exp_avg) else _is_readable
+    is_readable = _is_packed_readable if average_dtype is torch.uint8 else _is_readable
     if not is_readable(param, grad, states, corrections):
         return None
-    return Kind(TYPES[dtype], TYPES[grad_dtype], TYPES[exp_avg.dtype], 8 * len(corrections))
+    return dtype, grad_dtype, average_dtype, len(corrections)
 
 
-def _update_one_by_one(keyed_rows: list[tuple[Row, int]], step: float, scale: float, options: dict[str, Any]) -> None:
-    """Update the parameters that no kernel can read, in the step that they take."""
+def _make_kind(param: torch.dtype, grad: torch.dtype, average: torch.dtype, corrections: int) -> Kind:
+    return Kind(TYPES[param], TYPES[grad], TYPES[average], 8 * corrections)
+
+
+def _update_one_by_one(rows: list[Row], keys: list[int], step: float, scale: float, options: dict[str, Any]) -> None:
+    """Update the parameters that no kernel can, in the step that they take."""
     rule_options = {name: options[name] for name in RULE_OPTIONS}
     step_scalars = step_scale(step, **{name: options[name] for name in SCALE_OPTIONS})
-    for row, key in keyed_rows:
+    for row, key in zip(rows, keys, strict=True):
         if scale != 0:
             row[1].div_(scale)
         single_tensor_adabelief(*row, step_scalars, **rule_options, rounding_key=key)
@@ -266,17 +272,17 @@ def _make_scalars(
 
 
 def _run_kernel(
-    library: ctypes.CDLL, keyed_rows: list[tuple[Row, int]], scalars: _Scalars, sums: StepSums | None
+    library: ctypes.CDLL, rows: list[Row], keys: list[int], scalars: _Scalars, sums: StepSums | None
 ) -> None:
     """Call the kernel on parameters of its kind and one step.
 
     Args:
         library: The kernel's.
-        keyed_rows: Each parameter's tensors, and the key of its stochastic rounding.
+        rows: Each parameter's tensors.
+        keys: Those of their stochastic rounding.
         scalars: Those of the step.
         sums: The dictionary to be given their sums, if they are asked for.
     """
-    rows, keys = zip(*keyed_rows, strict=True)
     params, grads, *states = zip(*rows, strict=True)
     has_packed_state = is_packed(states[0][0])
     sizes, row_lengths = (param.numel() for param in params), None

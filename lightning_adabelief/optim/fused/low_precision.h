@@ -86,15 +86,15 @@ inline Floats load(const Half* from) { return as_floats(Half::decode(load_raw(fr
 // Random bits of an element, from its place, to which a key is added. Of neighbours they are spread evenly: the factor
 // is 2^32 over the square of the golden ratio.
 template <typename Word>
-inline Word draw_word(Word place) {
+constexpr Word draw_word(Word place) {
   return place * 0x61c88647;
 }
 
 // From the draws of a vector of places to those of the next.
-constexpr uint32_t NEXT_WORDS = LANES * 0x61c88647u;
+constexpr uint32_t NEXT_WORDS = draw_word(uint32_t(LANES));
 
-// Weights of dtype P in memory. kept: the bits of the correction of weights of 16 bits, 0, 8 or 16, of which low has the
-// last 8.
+// Weights of dtype P in memory. kept: the bits of the corrections of weights of 16 bits, 0, 8 or 16, of which low has
+// the last 8.
 template <typename P, uint32_t kept>
 struct Weights {
   P* weight;
@@ -105,16 +105,14 @@ struct Weights {
     if constexpr (!IS_16_BITS<P>) {
       return load(weight + i);
     } else {
-      const Words raw = load_raw(weight + i);
-      Integers offset{};
-      if constexpr (kept == 16)
-        offset = (load_integers(correction + i) * 256 + load_integers(low + i)) >> (16 - P::missing);
-      else if constexpr (kept == 8)
-        offset = load_integers(correction + i) * (1 << (P::missing - 8));
-      // Below 0 a correction turns the sign of a weight that other hands have set to 0: it is left out.
-      const Words rounded = raw << P::missing, code = rounded + (Words)offset;
+      const Words rounded = load_raw(weight + i) << P::missing;
+      if constexpr (kept == 0) return as_floats(P::decode(rounded));
+      Integers offset = load_integers(correction + i) * 256;
+      if constexpr (kept == 16) offset += load_integers(low + i);
+      const Words code = rounded + (Words)(offset >> (16 - P::missing));
+      // A correction below 0 turns the sign of a weight that other hands have set to 0: it is left out.
       const Integers turned = (Integers)((rounded ^ code) << (16 - P::missing));
-      return as_floats(P::decode(kept > 0 && turned < 0 ? rounded : code));
+      return as_floats(P::decode(turned < 0 ? rounded : code));
     }
   }
 
@@ -126,8 +124,8 @@ struct Weights {
     } else {
       constexpr uint32_t missing = P::missing, left_out = kept < missing ? missing - kept : 0;
       constexpr uint32_t below = (1u << left_out) - 1;
-      // A code whose sign is that of a float32, and the same rounded: what the rounding takes away or adds, the upper two
-      // of the lower three bytes of the code hold, from half a place below, which is the sign of 16 bits, to half above.
+      // The upper half of a code is the weight, to be rounded, and what that takes away or adds is the lower half as a
+      // number with a sign: from half a place of the weight below to half above.
       Words codes[GROUP], rounded[GROUP];
       for (int k = 0; k < GROUP; ++k) {
         Words code = P::encode(as_words(theta[k]));

@@ -45,7 +45,16 @@ struct Pack {
 };
 
 // The sums over a tensor's elements, in the order in which ../step_sums.py names them.
-enum Sum { GRAD_SQUARE, USED_GRAD_SQUARE, GRAD_MOMENTUM, MOMENTUM_SQUARE, VARIANCE, UPDATE_SQUARE, WEIGHT_SQUARE, SUMS };
+enum Sum {
+  GRAD_SQUARE,
+  USED_GRAD_SQUARE,
+  GRAD_MOMENTUM,
+  MOMENTUM_SQUARE,
+  VARIANCE,
+  UPDATE_SQUARE,
+  WEIGHT_SQUARE,
+  SUMS
+};
 
 typedef void (*Parallel)(void (*)(void*), void*, unsigned threads, unsigned flags);
 

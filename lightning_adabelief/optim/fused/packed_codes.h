@@ -10,7 +10,7 @@
 
 namespace {
 
-constexpr int64_t PACKED_BLOCK = 128;      // elements that share a scale
+constexpr int64_t PACKED_BLOCK = 128;  // elements that share a scale
 
 constexpr uint32_t SIZE = 0x7fffffff, INFINITE = 0x7f800000;  // all bits of a float32 but the sign; those of infinity
 constexpr float SMALLEST_SCALE = 0x1p-108f;  // above 0; of a smaller one the factor would be too large for a float32
@@ -35,7 +35,8 @@ inline float make_scale(float largest) {
 template <typename Code, int mantissa>
 struct Compander {
   static constexpr int SHIFT = 23 - mantissa;
-  static constexpr uint32_t TWO = 0x40000000, HALF = 1u << (SHIFT - 1);  // the bits of 2; half the distance of two codes
+  static constexpr uint32_t TWO = 0x40000000;          // the bits of 2
+  static constexpr uint32_t HALF = 1u << (SHIFT - 1);  // half the distance of two codes
   static constexpr uint32_t Q = std::numeric_limits<Code>::max();
   static constexpr float LARGEST = (2u << (Q >> mantissa)) * (1 + (Q % (1u << mantissa)) / float(1u << mantissa)) - 2;
 

@@ -37,8 +37,8 @@ using Vector = std::conditional_t<std::is_same_v<Real, double>, Doubles, Floats>
 template <typename V>
 constexpr int COUNT = sizeof(V) / sizeof(std::declval<V>()[0]);
 
-// a * b + c, rounded once where the CPU can: always in the same places, so that a step that is measured gives the weights
-// that it would give otherwise, to the bit; and roots. Where branches are near, compilers take a loop over lanes apart.
+// a * b + c, rounded once where the CPU can: always in the same places, so that a step that is measured gives the
+// weights that it would give otherwise, to the bit; and roots. Near branches, compilers take a loop over lanes apart.
 #if defined(__AVX512F__)
 inline Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
 inline Doubles multiply_add(Doubles a, Doubles b, Doubles c) { return _mm512_fmadd_pd(a, b, c); }
