@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from lightning_adabelief import AdaBelief
-from lightning_adabelief.optim.fused import build, cache, cpu
+from lightning_adabelief.optim.fused import build, cache
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
@@ -201,18 +201,6 @@ def test_each_kind_of_tensors_has_a_library_of_its_own_compiled_once(machine):
     assert len(machine.libraries) == 2
 
 
-def test_a_step_on_several_kinds_of_tensors_loads_a_kernel_for_each(machine, monkeypatch):
-    loaded = []
-    monkeypatch.setattr(cpu, "load_kernel", lambda kind: loaded.append(kind) or build.load_kernel(kind))
-    machine.monkeypatch.delenv("CXX")
-    params = [torch.nn.Parameter(torch.ones(64, 64, dtype=dtype)) for dtype in (torch.float32, torch.bfloat16)]
-    for param in params:
-        param.grad = torch.ones_like(param)
-    AdaBelief(params, lr=0.1, fused=True, state_bits=8).step()
-    assert set(loaded) == {build.Kind("float", "float", "uint8_t"), build.Kind("BFloat16", "BFloat16", "uint8_t", 16)}
-    assert all((param < 1).all() for param in params)
-
-
 NOT_COMPILERS = {
     "nothing of this name": ("no-such-compiler", r"no C\+\+ compiler here \(looked for no-such-compiler\)"),
     "true": ("/bin/true", r"/bin/true does not answer as g\+\+ and clang\+\+ do"),
@@ -392,25 +380,3 @@ def test_the_cache_directory_follows_the_environment(monkeypatch, tmp_path):
     assert cache.cache_directory() == tmp_path / "lightning_adabelief"
     monkeypatch.setenv("LIGHTNING_ADABELIEF_CACHE_DIR", "~/own")
     assert cache.cache_directory() == Path.home() / "own"
-
-
-FORK = """
-import os, signal, torch
-from lightning_adabelief import AdaBelief
-torch.set_num_threads(2)
-param = torch.nn.Parameter(torch.ones(1 << 18))
-param.grad = torch.ones_like(param)
-optimizer = AdaBelief([param], fused=True)
-optimizer.step()
-child = os.fork()
-if child == 0:
-    signal.alarm(20)
-    optimizer.step()
-    os._exit(0)
-assert os.waitpid(child, 0)[1] == 0
-optimizer.step()
-"""
-
-
-def test_a_fork_after_a_step_on_two_threads_does_not_hang(machine):
-    subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], check=True)
