@@ -94,7 +94,7 @@ struct PackedStep {
 
   // The first pass: both averages, and the largest number of each block.
   template <bool amsgrad, bool measured>
-  static void average_run(const Part part, Run& run, const Rule<float> rule) {
+  static void average_run(const Part part, Run& run, const Rule<float>& rule) {
     const float beta2 = rule.beta2[0];
     VectorSums<Floats> sums;
     for (int64_t block = 0; block < run.blocks; ++block) {
@@ -131,7 +131,7 @@ struct PackedStep {
 
   // The second pass: moves the weights, and codes the averages.
   template <bool amsgrad, bool measured>
-  static void move_run(const Part part, const Run& run, const Rule<float> rule) {
+  static void move_run(const Part part, const Run& run, const Rule<float>& rule) {
     float factors[AVERAGES][RUN];
     for (int average = 0; average < (amsgrad ? AVERAGES : MAX_S); ++average)
       for (int64_t block = 0; block < run.blocks; ++block) {
