@@ -96,7 +96,7 @@ struct PackedStep {
   template <bool amsgrad, bool measured>
   static void average_run(const Part part, Run& run, const Rule<float>& rule) {
     const float beta2 = rule.beta2[0];
-    VectorSums<Floats> sums;
+    VectorSums<Floats> sums(run.size);
     for (int64_t block = 0; block < run.blocks; ++block) {
       const Floats m_unit = fill(MomentumCode::find_unit(run.scales[M][block]));
       const Floats s_unit = fill(rule.remembers ? VarianceCode::find_unit(run.scales[S][block]) * beta2 : 0);
@@ -110,7 +110,7 @@ struct PackedStep {
         const Floats s = rule.find_variance(d, VarianceCode::decode(part.averages[S] + i, s_unit));
         store(run.averages[M] + i, m);
         store(run.averages[S] + i, s);
-        if constexpr (measured) sums.add_averages(grad, g, m_before, s, run.size - i);
+        if constexpr (measured) sums.add_averages(i, grad, g, m_before, s);
 
         // As integers numbers of one sign are in the same order, and a NaN is above all.
         const Words m_size = as_words(m) & SIZE, s_size = as_words(s);
@@ -141,7 +141,7 @@ struct PackedStep {
         factors[average][block] = average == M ? MomentumCode::find_factor(scale) : VarianceCode::find_factor(scale);
       }
 
-    VectorSums<Floats> sums;
+    VectorSums<Floats> sums(run.size);
     Words words = draw_word(count_from(run.key));
     for (int64_t block = 0; block < run.blocks; ++block) {
       const Floats m_factor = fill(factors[M][block]), s_factor = fill(factors[S][block]);
@@ -164,7 +164,7 @@ struct PackedStep {
         if constexpr (IS_16_BITS<P>) fetch_ahead(part, i);
         part.weights.write(i, theta, words);
         if constexpr (measured)
-          for (int k = 0; k < GROUP; ++k) sums.add_movement(before[k], theta[k], run.size - i - k * LANES);
+          for (int k = 0; k < GROUP; ++k) sums.add_movement(i + k * LANES, before[k], theta[k]);
         store_bytes<0>(part.averages[M] + i, codes[M]);
         store_bytes<0>(part.averages[S] + i, codes[S]);
         if constexpr (amsgrad) store_bytes<0>(part.averages[MAX_S] + i, codes[MAX_S]);

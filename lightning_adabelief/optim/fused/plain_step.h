@@ -62,7 +62,7 @@ struct PlainStep {
   template <bool amsgrad, bool measured>
   static void update_part(const Part part, int64_t n, uint32_t key, const Rule<Real> rule, double* sums) {
     Words words = draw_word(count_from(key));
-    VectorSums<V> vector_sums;
+    VectorSums<V> vector_sums(n);
     for (int64_t i = 0; i < n; i += WIDTH) {
       V before[GROUP], theta[GROUP], m[GROUP], s[GROUP];
       for (int k = 0; k < GROUP; ++k) {
@@ -72,7 +72,7 @@ struct PlainStep {
         const V m_before = load(part.averages[M] + at), d = g - m_before;
         m[k] = multiply_add(rule.beta1_complement, d, m_before);
         s[k] = rule.find_variance(d, rule.remembers ? load(part.averages[S] + at) * rule.beta2 : V{});
-        if constexpr (measured) vector_sums.add_averages(grad, g, m_before, s[k], n - at);
+        if constexpr (measured) vector_sums.add_averages(at, grad, g, m_before, s[k]);
       }
       store_average(part.averages[M] + i, m, [words](int k) { return (words + k * NEXT_WORDS) & 0xffff; });
       store_average(part.averages[S] + i, s, [words](int k) { return (words + k * NEXT_WORDS) >> 16; });
@@ -87,7 +87,7 @@ struct PlainStep {
       for (int k = 0; k < GROUP; ++k) theta[k] = rule.move(before[k], m[k], s[k]);
       part.weights.write(i, theta, words);
       if constexpr (measured) {
-        for (int k = 0; k < GROUP; ++k) vector_sums.add_movement(before[k], theta[k], n - i - k * COUNT<V>);
+        for (int k = 0; k < GROUP; ++k) vector_sums.add_movement(i + k * COUNT<V>, before[k], theta[k]);
         if (i % BLOCK == 0) vector_sums.flush(sums);
       }
       words += GROUP * NEXT_WORDS;

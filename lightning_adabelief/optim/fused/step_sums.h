@@ -15,24 +15,30 @@ namespace {
 // enough that the rounding of a sum of floats is of no account.
 constexpr int64_t BLOCK = 1024;
 
-// The sums over vectors of elements. left: the elements from the vector's first on, which may be fewer than its lanes.
+// The sums over vectors of elements. size: how many there are, of which the last may leave lanes over.
 template <typename V>
 struct VectorSums {
+  const V size;
   V sums[SUMS] = {};
 
-  void add_averages(V grad, V g, V m_before, V s, int64_t left) {
-    add(GRAD_SQUARE, grad * grad, left);
-    add(USED_GRAD_SQUARE, g * g, left);
-    add(GRAD_MOMENTUM, g * m_before, left);
-    add(MOMENTUM_SQUARE, m_before * m_before, left);
-    add(VARIANCE, s, left);
+  explicit VectorSums(int64_t size) : size(fill(Lane<V>(size))) {}
+
+  // at: the place of the vector's first element.
+  void add_averages(int64_t at, V grad, V g, V m_before, V s) {
+    const auto is_inside = find_inside(at);
+    add(GRAD_SQUARE, grad * grad, is_inside);
+    add(USED_GRAD_SQUARE, g * g, is_inside);
+    add(GRAD_MOMENTUM, g * m_before, is_inside);
+    add(MOMENTUM_SQUARE, m_before * m_before, is_inside);
+    add(VARIANCE, s, is_inside);
   }
 
   // Of weights as they can be read afterwards: one of 16 bits may not move at all.
-  void add_movement(V before, V after, int64_t left) {
+  void add_movement(int64_t at, V before, V after) {
+    const auto is_inside = find_inside(at);
     const V update = before - after;
-    add(UPDATE_SQUARE, update * update, left);
-    add(WEIGHT_SQUARE, after * after, left);
+    add(UPDATE_SQUARE, update * update, is_inside);
+    add(WEIGHT_SQUARE, after * after, is_inside);
   }
 
   void flush(double* totals) {
@@ -43,8 +49,11 @@ struct VectorSums {
   }
 
  private:
-  void add(Sum sum, V x, int64_t left) {
-    sums[sum] += left < COUNT<V> ? keep_first(x, left) : x;
+  auto find_inside(int64_t at) const { return count_lanes<V>() + Lane<V>(at) < size; }
+
+  template <typename Mask>
+  void add(Sum sum, V x, Mask is_inside) {
+    sums[sum] = is_inside ? sums[sum] + x : sums[sum];  // what is in the other lanes may be NaN
   }
 };
 

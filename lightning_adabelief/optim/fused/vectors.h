@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
-#include <utility>
 
 #if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
@@ -33,9 +32,12 @@ typedef uint32_t Words __attribute__((vector_size(VECTOR_BYTES)));
 template <typename Real>
 using Vector = std::conditional_t<std::is_same_v<Real, double>, Doubles, Floats>;
 
+template <typename V>
+using Lane = std::conditional_t<std::is_same_v<V, Doubles>, double, float>;
+
 // The lanes of a vector.
 template <typename V>
-constexpr int COUNT = sizeof(V) / sizeof(std::declval<V>()[0]);
+constexpr int COUNT = VECTOR_BYTES / sizeof(Lane<V>);
 
 // a * b + c, rounded once where the CPU can: always in the same places, so that a step that is measured gives the
 // weights that it would give otherwise, to the bit; and roots. Near branches, compilers take a loop over lanes apart.
@@ -91,12 +93,12 @@ inline double sum_lanes(V x) {
   return sum;
 }
 
-// The first lanes of x, as many as there are elements left; 0 in the others.
+// 0, 1, 2, ...
 template <typename V>
-inline V keep_first(V x, int64_t left) {
-  V kept;
-  for (int i = 0; i < COUNT<V>; ++i) kept[i] = i < left ? x[i] : 0;
-  return kept;
+inline V count_lanes() {
+  V lanes;
+  for (int i = 0; i < COUNT<V>; ++i) lanes[i] = i;
+  return lanes;
 }
 
 // The same bits.
