@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, _use_grad_for_differentiable
 
-from lightning_adabelief.optim.fused import load_implementation
+from lightning_adabelief.optim.fused import load_implementation, load_kernels
 from lightning_adabelief.optim.gather import gather_tensors
 from lightning_adabelief.optim.like import adabelief_like
 from lightning_adabelief.optim.load import load_whole
@@ -84,7 +84,7 @@ class AdaBelief(Optimizer):
             tensor at a time takes less memory. ``implementations`` has the choice (default: None).
         fused: Update in one pass over memory, the fastest implementation, for floating-point parameters
             on the CPU or CUDA. Never chosen by ``None``: on the CPU the first step compiles a kernel, for
-            some seconds and once a machine, and needs a C++ compiler (default: None).
+            some seconds and once a machine for its dtypes, and needs a C++ compiler (default: None).
         capturable: Never wait for the device, so that the step can be captured in a CUDA graph: the
             step and its scalars are kept on the parameters' device. Not on the CPU, where
             ``torch.compile`` does without too. A tensor ``lr`` (and betas) with ``foreach=True`` needs
@@ -385,6 +385,10 @@ class AdaBelief(Optimizer):
                 if group["fused"] and tensors.params and not torch.compiler.is_compiling():
                     load_implementation(tensors.params[0].device)
                 gathered.append((group, tensors))
+            if len(gathered) > 1 and not torch.compiler.is_compiling():
+                for group, tensors in gathered:
+                    if group["fused"]:
+                        load_kernels(tensors)
         except BaseException:
             for param in list(self.state)[states_before:]:
                 del self.state[param]

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import shutil
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from lightning_adabelief import AdaBelief
 from lightning_adabelief.optim.fused import build
 
+COMPILER = shutil.which("g++") or shutil.which("clang++")
 SWITCHES = [dict(foreach=False), dict(foreach=True), dict(fused=True)]
 
 
@@ -185,6 +187,24 @@ def test_a_kernel_that_cannot_be_had_keeps_the_groups_without_one_from_stepping(
     build.load_kernel.cache_clear()
     try:
         with nothing_happens(optimizer), pytest.raises(RuntimeError, match="no-such-compiler"):
+            optimizer.step()
+    finally:
+        build.load_kernel.cache_clear()
+
+
+def test_a_kernel_of_one_group_that_cannot_be_had_keeps_all_from_stepping(monkeypatch, tmp_path):
+    compiler = tmp_path / "c++"
+    compiler.write_text(f'#!/bin/sh\ncase " $* " in *" -DPARAM=BFloat16 "*) exit 3;; esac\nexec {COMPILER} "$@"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("LIGHTNING_ADABELIEF_CACHE_DIR", str(tmp_path))
+    params = [torch.nn.Parameter(torch.ones(3, dtype=dtype)) for dtype in (torch.float32, torch.bfloat16)]
+    for param in params:
+        param.grad = torch.ones_like(param)
+    build.load_kernel.cache_clear()
+    try:
+        optimizer = AdaBelief([{"params": [param]} for param in params], fused=True)
+        with nothing_happens(optimizer), pytest.raises(RuntimeError, match="exit code 3"):
             optimizer.step()
     finally:
         build.load_kernel.cache_clear()

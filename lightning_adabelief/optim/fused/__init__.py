@@ -1,7 +1,7 @@
 """The rule in one pass over memory: each number of the state is read once and written once.
 
-``cpu.py`` calls a C++ kernel that is compiled once on a machine, ``cuda.py`` two Triton kernels. Both
-take the arguments of :func:`fused_adabelief`.
+``cpu.py`` calls C++ kernels, each compiled once on a machine for the dtypes that it meets, ``cuda.py`` two Triton
+kernels. Both take the arguments of :func:`fused_adabelief`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightning_adabelief.optim.fused.build import FLOAT32, load_kernel
 from lightning_adabelief.optim.fused.cpu import fused_adabelief_cpu
+from lightning_adabelief.optim.fused.cpu import load_kernels as load_cpu_kernels
 from lightning_adabelief.optim.shards import ORDINARY_TENSORS, unwrap_shards
 from lightning_adabelief.optim.step_sums import StepSums
 from lightning_adabelief.optim.tensors import StepTensors
@@ -54,6 +55,19 @@ def load_implementation(device: torch.device) -> None:
         load_kernel(FLOAT32)
     else:
         import lightning_adabelief.optim.fused.cuda  # noqa: F401
+
+
+def load_kernels(tensors: StepTensors) -> None:
+    """Load the kernels for the CPU that a step will call, so that it can't fail for want of one.
+
+    Args:
+        tensors: The tensors of the step.
+
+    Raises:
+        RuntimeError: If a kernel can't be had.
+    """
+    on_cpu = [i for i, param in enumerate(tensors.params) if param.is_cpu]
+    load_cpu_kernels(unwrap_shards(tensors.select(on_cpu)))
 
 
 def can_fuse(params: Iterable[Tensor]) -> bool:

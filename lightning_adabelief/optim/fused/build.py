@@ -25,20 +25,7 @@ from lightning_adabelief.optim.fused.cache import (
 )
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
-HEADERS = tuple(
-    SOURCE.with_name(f"{name}.h")
-    for name in (
-        "elements",
-        "low_precision",
-        "pack",
-        "packed_codes",
-        "packed_step",
-        "plain_step",
-        "rule",
-        "step_sums",
-        "vectors",
-    )
-)
+HEADERS = tuple(sorted(SOURCE.parent.glob("*.h")))
 
 FLAGS = (
     "-std=c++17",
@@ -63,7 +50,7 @@ MAX_QUOTED_CHARACTERS = 2000
 
 
 class Kind(NamedTuple):
-    """The kind of tensors that a kernel is compiled for, by the names of their types in ``cpu.cpp``.
+    """The kind of tensors that a kernel is compiled for, by the names of their types in C++ (``low_precision.h``).
 
     Attributes:
         param: The type of the parameters.

@@ -42,11 +42,11 @@ TYPES = {
     torch.float16: "Half",
     torch.uint8: "uint8_t",
 }
-"""The names of dtypes in ``cpu.cpp``; averages that are packed are in uint8."""
+"""The names of dtypes in C++; averages that are packed are in uint8."""
 
 
 class _Scalars(ctypes.Structure):
-    """The scalars that all elements of a call share; see ``cpu.cpp``."""
+    """The scalars that all elements of a call share; see ``pack.h``."""
 
     _fields_ = [
         (name, ctypes.c_double)
@@ -67,7 +67,7 @@ class _Scalars(ctypes.Structure):
 
 
 class _Pack(ctypes.Structure):
-    """The tensors of a call; see ``cpu.cpp``."""
+    """The tensors of a call; see ``pack.h``."""
 
     _fields_ = [
         ("tensors", ctypes.c_int64),
@@ -80,7 +80,7 @@ class _Pack(ctypes.Structure):
                 "grads",
                 "exp_avgs",
                 "exp_avg_vars",
-                "maxima",
+                "max_exp_avg_vars",
                 "corrections",
                 "corrections_low",
                 "keys",
@@ -119,15 +119,28 @@ def fused_adabelief_cpu(
     keys = make_keys(tensors.rounding_seeds, steps)
 
     packs: dict[tuple[Any, float], list[int]] = defaultdict(list)
-    for i, pack in enumerate(zip(dtypes, steps, strict=True)):
-        packs[pack].append(i)
-    for (dtypes_here, step), members in packs.items():
-        rows_here, keys_here = [rows[i] for i in members], [keys[i] for i in members]
-        if dtypes_here:
-            scalars = _make_scalars(step, scale, **options)
-            _run_kernel(libraries[dtypes_here], rows_here, keys_here, scalars, sums)
+    for i, kind_and_step in enumerate(zip(dtypes, steps, strict=True)):
+        packs[kind_and_step].append(i)
+    for (kind, step), members in packs.items():
+        pack, pack_keys = [rows[i] for i in members], [keys[i] for i in members]
+        if kind:
+            _run_kernel(libraries[kind], pack, pack_keys, _make_scalars(step, scale, **options), sums)
         else:
-            _update_one_by_one(rows_here, keys_here, step, scale, options)
+            _update_one_by_one(pack, pack_keys, step, scale, options)
+
+
+def load_kernels(tensors: StepTensors) -> None:
+    """Load the kernels that a step on these tensors will call, so that it can't fail for want of one.
+
+    Args:
+        tensors: Of the CPU.
+
+    Raises:
+        RuntimeError: If one can't be had.
+    """
+    for dtypes in {_find_dtypes(*row) for row in tensors.rows()}:
+        if dtypes:
+            load_kernel(_make_kind(*dtypes))
 
 
 def _find_dtypes(

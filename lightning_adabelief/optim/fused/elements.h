@@ -1,4 +1,4 @@
-// Consecutive elements of one parameter, and of all that belongs to them.
+// Consecutive elements of one parameter, with their gradients, averages and corrections.
 
 #pragma once
 
@@ -41,7 +41,7 @@ struct Elements {
   }
 };
 
-// A copy of n elements, filled up with zeros to `size`: what is too few for whole vectors or blocks is updated there.
+// A copy of n elements, padded with zeros to `size`: elements that fill no whole vectors or blocks are updated there.
 template <typename P, typename G, typename A, uint32_t kept, int64_t size>
 class Copy {
  public:

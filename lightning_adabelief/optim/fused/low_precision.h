@@ -18,8 +18,9 @@ inline To bits(From value) {
   return result;
 }
 
-// Of each format: the last bits of a float32's code that it does not have; from the bits of a float32 to its code, and
-// back. The sign of a code is where the weight has it: `missing` bits above its 15th.
+// Each format has codes for all numbers of 32 bits: those of the format's own numbers, with as many more bits as are
+// `missing` to a float32. encode: from the bits of a float32 to its code; decode: back. A code's sign is its bit
+// 15 + missing.
 
 struct BFloat16 {
   static constexpr uint32_t missing = 16;
@@ -116,7 +117,7 @@ struct Weights {
     }
   }
 
-  // Write a group of vectors of weights, and let it be what will be read. words: the draws of the first vector.
+  // Write a group of vectors of weights, and make theta what read() will return. words: the draws of the first vector.
   template <typename V>
   void write(int64_t i, V (&theta)[GROUP], [[maybe_unused]] Words words) const {
     if constexpr (!IS_16_BITS<P>) {

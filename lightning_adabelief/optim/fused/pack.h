@@ -1,4 +1,4 @@
-// What cpu.py hands over, and how it is dealt to threads.
+// The tensors and scalars that cpu.py hands over, and how they are dealt to threads.
 
 #pragma once
 
@@ -25,7 +25,7 @@ struct Scalars {
   double max_quotient;     // the most that m / denominator may be, infinite for no bound
 };
 
-// Tensors of one pair of dtypes.
+// Tensors of one kind, see build.py, that take the same step.
 struct Pack {
   int64_t tensors;
   const int64_t* offsets;  // tensors + 1 of them: where each begins if all stood in a row, in elements or in blocks

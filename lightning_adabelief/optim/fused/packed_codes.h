@@ -50,7 +50,7 @@ struct Compander {
 
   static Floats expand(Words codes, Floats unit) {
     const Floats shifted = as_floats((codes << SHIFT) + TWO);
-#if defined(FP_FAST_FMAF)
+#if defined(HAS_FMA)
     return multiply_add(shifted, unit, -unit - unit);  // rounded once, as below: the difference is exact
 #else
     return (shifted - 2.0f) * unit;

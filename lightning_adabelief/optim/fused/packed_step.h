@@ -59,7 +59,8 @@ struct PackedStep {
     run.sums = sums.find(t, number);
     while (n > 0) {
       const int64_t row = number / layout.blocks, block = number % layout.blocks, at = block * PACKED_BLOCK;
-      run.blocks = std::min({RUN, n, layout.blocks - block});
+      const int64_t whole = (layout.length - at) / PACKED_BLOCK;  // a last block that is shorter goes alone
+      run.blocks = whole > 0 ? std::min({RUN, n, whole}) : 1;
       run.size = std::min(run.blocks * PACKED_BLOCK, layout.length - at);
       run.key = pack.find_key(t, row * layout.length + at);
       void* const* const columns[AVERAGES] = {pack.exp_avgs, pack.exp_avg_vars, pack.max_exp_avg_vars};
@@ -73,7 +74,7 @@ struct PackedStep {
       if (run.size == run.blocks * PACKED_BLOCK) {
         update_run(part, run);
       } else {
-        Copy<P, G, uint8_t, kept, RUN_ELEMENTS> copy(part, run.size);
+        Copy<P, G, uint8_t, kept, PACKED_BLOCK> copy(part, run.size);
         update_run(copy.elements, run);
         copy.write_back();
       }
@@ -94,7 +95,7 @@ struct PackedStep {
 
   // The first pass: both averages, and the largest number of each block.
   template <bool amsgrad, bool measured>
-  static void average_run(const Part part, Run& run, const Rule<float>& rule) {
+  static void average_run(const Part& part, Run& run, const Rule<float>& rule) {
     const float beta2 = rule.beta2[0];
     VectorSums<Floats> sums(run.size);
     for (int64_t block = 0; block < run.blocks; ++block) {
@@ -104,7 +105,7 @@ struct PackedStep {
       Words largest_m{}, largest_s{}, largest_max{};
       for (int64_t i = block * PACKED_BLOCK; i < (block + 1) * PACKED_BLOCK; i += LANES) {
         const Floats grad = load(part.grad + i);
-        const Floats g = rule.coupled ? rule.use(grad, part.weights.read(i)) : grad * rule.sign;
+        const Floats g = rule.coupled ? rule.find_used_gradient(grad, part.weights.read(i)) : grad * rule.sign;
         const Floats m_before = MomentumCode::decode(part.averages[M] + i, m_unit), d = g - m_before;
         const Floats m = multiply_add(rule.beta1_complement, d, m_before);
         const Floats s = rule.find_variance(d, VarianceCode::decode(part.averages[S] + i, s_unit));
@@ -131,7 +132,7 @@ struct PackedStep {
 
   // The second pass: moves the weights, and codes the averages.
   template <bool amsgrad, bool measured>
-  static void move_run(const Part part, const Run& run, const Rule<float>& rule) {
+  static void move_run(const Part& part, const Run& run, const Rule<float>& rule) {
     float factors[AVERAGES][RUN];
     for (int average = 0; average < (amsgrad ? AVERAGES : MAX_S); ++average)
       for (int64_t block = 0; block < run.blocks; ++block) {
@@ -174,8 +175,9 @@ struct PackedStep {
     if constexpr (measured) sums.flush(run.sums);
   }
 
-  // Ask for the lines of memory that are read some runs later. With weights of 32 bits the CPU does well without.
-  __attribute__((always_inline)) static void fetch_ahead(const Part& part, int64_t i) {  // else it is left out
+  // Ask for what most steps read some runs later. With weights of 32 bits the CPU does well without. Always inline,
+  // because compilers drop a call that returns nothing and writes nothing.
+  __attribute__((always_inline)) static void fetch_ahead(const Part& part, int64_t i) {
     constexpr int64_t DISTANCE = 4 * RUN_ELEMENTS, LINE = 64;
     const auto fetch = [i](const auto* elements) {
       const char* begin = reinterpret_cast<const char*>(elements + i + DISTANCE);

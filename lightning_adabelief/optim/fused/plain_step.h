@@ -2,7 +2,6 @@
 
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 
@@ -15,8 +14,8 @@
 
 namespace {
 
-// Store a group of vectors of an average. find_draw(k): what is added to the first of the bits that are left out of the
-// k-th, up to all of them.
+// Store a group of vectors of an average. find_draw(k): what is added to the lower 16 bits of the k-th, if these are
+// left out.
 template <typename A, typename V, typename Draw>
 inline void store_average(A* to, const V (&values)[GROUP], [[maybe_unused]] Draw find_draw) {
   if constexpr (std::is_same_v<A, BFloat16>) {
@@ -68,7 +67,7 @@ struct PlainStep {
       for (int k = 0; k < GROUP; ++k) {
         const int64_t at = i + k * COUNT<V>;
         before[k] = part.weights.read(at);
-        const V grad = load(part.grad + at), g = rule.use(grad, before[k]);
+        const V grad = load(part.grad + at), g = rule.find_used_gradient(grad, before[k]);
         const V m_before = load(part.averages[M] + at), d = g - m_before;
         m[k] = multiply_add(rule.beta1_complement, d, m_before);
         s[k] = rule.find_variance(d, rule.remembers ? load(part.averages[S] + at) * rule.beta2 : V{});
@@ -88,7 +87,7 @@ struct PlainStep {
       part.weights.write(i, theta, words);
       if constexpr (measured) {
         for (int k = 0; k < GROUP; ++k) vector_sums.add_movement(i + k * COUNT<V>, before[k], theta[k]);
-        if (i % BLOCK == 0) vector_sums.flush(sums);
+        if ((i + WIDTH) % ADDED_AT_ONCE == 0) vector_sums.flush(sums);
       }
       words += GROUP * NEXT_WORDS;
     }

@@ -16,8 +16,8 @@ struct Rule {
 
   V sign, shrink, decay, beta1_complement, beta2, residual_weight, eps, step_size, root_scale, max_quotient;
   bool coupled, adaptive, bounded;
-  bool stays;      // even where m is infinite
-  bool remembers;  // an infinite s times 0 would be NaN
+  bool moves;      // false: the weight stays, even where m is infinite
+  bool remembers;  // false: beta2 is 0, and an infinite s times 0 would be NaN
 
   explicit Rule(const Scalars& scalars)
       : sign(fill(Real(scalars.sign))),
@@ -27,24 +27,24 @@ struct Rule {
         beta2(fill(Real(scalars.beta2))),
         residual_weight(fill(Real(scalars.residual_weight))),
         eps(fill(Real(scalars.eps))),
-        step_size(fill(-Real(scalars.step_size))),
+        step_size(fill(Real(scalars.step_size))),
         root_scale(fill(Real(scalars.root_scale))),
         max_quotient(fill(Real(scalars.max_quotient))),
         coupled(scalars.decay != 0),
         adaptive(scalars.root_scale >= 0),
         bounded(std::isfinite(scalars.max_quotient)),
-        stays(scalars.step_size == 0),
+        moves(scalars.step_size != 0),
         remembers(scalars.beta2 != 0) {}
 
   // The gradient that is used: to ascend or to descend, with weight decay if it is coupled.
-  V use(V grad, V theta) const {
+  V find_used_gradient(V grad, V theta) const {
     const V g = grad * sign;
     return coupled ? multiply_add(decay, theta, g) : g;
   }
 
   // s_decayed: beta2 s.
-  V find_variance(V residual, V s_decayed) const {
-    return multiply_add(residual_weight * residual, residual, s_decayed) + eps;
+  V find_variance(V d, V s_decayed) const {
+    return multiply_add(residual_weight * d, d, s_decayed) + eps;
   }
 
   // The weight after the step. s: the largest so far, with amsgrad.
@@ -56,7 +56,7 @@ struct Rule {
       quotient = quotient < -max_quotient ? -max_quotient : quotient;
     }
     const V shrunk = theta * shrink;
-    return stays ? shrunk : multiply_add(step_size, quotient, shrunk);
+    return moves ? multiply_add(-step_size, quotient, shrunk) : shrunk;
   }
 };
 

@@ -13,7 +13,7 @@ namespace {
 
 // The elements that are added up in the arithmetic's dtype, before their sum is added to others in double: few
 // enough that the rounding of a sum of floats is of no account.
-constexpr int64_t BLOCK = 1024;
+constexpr int64_t ADDED_AT_ONCE = 1024;
 
 // The sums over vectors of elements. size: how many there are, of which the last may leave lanes over.
 template <typename V>

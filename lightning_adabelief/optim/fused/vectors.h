@@ -1,5 +1,5 @@
-// Vectors as long as the CPU's registers, by extensions of the language that g++ and clang++ share: the operators work
-// lane by lane, and a loop over the lanes that calls one function becomes one instruction.
+// Vectors as long as the CPU's registers, by extensions of the language that g++ and clang++ share: operators work lane
+// by lane.
 
 #pragma once
 
@@ -22,6 +22,10 @@ constexpr int VECTOR_BYTES = 32;
 constexpr int VECTOR_BYTES = 16;
 #endif
 
+#if defined(FP_FAST_FMA) && defined(FP_FAST_FMAF)
+#define HAS_FMA  // a * b + c can be rounded once
+#endif
+
 constexpr int LANES = VECTOR_BYTES / 4;  // those of 32 bits
 
 typedef float Floats __attribute__((vector_size(VECTOR_BYTES)));
@@ -39,8 +43,8 @@ using Lane = std::conditional_t<std::is_same_v<V, Doubles>, double, float>;
 template <typename V>
 constexpr int COUNT = VECTOR_BYTES / sizeof(Lane<V>);
 
-// a * b + c, rounded once where the CPU can: always in the same places, so that a step that is measured gives the
-// weights that it would give otherwise, to the bit; and roots. Near branches, compilers take a loop over lanes apart.
+// a * b + c, rounded once where the CPU can, and roots. Always called by name, so that a step that is measured gives
+// the same weights to the bit; by intrinsics, because compilers split a loop over lanes where branches are near.
 #if defined(__AVX512F__)
 inline Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
 inline Doubles multiply_add(Doubles a, Doubles b, Doubles c) { return _mm512_fmadd_pd(a, b, c); }
@@ -54,7 +58,7 @@ inline Doubles find_root(Doubles x) { return _mm256_sqrt_pd(x); }
 #else
 template <typename V>
 inline V multiply_add(V a, V b, V c) {
-#if defined(FP_FAST_FMA) && defined(FP_FAST_FMAF)
+#if defined(HAS_FMA)
   V result;
   for (int i = 0; i < COUNT<V>; ++i) result[i] = std::fma(a[i], b[i], c[i]);
   return result;
@@ -120,7 +124,7 @@ inline Doubles load(const double* from) {
 inline void store(float* to, Floats x) { std::memcpy(to, &x, sizeof(x)); }
 inline void store(double* to, Doubles x) { std::memcpy(to, &x, sizeof(x)); }
 
-// Integers of 8 bits, with a sign or without, and of 16 bits without. Compilers find the long way from them to 32 bits.
+// Widen LANES integers, int8_t, uint8_t or uint16_t, to 32 bits. By intrinsics: compilers take more instructions.
 template <typename Narrow>
 inline Integers load_integers(const Narrow* from) {
   [[maybe_unused]] constexpr bool is_short = sizeof(Narrow) == 2, is_signed = std::is_signed_v<Narrow>;
@@ -159,7 +163,7 @@ inline void store_upper_halves(uint16_t* to, const Words (&x)[GROUP]) {
 #endif
 }
 
-// Store the byte-th byte of each number of a group, in their order; the last is number 0.
+// Store one byte of each number of a group, in their order; byte 0 is the least significant.
 template <int byte>
 inline void store_bytes(uint8_t* to, const Words (&x)[GROUP]) {
 #if defined(__AVX512VBMI__)
