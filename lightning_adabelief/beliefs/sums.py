@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_adabelief.beliefs.elementwise import square_gain_over_adam, step_denominators
 from lightning_adabelief.beliefs.layers import Columns, LayerBatch, norms, square_norms
 from lightning_adabelief.beliefs.pieces import Piece, cut_into_pieces
+from lightning_adabelief.beliefs.sample import Sample
 from lightning_adabelief.optim.options import as_number
 
 MAX_TREND_FRACTION = 1 - 1e-4
@@ -38,9 +39,7 @@ def sum_weights(batch: LayerBatch) -> Columns:
 
 def sum_silent(batch: LayerBatch) -> Columns:
     """Return ``silent``, the number of weights that have had no gradient at all, by the sample."""
-    trend = batch.sample.trend
-    fraction = (trend == 0).where(~trend.isnan(), torch.nan).nanmean(dim=1)
-    return {"silent": fraction.cpu().double() * batch.sizes}
+    return {"silent": torch.cat([sample.silent_fractions for sample in batch.samples]) * batch.sizes}
 
 
 def sum_beliefs(batch: LayerBatch) -> Columns:
@@ -58,14 +57,17 @@ def sum_gain(batch: LayerBatch) -> Columns:
     From an Adam's state, where s_t is v_t less m_t^2 and its inverse has no mean, a layer has one ratio for all
     its weights, 1 / (beta1 (1 - mean(m_t^2 / v_t))): a lower bound where its weights differ.
     """
-    weights = batch.sample
-    if weights.square is None:
-        ratio = square_gain_over_adam(weights).nanmean(dim=1)
-    else:
-        trend_fraction = (weights.trend.square() / weights.square).nanmean(dim=1).clamp(max=MAX_TREND_FRACTION)
-        ratio = weights.scale.noise_scale.squeeze(-1) / (1 - trend_fraction)
+    ratio = torch.cat(list(map(_average_gain, batch.samples))).cpu().double()
     ratio = ratio.nan_to_num(nan=1.0, posinf=torch.inf)  # a layer without any gradient moves as Adam's does
-    return {"gain_square": ratio.cpu().double() * batch.sizes}
+    return {"gain_square": ratio * batch.sizes}
+
+
+def _average_gain(sample: Sample) -> Tensor:
+    weights = sample.weights
+    if weights.square is None:
+        return (square_gain_over_adam(weights) * sample.moving).nanmean(dim=1)
+    trend_fraction = (weights.trend.square() / weights.square).nanmean(dim=1).clamp(max=MAX_TREND_FRACTION)
+    return weights.scale.noise_scale.squeeze(-1) / (1 - trend_fraction)
 
 
 def sum_grads_and_momentum(batch: LayerBatch) -> Columns:
