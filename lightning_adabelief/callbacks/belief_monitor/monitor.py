@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_adabelief.beliefs.reading import find_optimizers
@@ -143,6 +144,7 @@ class BeliefMonitor(Callback):
         self.closing_table = closing_table
         self.prog_bar = prog_bar
         self._trackers: list[OptimizerTracker] = []
+        self._names: dict[Tensor, str] = {}
         self._table = ClosingTable()
         self._record = BeliefRecord(self.statistics)
         self._restored: dict[str, Any] = {}
@@ -155,7 +157,7 @@ class BeliefMonitor(Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or another process goes on from: the options and the state, not the Trainer's objects."""
         of_a_fit: dict[str, Any] = {name: [] for name in ("_trackers", "_alarms", "_outputs", "_handles")}
-        of_a_fit |= {"_pending": {}, "_module_id": None}
+        of_a_fit |= {"_pending": {}, "_names": {}, "_module_id": None}
         return {**self.__dict__, **of_a_fit, "_restored": self.state_dict()}
 
     @property
@@ -171,6 +173,7 @@ class BeliefMonitor(Callback):
             self._restored = self.state_dict()  # the same Trainer fits the same module again
         self._module_id = id(pl_module)
         self._trackers = track_optimizers(trainer.optimizers)
+        self._names = {}
         self._check_setup(trainer, pl_module)
         self._clipping = find_clipping(trainer, pl_module)
         self._alarms = [Alarms(tracker, self._clipping, self.statistics) for tracker in self._trackers]
@@ -214,7 +217,7 @@ class BeliefMonitor(Callback):
                 self._warn(alarms.check(logged_step(trainer)))
                 if first := tracker.first_nonfinite():
                     param, step = first
-                    self._warn(alarms.check_nonfinite(parameter_names(self._trackers, pl_module)[param], step))
+                    self._warn(alarms.check_nonfinite(self._name_parameters(pl_module)[param], step))
         for output in self._outputs if self._pending else ():
             output.write(list(self._pending.values()))
         self._pending = {}
@@ -314,12 +317,18 @@ class BeliefMonitor(Callback):
                 "BeliefMonitor(histograms=True) needs a TensorBoardLogger or WandbLogger, but "
                 f"the Trainer has only: {kinds}. Add one, or leave histograms out"
             )
-        names = parameter_names(self._trackers, pl_module)
+        names = self._name_parameters(pl_module)
         in_module = names_in_module(pl_module)
         self._choice.set_other_names(in_module.values())
         optimized = {param for item in trainer.optimizers for group in item.param_groups for param in group["params"]}
         frozen = [name for param, (name, *_) in in_module.items() if param not in optimized]
         self._choice.check([[names[param] for param in tracker.parameters()] for tracker in self._trackers], frozen)
+
+    def _name_parameters(self, pl_module: LightningModule) -> dict[Tensor, str]:
+        """Return the names of all parameters; found anew when an optimizer has more of them."""
+        if not all(param in self._names for tracker in self._trackers for param in tracker.parameters()):
+            self._names = parameter_names(self._trackers, pl_module)
+        return self._names
 
     def _is_due(self, tracker: OptimizerTracker, trainer: Any) -> bool:
         return is_due(tracker, trainer, trainer.log_every_n_steps if self.every_n_steps is None else self.every_n_steps)
@@ -339,7 +348,7 @@ class BeliefMonitor(Callback):
 
     def _measure(self, tracker: OptimizerTracker, trainer: Any, pl_module: LightningModule) -> None:
         """Measure the step just taken, if it moved a layer that is measured."""
-        names = parameter_names(self._trackers, pl_module)
+        names = self._name_parameters(pl_module)
         members = tracker.measure(names, self._choice.measures, self._choice.layer_of)
         if not members:
             return

@@ -89,7 +89,5 @@ def measure_first_rows(grads: list[Tensor]) -> Tensor:
 
 def _first_rows(grad: Tensor) -> Tensor:
     """Return the first rows of a gradient, whatever its layout: slicing copies nothing."""
-    if grad.numel() <= ENTRIES_LOOKED_AT:
-        return grad
-    rows = 1 + ENTRIES_LOOKED_AT * len(grad) // grad.numel()
-    return grad[:rows]
+    size = grad.numel()
+    return grad if size <= ENTRIES_LOOKED_AT else grad[: 1 + ENTRIES_LOOKED_AT * grad.shape[0] // size]
