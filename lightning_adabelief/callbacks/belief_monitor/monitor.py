@@ -58,10 +58,11 @@ class BeliefMonitor(Callback):
     {statistics}
 
     Their table is :mod:`lightning_adabelief.beliefs.statistic`. Medians of large layers are those of a sample
-    (:mod:`lightning_adabelief.beliefs.layers`), and gradients that are not finite are looked for in the first
-    rows of each. Weights that have had no gradient yet, as the rows of an embedding whose words have not come, don't
-    count in the effective step size, the gain and eps_share, unless a layer has no others. Nothing waits for the
-    device except on the steps that log. In distributed training every rank measures, and rank 0 logs.
+    (:mod:`lightning_adabelief.beliefs.sample`), and gradients that are not finite are looked for in the first
+    rows of each, or where a fused step is measured, in all. Weights that have had no gradient yet, as the rows of
+    an embedding whose words have not come, don't count in the effective step size, the gain and eps_share, unless a
+    layer has no others. Nothing waits for the device except on the steps that log. In distributed training every rank
+    measures, and rank 0 logs.
 
     Any other optimizer is shown as far as it can be read. Of Adam, AdamW, RAdam, NAdam and all others that keep
     Adam's two averages, s_t is estimated from v_t - m_t^2, and ``step_gain_over_adam`` tells before a switch how

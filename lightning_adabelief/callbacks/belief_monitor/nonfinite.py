@@ -20,9 +20,9 @@ NO_OCCURRENCE = (1 << 63) - 1
 class NonfiniteGradients:
     """Counts, on the device, the steps whose gradient has a NaN or an infinity.
 
-    The first rows of each gradient are looked at, about :data:`ENTRIES_LOOKED_AT` entries: what is not finite
-    spreads to all layers below in the same step. They count as finite if their Euclidean norm is; a norm
-    beyond 2e19 in float32 makes s_t infinite as well.
+    The first rows of each gradient are looked at, about :data:`ENTRIES_LOOKED_AT` entries, and all of it where a fused
+    step has taken its sum of squares: what is not finite spreads to all layers below in the same step. Gradients count
+    as finite if their Euclidean norm is; a norm beyond 2e19 in float32 makes s_t infinite as well.
 
     Args:
         count: Steps counted before.
@@ -50,10 +50,11 @@ class NonfiniteGradients:
         self.check_norms(grad_norms, step)
 
     def check_norms(self, grad_norms: Tensor, step: int) -> None:
-        """Look at the norms of a step's gradients.
+        """Look at the norms of a step's gradients, or at their squares.
 
         Args:
-            grad_norms: Those of the first rows (:func:`measure_first_rows`) of all parameters, 0 without a gradient.
+            grad_norms: Those of all parameters, whole or of their first rows (:func:`measure_first_rows`); 0 without a
+                gradient.
             step: The number of this step.
         """
         device = grad_norms.device

@@ -29,6 +29,7 @@ from lightning_adabelief.callbacks.optimizer_names import name_optimizers
 from lightning_adabelief.optim.adabelief import AdaBelief
 from lightning_adabelief.optim.gradient_release import find_release
 from lightning_adabelief.optim.names import parameter_names as names_in_module
+from lightning_adabelief.optim.step_sums import SUMS
 
 NEGLIGIBLE_GRADIENT = 1e-5
 """A layer whose root-mean-square gradient is below this fraction of the median layer's has rounding for a
@@ -255,11 +256,16 @@ class OptimizerTracker:
 
     def _check_finite(self) -> None:
         """Look for gradients that are not finite, of a step just taken."""
-        released = self._released.take_norms(self.parameters()) if self._released else None
+        params = self.parameters()
+        step_sums = getattr(self.optimizer, "step_sums", None) or {}
+        released = self._released.take_norms(params) if self._released else None
         if released is not None:
             self._nonfinite.check_norms(released, self.taken)
+        elif step_sums and all(param in step_sums for param in params):
+            sums = torch.stack([step_sums[param].to(params[0].device) for param in params])
+            self._nonfinite.check_norms(sums[:, SUMS.index("grad_square")], self.taken)
         else:
-            self._nonfinite.check_step(self.parameters(), self.taken)
+            self._nonfinite.check_step(params, self.taken)
 
     def _measure_columns(
         self, keep: Callable[[Tensor], bool], movement: Movement | None
