@@ -113,8 +113,8 @@ def take_sums(batch: LayerBatch) -> Columns:
 
 
 def _add_up_pieces(values: Tensor, name: str, positions: list[int], count: int) -> Tensor:
-    """Return the sums of ``count`` layers from the norms of pieces of them, or from their inner products."""
-    sums = values.cpu().double() if name == "grad_momentum" else square_norms(values)
+    """Return the sums of ``count`` layers from those of pieces of them, or from the norms of these."""
+    sums = values.cpu().double() if name in ("grad_momentum", "exp_avg_var") else square_norms(values)
     return sums.new_zeros(count).index_add_(0, torch.tensor(positions), sums)
 
 
@@ -129,12 +129,10 @@ def _measure_momentum(batch: LayerBatch, pieces: Sequence[Piece]) -> Columns:
 
 
 def _measure_update(batch: LayerBatch, pieces: Sequence[Piece]) -> Columns:
-    """Return the norms of the updates, decoupled decay included, and of the roots of s_t that they divide by."""
+    """Return the sums of s_t, and the norms of the updates, decoupled decay included."""
     scales = [batch.scales[piece.layer] for piece in pieces]
-    roots = list(torch._foreach_sqrt([piece.denominator_var for piece in pieces]))
-    own_roots = torch._foreach_sqrt([piece.exp_avg_var for piece in pieces]) if batch.is_amsgrad else roots
-    root_norms = torch.stack(torch._foreach_norm(own_roots))
-    denominators = step_denominators(roots, scales)
+    sums = torch.stack([piece.exp_avg_var.sum() for piece in pieces])
+    denominators = step_denominators(list(torch._foreach_sqrt([piece.denominator_var for piece in pieces])), scales)
     updates = list(torch._foreach_div([piece.exp_avg for piece in pieces], denominators))
     torch._foreach_mul_(updates, [scale.lr / scale.bias_correction1 for scale in scales])
     if any(scale.largest_update < torch.inf for scale in scales):
@@ -145,7 +143,7 @@ def _measure_update(batch: LayerBatch, pieces: Sequence[Piece]) -> Columns:
         thetas = [piece.param.to(piece.exp_avg.dtype) for piece in pieces]
         torch._foreach_add_(updates, torch._foreach_mul(thetas, [scale.decay for scale in scales]))
         torch._foreach_div_(updates, [1 - scale.decay for scale in scales])
-    return {"exp_avg_var": root_norms, "update_square": torch.stack(torch._foreach_norm(updates))}
+    return {"exp_avg_var": sums, "update_square": torch.stack(torch._foreach_norm(updates))}
 
 
 def _look_back(batch: LayerBatch, sums: Columns) -> Columns:
