@@ -63,10 +63,11 @@ class NonfiniteGradients:
             value.to(device) for value in (self._count, self._first_index, self._first_step)
         )
         # The masks keep the very first occurrence without a branch, which would wait for the device.
-        is_first = is_nonfinite.any() & (self._first_step < 0)
+        is_any = is_nonfinite.any()
+        is_first = is_any & (self._first_step < 0)
         self._first_index = torch.where(is_first, is_nonfinite.int().argmax(), self._first_index)
         self._first_step = self._first_step.masked_fill(is_first, step)
-        self._count = self._count + is_nonfinite.any()
+        self._count = self._count + is_any
 
     def count(self, sharded: bool) -> int:
         """Return the number of such steps; of shards, the most that any rank saw (every rank must call)."""
