@@ -1,12 +1,14 @@
 """The fused implementation on the CPU: the same rule, whatever it is given, from a kernel compiled once."""
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from lightning_adabelief import AdaBelief
-from lightning_adabelief.optim.fused import build, fused_adabelief
+from lightning_adabelief.optim.fused import build, cpu, fused_adabelief
 from lightning_adabelief.optim.fused.cpu import CHUNK
 from lightning_adabelief.optim.low_precision import CORRECTIONS, read_master
 from lightning_adabelief.optim.options import RULE_OPTIONS, SCALE_OPTIONS
@@ -311,11 +313,44 @@ def test_implementations_that_exclude_each_other_are_errors():
 
 
 def test_a_new_model_or_option_compiles_nothing(monkeypatch):
-    build.load_kernel()
-    monkeypatch.setattr(build.subprocess, "run", None)
+    build.load_kernel(build.FLOAT32)
+    monkeypatch.setattr(build, "_run_compiler", None)
     for shapes, options in (([(3,)], dict()), ([(5, 5), (2,)] * 3, dict(lr=3e-4, amsgrad=True, rectify=False))):
         params = [torch.nn.Parameter(torch.ones(shape)) for shape in shapes]
         for param in params:
             param.grad = torch.ones_like(param)
         AdaBelief(params, fused=True, **options).step()
         assert all((param < 1).all() for param in params)
+
+
+def test_a_step_on_several_kinds_of_tensors_loads_a_kernel_for_each(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(cpu, "load_kernel", lambda kind: loaded.append(kind) or build.load_kernel(kind))
+    params = [torch.nn.Parameter(torch.ones(64, 64, dtype=dtype)) for dtype in (torch.float32, torch.bfloat16)]
+    for param in params:
+        param.grad = torch.ones_like(param)
+    AdaBelief(params, lr=0.1, fused=True, state_bits=8).step()
+    assert set(loaded) == {build.Kind("float", "float", "uint8_t"), build.Kind("BFloat16", "BFloat16", "uint8_t", 16)}
+    assert all((param < 1).all() for param in params)
+
+
+FORK = """
+import os, signal, torch
+from lightning_adabelief import AdaBelief
+torch.set_num_threads(2)
+param = torch.nn.Parameter(torch.ones(1 << 18))
+param.grad = torch.ones_like(param)
+optimizer = AdaBelief([param], fused=True)
+optimizer.step()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    optimizer.step()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+optimizer.step()
+"""
+
+
+def test_a_fork_after_a_step_on_two_threads_does_not_hang():
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], check=True)

@@ -26,7 +26,7 @@ NOBODY = 65534
 def kernel(tmp_path_factory):
     """The real library, compiled once."""
     library = tmp_path_factory.mktemp("kernel") / "kernel.so"
-    library.write_bytes(build._compile_kernel([COMPILER]))
+    library.write_bytes(build._compile_kernel([COMPILER], build.FLOAT32))
     return library
 
 
@@ -58,11 +58,11 @@ class Machine:
         self.compiler.chmod(0o755)
         self.monkeypatch.setenv("CXX", str(self.compiler))
 
-    def load(self):
+    def load(self, kind=build.FLOAT32):
         """Load the kernel as a new process would, and return how often that called the compiler."""
         before = self.count()
         build.load_kernel.cache_clear()
-        assert build.load_kernel().advance
+        assert build.load_kernel(kind).advance
         return self.count() - before
 
     def count(self):
@@ -189,10 +189,16 @@ def test_a_library_that_another_user_left_is_never_run_though_its_name_is_right(
 
 def test_machines_with_different_cpus_share_a_cache_and_keep_their_own_libraries(machine):
     compiled = []
-    for cpu in ("A_CPU", "ANOTHER_CPU", "A_CPU", "ANOTHER_CPU"):
-        machine.monkeypatch.setenv("CPU", cpu)
+    for name in ("A_CPU", "ANOTHER_CPU", "A_CPU", "ANOTHER_CPU"):
+        machine.monkeypatch.setenv("CPU", name)
         compiled.append(machine.load())
     assert compiled == [1, 1, 0, 0] and len(machine.libraries) == 2
+
+
+def test_each_kind_of_tensors_has_a_library_of_its_own_compiled_once(machine):
+    packed = build.Kind("BFloat16", "BFloat16", "uint8_t", 8)
+    assert [machine.load(), machine.load(packed), machine.load(), machine.load(packed)] == [1, 1, 0, 0]
+    assert len(machine.libraries) == 2
 
 
 NOT_COMPILERS = {
@@ -251,7 +257,7 @@ def test_a_compiler_that_hangs_while_it_compiles_is_ended_with_all_that_it_start
     machine.monkeypatch.setattr(build, "COMPILE_TIMEOUT", 1)
     build.load_kernel.cache_clear()
     with pytest.raises(RuntimeError, match="took more than 1 seconds"):
-        build.load_kernel()
+        build.load_kernel(build.FLOAT32)
     with pytest.raises(ProcessLookupError):
         for _ in range(50):  # until init has reaped it
             os.kill(int(pid.read_text()), 0)
@@ -323,7 +329,7 @@ def load(cache, scratch):
     tempfile.tempdir = str(scratch)
     build.load_kernel.cache_clear()
     try:
-        assert build.load_kernel().advance
+        assert build.load_kernel(build.FLOAT32).advance
     finally:
         assert not [path for path in cache.iterdir() if path.suffix not in (".so", ".lock")]
         assert not list(scratch.iterdir())
@@ -374,25 +380,3 @@ def test_the_cache_directory_follows_the_environment(monkeypatch, tmp_path):
     assert cache.cache_directory() == tmp_path / "lightning_adabelief"
     monkeypatch.setenv("LIGHTNING_ADABELIEF_CACHE_DIR", "~/own")
     assert cache.cache_directory() == Path.home() / "own"
-
-
-FORK = """
-import os, signal, torch
-from lightning_adabelief import AdaBelief
-torch.set_num_threads(2)
-param = torch.nn.Parameter(torch.ones(1 << 18))
-param.grad = torch.ones_like(param)
-optimizer = AdaBelief([param], fused=True)
-optimizer.step()
-child = os.fork()
-if child == 0:
-    signal.alarm(20)
-    optimizer.step()
-    os._exit(0)
-assert os.waitpid(child, 0)[1] == 0
-optimizer.step()
-"""
-
-
-def test_a_fork_after_a_step_on_two_threads_does_not_hang(machine):
-    subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], check=True)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_adabelief.optim.fused.build import load_kernel
+from lightning_adabelief.optim.fused.build import FLOAT32, load_kernel
 from lightning_adabelief.optim.fused.cpu import fused_adabelief_cpu
 from lightning_adabelief.optim.shards import ORDINARY_TENSORS, unwrap_shards
 from lightning_adabelief.optim.step_sums import StepSums
@@ -51,7 +51,7 @@ def load_implementation(device: torch.device) -> None:
         ImportError: If Triton, which that for CUDA needs, is missing.
     """
     if device.type == "cpu":
-        load_kernel()
+        load_kernel(FLOAT32)
     else:
         import lightning_adabelief.optim.fused.cuda  # noqa: F401
 

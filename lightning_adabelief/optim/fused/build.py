@@ -1,4 +1,4 @@
-"""The CPU kernel's shared library: compiled at first use, kept in a cache, loaded by ctypes."""
+"""The CPU kernels' shared libraries: each compiled at first use, kept in a cache, loaded by ctypes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from lightning_adabelief.optim.fused.cache import (
     cache_directory,
@@ -26,7 +27,17 @@ from lightning_adabelief.optim.fused.cache import (
 SOURCE = Path(__file__).with_name("cpu.cpp")
 HEADERS = tuple(
     SOURCE.with_name(f"{name}.h")
-    for name in ("low_precision", "pack", "packed_state", "packed_step", "step_sums", "vectors")
+    for name in (
+        "elements",
+        "low_precision",
+        "pack",
+        "packed_codes",
+        "packed_step",
+        "plain_step",
+        "rule",
+        "step_sums",
+        "vectors",
+    )
 )
 
 FLAGS = (
@@ -35,7 +46,6 @@ FLAGS = (
     "-march=native",
     "-fno-math-errno",  # else the square root is a call, one number at a time
     "-fno-trapping-math",  # else a choice between two values is a branch
-    "-fopenmp-simd",  # else a loop that adds up is not vectorized; it needs no OpenMP runtime
     "-ffp-contract=off",  # else the compiler chooses which a * b + c to round once, differently in each variant
     "-fPIC",
     "-shared",
@@ -46,15 +56,38 @@ QUERY_TIMEOUT = 20
 """Seconds that a compiler has to say what it is, which takes hundredths."""
 
 COMPILE_TIMEOUT = 60
-"""Seconds that a compiler has for the kernel, which takes two or three."""
+"""Seconds that a compiler has for a kernel, which takes one or two."""
 
 MAX_QUOTED_CHARACTERS = 2000
 """The length of a compiler's output in an error message."""
 
 
+class Kind(NamedTuple):
+    """The kind of tensors that a kernel is compiled for, by the names of their types in ``cpu.cpp``.
+
+    Attributes:
+        param: The type of the parameters.
+        grad: That of their gradients.
+        average: That of their averages; ``uint8_t`` if they are packed.
+        kept: The bits of their corrections: 0, 8 or 16.
+    """
+
+    param: str
+    grad: str
+    average: str
+    kept: int = 0
+
+
+FLOAT32 = Kind("float", "float", "float")
+"""Parameters whose gradients and averages are in float32 as well."""
+
+
 @functools.cache
-def load_kernel() -> ctypes.CDLL:
-    """Load the library, compiling it if the cache does not hold it whole and written by this user.
+def load_kernel(kind: Kind) -> ctypes.CDLL:
+    """Load the library of a kind, compiling it if the cache does not hold it whole and written by this user.
+
+    Args:
+        kind: The kind of tensors.
 
     Returns:
         The library; its functions are those under ``extern "C"`` in ``cpu.cpp``.
@@ -64,15 +97,15 @@ def load_kernel() -> ctypes.CDLL:
             cannot be loaded; the message says which, and the remedy.
     """
     compiler = _find_compiler()
-    key = f"cpu-{_compute_fingerprint(compiler)}"
+    key = f"cpu-{_compute_fingerprint(compiler, kind)}"
     directory = make_cache_directory()
     if directory is None:
-        return _load_library(_compile_kernel(compiler), compiler)
+        return _load_library(_compile_kernel(compiler, kind), compiler)
     library = _load_cached(directory, key, compiler)
     if library is None:
         with lock_key(directory, key, timeout=COMPILE_TIMEOUT):
             # Another process may have written it since.
-            library = _load_cached(directory, key, compiler) or _build_cached(directory, key, compiler)
+            library = _load_cached(directory, key, compiler) or _build_cached(directory, key, compiler, kind)
     return library
 
 
@@ -82,9 +115,9 @@ def _load_cached(directory: Path, key: str, compiler: list[str]) -> ctypes.CDLL 
     return None if content is None else _load_library(content, compiler)
 
 
-def _build_cached(directory: Path, key: str, compiler: list[str]) -> ctypes.CDLL:
+def _build_cached(directory: Path, key: str, compiler: list[str], kind: Kind) -> ctypes.CDLL:
     """Compile and load the library, and put it into the cache once it is known to load."""
-    content = _compile_kernel(compiler)
+    content = _compile_kernel(compiler, kind)
     library = _load_library(content, compiler)
     with suppress(OSError):  # a cache that is full or read-only: the next process compiles again
         write_library(directory, key, content)
@@ -109,8 +142,8 @@ def _find_compiler() -> list[str]:
     )
 
 
-def _compute_fingerprint(compiler: list[str]) -> str:
-    """Return a hash of all that the library depends on: source, compiler, flags, CPU, C library and user.
+def _compute_fingerprint(compiler: list[str], kind: Kind) -> str:
+    """Return a hash of all that the library depends on: source, kind, compiler, flags, CPU, C library and user.
 
     The compiler says itself what ``-march=native`` means on this machine, by the macros it predefines, so
     that machines with different CPUs that share a cache each find their own library.
@@ -126,16 +159,22 @@ def _compute_fingerprint(compiler: list[str]) -> str:
     user = str(os.geteuid()) if hasattr(os, "geteuid") else ""  # nobody can replace another's file in a shared folder
     machine = (platform.machine(), *platform.libc_ver())
     sources = [path.read_text(encoding="utf-8") for path in (SOURCE, *HEADERS)]
-    parts = [*sources, query.stdout, *compiler, *FLAGS, *machine, user]
+    parts = [*sources, *_define(kind), query.stdout, *compiler, *FLAGS, *machine, user]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
-def _compile_kernel(compiler: list[str]) -> bytes:
+def _define(kind: Kind) -> list[str]:
+    """Return the compiler's options by which the source knows its kind."""
+    return [f"-D{name.upper()}={value}" for name, value in kind._asdict().items()]
+
+
+def _compile_kernel(compiler: list[str], kind: Kind) -> bytes:
     """Compile the library, and return its content."""
     try:
         with tempfile.TemporaryDirectory() as scratch:
             target = Path(scratch) / "kernel.so"
-            result = _run_compiler([*compiler, *FLAGS, str(SOURCE), "-o", str(target)], COMPILE_TIMEOUT, scratch)
+            command = [*compiler, *FLAGS, *_define(kind), str(SOURCE), "-o", str(target)]
+            result = _run_compiler(command, COMPILE_TIMEOUT, scratch)
             if result.returncode == 0 and target.exists():
                 return target.read_bytes()
     except OSError as error:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from lightning_adabelief.optim.fused.build import load_kernel
+from lightning_adabelief.optim.fused.build import Kind, load_kernel
 from lightning_adabelief.optim.layout import is_dense
 from lightning_adabelief.optim.low_precision import MISSING_BITS, make_keys
 from lightning_adabelief.optim.options import RULE_OPTIONS, SCALE_OPTIONS
@@ -35,18 +35,14 @@ from lightning_adabelief.optim.tensors import Row, StepTensors
 CHUNK = 1 << 16
 """Elements that a thread updates at a time; a pack with fewer is not worth a second thread."""
 
-KERNELS = {
-    (torch.float64, torch.float64): "float64_float64",
-    (torch.float32, torch.float32): "float32_float32",
-    (torch.bfloat16, torch.bfloat16): "bfloat16_bfloat16",
-    (torch.bfloat16, torch.float32): "bfloat16_float32",
-    (torch.float16, torch.float16): "float16_float16",
-    (torch.float16, torch.float32): "float16_float32",
+TYPES = {
+    torch.float64: "double",
+    torch.float32: "float",
+    torch.bfloat16: "BFloat16",
+    torch.float16: "Half",
+    torch.uint8: "uint8_t",
 }
-"""The first part of the name of the kernel's function, by the dtypes of parameter and gradient.
-
-The dtype of the averages follows, or "packed"; for a parameter of 16 bits the bits of the master weight follow that.
-"""
+"""The names of dtypes in ``cpu.cpp``; averages that are packed are in uint8."""
 
 
 class _Scalars(ctypes.Structure):
@@ -104,7 +100,7 @@ def fused_adabelief_cpu(
 ) -> None:
     """Take one step on many tensors of the CPU, in place.
 
-    See :func:`~lightning_adabelief.optim.fused.fused_adabelief` for the arguments. The kernel is
+    See :func:`~lightning_adabelief.optim.fused.fused_adabelief` for the arguments. The kernel of a kind of tensors is
     compiled at first use, which takes seconds, and never again for another model, option or learning rate.
     A process that was forked after such a step takes its own on one thread, because OpenMP's threads do not
     survive a fork.
@@ -113,46 +109,76 @@ def fused_adabelief_cpu(
         RuntimeError: If the kernel cannot be had; nothing is changed then.
     """
     options["lr"], options["betas"] = float(options["lr"]), tuple(map(float, options["betas"]))
-    library = load_kernel()
+    rows = list(tensors.rows())
+    dtypes = [_find_dtypes(*row) for row in rows]
+    libraries = {some: load_kernel(_make_kind(*some)) for some in set(dtypes) if some}
     if found_inf is not None and found_inf.item():
         return
     scale = 0.0 if grad_scale is None else float(grad_scale)
-    steps = _increment_steps(library, tensors.steps)
-
+    steps = _increment_steps(next(iter(libraries.values()), None), tensors.steps)
     keys = make_keys(tensors.rounding_seeds, steps)
-    packs: dict[tuple[str, float], list[Row]] = defaultdict(list)
-    keys_of_packs: dict[tuple[str, float], array[int]] = defaultdict(lambda: array("I"))
-    for row, step, key in zip(tensors.rows(), steps, keys, strict=True):
-        param, grad, exp_avg, exp_avg_var, maximum, correction, low = row
-        states = (exp_avg, exp_avg_var) if maximum is None else (exp_avg, exp_avg_var, maximum)
-        corrections = () if correction is None else (correction,) if low is None else (correction, low)
-        kernel = KERNELS.get((param.dtype, grad.dtype))
-        has_packed_state = is_packed(exp_avg)
-        is_readable = _is_packed_readable if has_packed_state else _is_readable
-        if kernel is not None and is_readable(param, grad, states, corrections):
-            kernel += "_packed" if has_packed_state else f"_{str(exp_avg.dtype).removeprefix('torch.')}"
-            if tensors.corrections and param.dtype in MISSING_BITS:
-                kernel += f"_master{16 + 8 * len(corrections)}"
-            packs[kernel, step].append(row)
-            if tensors.rounding_seeds:
-                keys_of_packs[kernel, step].append(key)
+
+    packs: dict[tuple[Any, float], list[int]] = defaultdict(list)
+    for i, pack in enumerate(zip(dtypes, steps, strict=True)):
+        packs[pack].append(i)
+    for (dtypes_here, step), members in packs.items():
+        rows_here, keys_here = [rows[i] for i in members], [keys[i] for i in members]
+        if dtypes_here:
+            scalars = _make_scalars(step, scale, **options)
+            _run_kernel(libraries[dtypes_here], rows_here, keys_here, scalars, sums)
         else:
-            if grad_scale is not None:
-                grad.div_(scale)
-            rule_options = {name: options[name] for name in RULE_OPTIONS}
-            step_scalars = step_scale(step, **{name: options[name] for name in SCALE_OPTIONS})
-            single_tensor_adabelief(*row, step_scalars, **rule_options, rounding_key=key)
-    for (kernel, step), members in packs.items():
-        scalars = _make_scalars(step, scale, **options)
-        _run_kernel(library, kernel, members, keys_of_packs.get((kernel, step)), scalars, sums)
+            _update_one_by_one(rows_here, keys_here, step, scale, options)
 
 
-def _increment_steps(library: ctypes.CDLL, step_tensors: list[Tensor]) -> array[float]:
+def _find_dtypes(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_var: Tensor,
+    maximum: Tensor | None,
+    correction: Tensor | None,
+    correction_low: Tensor | None,
+) -> tuple[torch.dtype, torch.dtype, torch.dtype, int] | None:
+    """Return what a parameter's kernel depends on; None if no kernel can update it.
+
+    Returns:
+        The dtypes of parameter, gradient and averages, and the number of tensors that hold its correction.
+    """
+    states = (exp_avg, exp_avg_var) if maximum is None else (exp_avg, exp_avg_var, maximum)
+    corrections: tuple[Tensor, ...] = ()
+    if correction is not None:
+        corrections = (correction,) if correction_low is None else (correction, correction_low)
+    dtype, grad_dtype, average_dtype = param.dtype, grad.dtype, exp_avg.dtype
+    if dtype not in TYPES or not (grad_dtype is dtype or (grad_dtype is torch.float32 and dtype in MISSING_BITS)):
+        return None
+    is_readable = _is_packed_readable if average_dtype is torch.uint8 else _is_readable
+    if not is_readable(param, grad, states, corrections):
+        return None
+    return dtype, grad_dtype, average_dtype, len(corrections)
+
+
+def _make_kind(param: torch.dtype, grad: torch.dtype, average: torch.dtype, corrections: int) -> Kind:
+    return Kind(TYPES[param], TYPES[grad], TYPES[average], 8 * corrections)
+
+
+def _update_one_by_one(rows: list[Row], keys: list[int], step: float, scale: float, options: dict[str, Any]) -> None:
+    """Update the parameters that no kernel can, in the step that they take."""
+    rule_options = {name: options[name] for name in RULE_OPTIONS}
+    step_scalars = step_scale(step, **{name: options[name] for name in SCALE_OPTIONS})
+    for row, key in zip(rows, keys, strict=True):
+        if scale != 0:
+            row[1].div_(scale)
+        single_tensor_adabelief(*row, step_scalars, **rule_options, rounding_key=key)
+
+
+def _increment_steps(library: ctypes.CDLL | None, step_tensors: list[Tensor]) -> list[float] | array[float]:
     """Add 1 to each step tensor, and return the new steps.
 
-    The kernel does it, because torch takes a microsecond for each tensor.
+    A library does it, if there is one, because torch takes a microsecond for each tensor.
     """
     assert all(step.dtype is torch.float32 and step.is_cpu for step in step_tensors), "load_state_dict sees to it"
+    if library is None:
+        return [step.add_(1).item() for step in step_tensors]
     addresses = array("Q", [step.data_ptr() for step in step_tensors])
     steps = array("f", bytes(4 * len(step_tensors)))
     library.advance(ctypes.c_int64(len(steps)), _get_address(addresses), _get_address(steps))
@@ -246,15 +272,18 @@ def _make_scalars(
 
 
 def _run_kernel(
-    library: ctypes.CDLL,
-    kernel: str,
-    members: list[Row],
-    keys: array[int] | None,
-    scalars: _Scalars,
-    sums: StepSums | None,
+    library: ctypes.CDLL, rows: list[Row], keys: list[int], scalars: _Scalars, sums: StepSums | None
 ) -> None:
-    """Call the kernel on tensors of the same dtypes and one step."""
-    params, grads, *states = zip(*members, strict=True)
+    """Call the kernel on parameters of its kind and one step.
+
+    Args:
+        library: The kernel's.
+        rows: Each parameter's tensors.
+        keys: Those of their stochastic rounding.
+        scalars: Those of the step.
+        sums: The dictionary to be given their sums, if they are asked for.
+    """
+    params, grads, *states = zip(*rows, strict=True)
     has_packed_state = is_packed(states[0][0])
     sizes, row_lengths = (param.numel() for param in params), None
     if has_packed_state:
@@ -265,13 +294,13 @@ def _run_kernel(
         None if column[0] is None else array("Q", [tensor.data_ptr() for tensor in column])
         for column in (params, grads, *states)
     ]
-    arrays = (offsets, row_lengths, *columns, keys)
+    arrays = (offsets, row_lengths, *columns, array("I", keys))
     pack = _Pack(len(params), *(numbers and _get_address(numbers) for numbers in arrays))
     if sums is not None:
         table = torch.empty(len(params), len(SUMS), dtype=torch.float64)
         pack.sums = table.data_ptr()
         sums.update(zip(params, table.unbind(), strict=True))
-    getattr(library, kernel)(
+    library.take_step(
         ctypes.byref(pack),
         ctypes.byref(scalars),
         _find_thread_starter(),

@@ -45,7 +45,16 @@ struct Pack {
 };
 
 // The sums over a tensor's elements, in the order in which ../step_sums.py names them.
-enum Sum { GRAD_SQUARE, USED_GRAD_SQUARE, GRAD_MOMENTUM, MOMENTUM_SQUARE, VARIANCE, UPDATE_SQUARE, WEIGHT_SQUARE, SUMS };
+enum Sum {
+  GRAD_SQUARE,
+  USED_GRAD_SQUARE,
+  GRAD_MOMENTUM,
+  MOMENTUM_SQUARE,
+  VARIANCE,
+  UPDATE_SQUARE,
+  WEIGHT_SQUARE,
+  SUMS
+};
 
 typedef void (*Parallel)(void (*)(void*), void*, unsigned threads, unsigned flags);
 
@@ -53,22 +62,19 @@ typedef void (*Parallel)(void (*)(void*), void*, unsigned threads, unsigned flag
 
 namespace {
 
-constexpr int64_t PIECE = 512;  // elements whose float32 copies stay in the first cache
-
 // A tensor's element in a column of the pack; null where the column is.
 template <typename T>
 T* find_element(void* const* column, int64_t t, int64_t at) {
   return column ? static_cast<T*>(column[t]) + at : nullptr;
 }
 
-inline void store(double* to, double value) { *to = value; }
-inline void store(float* to, float value) { *to = value; }
-inline void store(BFloat16* to, float value) { *to = BFloat16::from(value); }
-inline void store(Half* to, float value) { *to = Half::from(value); }
-
-template <typename G, typename S>
-void unscale(int64_t n, G* grad, S scale) {
-  for (int64_t i = 0; i < n; ++i) store(grad + i, S(grad[i]) / scale);
+// Divide n gradients by their scale in place.
+template <typename G>
+void unscale(int64_t n, G* grad, double scale) {
+  for (int64_t i = 0; i < n; ++i) {
+    if constexpr (IS_16_BITS<G>) grad[i] = G::from(grad[i] / float(scale));
+    else grad[i] = grad[i] / G(scale);
+  }
 }
 
 // A pack whose chunks are taken by threads, which need not be equally fast.

@@ -7,43 +7,53 @@
 #include <vector>
 
 #include "pack.h"
+#include "vectors.h"
 
 namespace {
 
-inline float sum_products(int64_t n, const float* a, const float* b) {
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; ++i) sum += a[i] * b[i];
-  return sum;
-}
+// The elements that are added up in the arithmetic's dtype, before their sum is added to others in double: few
+// enough that the rounding of a sum of floats is of no account.
+constexpr int64_t BLOCK = 1024;
 
-inline float sum_up(int64_t n, const float* numbers) {
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; ++i) sum += numbers[i];
-  return sum;
-}
+// The sums over vectors of elements. size: how many there are, of which the last may leave lanes over.
+template <typename V>
+struct VectorSums {
+  const V size;
+  V sums[SUMS] = {};
 
-// The sums over a movement as it was applied: a weight of 16 bits may not move at all.
-struct Movement {
-  float before[PIECE];
-  double update_square, weight_square;
+  explicit VectorSums(int64_t size) : size(fill(Lane<V>(size))) {}
 
-  void begin(int64_t n, const float* theta, const double* sums) {
-    std::copy_n(theta, n, before);
-    update_square = sums[UPDATE_SQUARE], weight_square = sums[WEIGHT_SQUARE];
+  // at: the place of the vector's first element.
+  void add_averages(int64_t at, V grad, V g, V m_before, V s) {
+    const auto is_inside = find_inside(at);
+    add(GRAD_SQUARE, grad * grad, is_inside);
+    add(USED_GRAD_SQUARE, g * g, is_inside);
+    add(GRAD_MOMENTUM, g * m_before, is_inside);
+    add(MOMENTUM_SQUARE, m_before * m_before, is_inside);
+    add(VARIANCE, s, is_inside);
   }
 
-  void end(int64_t n, const float* theta, double* sums) const {
-    float updates = 0, weights = 0;
-#pragma omp simd reduction(+ : updates, weights)
-    for (int64_t i = 0; i < n; ++i) {
-      const float update = before[i] - theta[i];
-      updates += update * update;
-      weights += theta[i] * theta[i];
+  // Of weights as they can be read afterwards: one of 16 bits may not move at all.
+  void add_movement(int64_t at, V before, V after) {
+    const auto is_inside = find_inside(at);
+    const V update = before - after;
+    add(UPDATE_SQUARE, update * update, is_inside);
+    add(WEIGHT_SQUARE, after * after, is_inside);
+  }
+
+  void flush(double* totals) {
+    for (int sum = 0; sum < SUMS; ++sum) {
+      totals[sum] += sum_lanes(sums[sum]);
+      sums[sum] = V{};
     }
-    sums[UPDATE_SQUARE] = update_square + updates;
-    sums[WEIGHT_SQUARE] = weight_square + weights;
+  }
+
+ private:
+  auto find_inside(int64_t at) const { return count_lanes<V>() + Lane<V>(at) < size; }
+
+  template <typename Mask>
+  void add(Sum sum, V x, Mask is_inside) {
+    sums[sum] = is_inside ? sums[sum] + x : sums[sum];  // what is in the other lanes may be NaN
   }
 };
 
