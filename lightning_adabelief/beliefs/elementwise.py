@@ -173,11 +173,12 @@ def step_gain_over_adam(weights: WeightBeliefs) -> Tensor:
     Returns:
         A tensor of that shape, >= 0; NaN where there has been no gradient, inf where s_t alone is 0.
     """
-    return square_gain_over_adam(weights).sqrt()
+    square = square_gain_over_adam(weights)
+    return square.where(square != 0, torch.nan).sqrt()
 
 
 def square_gain_over_adam(weights: WeightBeliefs) -> Tensor:
-    """Return v_t / s_t, the square of :func:`step_gain_over_adam`.
+    """Return v_t / s_t, the square of :func:`step_gain_over_adam`, but near 0 where there has been no gradient.
 
     Args:
         weights: The averages, any shape.
@@ -185,10 +186,8 @@ def square_gain_over_adam(weights: WeightBeliefs) -> Tensor:
     if weights.square is None:
         noise = weights.scale.noise_scale * (1 - eps_share(weights))
         # in this order, because m^2 underflows long before m becomes negligible
-        ratio = noise + weights.trend / weights.belief * weights.trend
-    else:
-        ratio = weights.square / weights.belief
-    return ratio.where(ratio != 0, torch.nan)
+        return noise + weights.trend / weights.belief * weights.trend
+    return weights.square / weights.belief
 
 
 def eps_share(weights: WeightBeliefs) -> Tensor:
@@ -203,7 +202,8 @@ def eps_share(weights: WeightBeliefs) -> Tensor:
     Returns:
         A tensor of that shape, in [0, 1]; 0 for eps = 0.
     """
-    return (weights.scale.accumulated_eps / weights.belief).clamp(max=1).where(weights.belief != 0, 0.0)
+    smallest = torch.finfo(weights.belief.dtype).tiny  # in the place of 0, for 0 / 0
+    return (weights.scale.accumulated_eps / weights.belief.clamp(min=smallest)).clamp(max=1)
 
 
 def weight_beliefs(param: Tensor, state: dict[str, Any], group: dict[str, Any]) -> WeightBeliefs:

@@ -1,9 +1,7 @@
-"""Many layers at once, with samples of their weights drawn.
+"""Many layers at once.
 
-:mod:`lightning_adabelief.beliefs.sums` adds up all weights of a layer. Medians, and the mean of
-``eps_share``, are over at most :data:`SAMPLE` weights of a layer, drawn once and for all by its size: the
-rank of such a median is within 2.2 points of 50 in 95 of 100 cases (twice 0.5 / sqrt(2048)), and the mean
-of a fraction is within 0.022 of the layer's.
+:mod:`lightning_adabelief.beliefs.sums` adds up all weights of a layer. Medians, and the means of ``eps_share`` and of
+v_t / s_t, are over a sample (:mod:`lightning_adabelief.beliefs.sample`).
 """
 
 from __future__ import annotations
@@ -18,7 +16,8 @@ import torch
 from torch import Tensor
 
 from lightning_adabelief.beliefs.elementwise import BeliefScale, WeightBeliefs, belief_scale
-from lightning_adabelief.optim.averages import find_dtype, read_average, take_entries, unpack_average
+from lightning_adabelief.beliefs.sample import Sample, count_sampled, draw_entries, stack_rows
+from lightning_adabelief.optim.averages import find_dtype, unpack_average
 from lightning_adabelief.optim.migrate import estimate_exp_avg_var, measure_agreement
 from lightning_adabelief.optim.shards import full_tensor
 from lightning_adabelief.optim.step_sums import SUMS, StepSums
@@ -29,11 +28,8 @@ Layer = tuple[Tensor, dict[str, Any], dict[str, Any]]
 Columns = dict[str, Tensor]
 """Float64 tensors on the CPU, by name, of one number a layer."""
 
-SAMPLE = 2048
-"""The number of weights of a layer that medians look at; in smaller layers, all."""
-
 SAMPLED_AT_ONCE = (1 << 15) - 1
-"""The number of sampled weights worked on at a time on a CPU: torch divides more among threads.
+"""The number of sampled weights, padding included, worked on at a time on a CPU: torch divides more among threads.
 
 On a machine with other work they would wait for each other in each of about a hundred small operations.
 """
@@ -120,21 +116,37 @@ class LayerBatch:
         return exp_avg, exp_avg_var, averages.get("max_exp_avg_var", exp_avg_var)
 
     @cached_property
-    def sample(self) -> WeightBeliefs:
-        """The averages of up to :data:`SAMPLE` weights of each layer, a row each, padded with NaN."""
-        drawn = [_draw_sample(*pair) for pair in zip(self.params, self.averages, strict=True)]
-        columns = zip(*(self.read_beliefs(*pair) for pair in enumerate(drawn)), strict=True)
+    def samples(self) -> list[Sample]:
+        """The samples of the layers' weights, in the layers' order; on a CPU, of some layers at a time."""
+        lengths = list(map(count_sampled, self.params))
+        limit = SAMPLED_AT_ONCE if self.params[0].device.type == "cpu" else BATCH_WEIGHTS
+        samples, begin = [], 0
+        for end in range(1, len(lengths) + 1):
+            if end == len(lengths) or (end + 1 - begin) * lengths[end] > limit:
+                samples.append(self._draw_sample(begin, lengths[begin:end]))
+                begin = end
+        return samples
+
+    def _draw_sample(self, begin: int, lengths: list[int]) -> Sample:
+        """Draw the sample of as many layers as there are lengths, from a position on."""
+        rows = range(begin, begin + len(lengths))
+        drawn = [draw_entries(self.params[row], self.averages[row]) for row in rows]
+        columns = zip(*map(self.read_beliefs, rows, drawn), strict=True)
         exp_avgs, exp_avg_vars, denominator_vars = map(list, columns)
-        exp_avg, exp_avg_var = _stack_rows(exp_avgs), _stack_rows(exp_avg_vars)
+        exp_avg, exp_avg_var = stack_rows(exp_avgs, lengths), stack_rows(exp_avg_vars, lengths)
         squares = [entries["exp_avg_sq"] for entries in drawn if "exp_avg_sq" in entries]
-        scale = BeliefScale(*torch.tensor(self.scales, dtype=exp_avg.dtype, device=exp_avg.device).T.unsqueeze(-1))
-        return WeightBeliefs(
+        scales = [self.scales[row] for row in rows]
+        if all(scale is scales[0] for scale in scales):
+            scales = scales[:1]
+        scale = BeliefScale(*torch.tensor(scales, dtype=exp_avg.dtype, device=exp_avg.device).T.unsqueeze(-1))
+        weights = WeightBeliefs(
             trend=exp_avg / scale.bias_correction1,
             belief=exp_avg_var / scale.bias_correction2,
-            denominator_var=_stack_rows(denominator_vars) if self.is_amsgrad else exp_avg_var,
+            denominator_var=stack_rows(denominator_vars, lengths) if self.is_amsgrad else exp_avg_var,
             scale=scale,
-            square=_stack_rows(squares) / scale.bias_correction2 if squares else None,
+            square=stack_rows(squares, lengths) / scale.bias_correction2 if squares else None,
         )
+        return Sample(weights, lengths)
 
 
 def split_into_batches(
@@ -147,8 +159,7 @@ def split_into_batches(
         step_sums: The sums that the step has taken of some of them; layers with and without are not in one batch.
 
     Yields:
-        The positions of some layers, and their batch: of up to :data:`BATCH_WEIGHTS` weights, and on a CPU
-        :data:`SAMPLED_AT_ONCE` sampled ones, padding included.
+        The positions of some layers, and their batch: of up to :data:`BATCH_WEIGHTS` weights, in the order of size.
     """
     step_sums = step_sums or {}
     kinds: defaultdict[Any, list[int]] = defaultdict(list)
@@ -157,13 +168,12 @@ def split_into_batches(
         exp_avg = state.get("exp_avg")  # which an optimizer without averages lacks
         dtype = param.dtype if exp_avg is None else find_dtype(exp_avg)
         kinds[param.device, dtype, param in step_sums].append(position)
-    for (device, *_), positions in kinds.items():
-        limit = SAMPLED_AT_ONCE if device.type == "cpu" else BATCH_WEIGHTS
+    for positions in kinds.values():
         batch: list[int] = []
         weights = 0
         for position in sorted(positions, key=sizes.__getitem__):
             size = sizes[position]
-            if batch and (weights + size > BATCH_WEIGHTS or (len(batch) + 1) * min(size, SAMPLE) > limit):
+            if batch and weights + size > BATCH_WEIGHTS:
                 yield batch, LayerBatch([layers[each] for each in batch], step_sums)
                 batch, weights = [], 0
             batch.append(position)
@@ -171,6 +181,7 @@ def split_into_batches(
         yield batch, LayerBatch([layers[each] for each in batch], step_sums)
 
 
+@torch.no_grad()
 def norms(tensors: Sequence[Tensor]) -> Tensor:
     """Return the Euclidean norms of tensors of one device.
 
@@ -181,11 +192,13 @@ def norms(tensors: Sequence[Tensor]) -> Tensor:
     Returns:
         A float32 tensor of one number a tensor, or float64 where they are; nothing waits for the device.
     """
-    tensors = [torch.view_as_real(t.detach()) if torch.is_complex(t) else t.detach() for t in tensors]
-    dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32)
+    dtypes = {tensor.dtype for tensor in tensors}
+    if any(dtype.is_complex for dtype in dtypes):
+        return norms([torch.view_as_real(t) if torch.is_complex(t) else t for t in tensors])
+    dtype = functools.reduce(torch.promote_types, dtypes, torch.float32)  # squares of float16 overflow
     if any(hasattr(tensor, "full_tensor") for tensor in tensors):
         return torch.stack([full_tensor(torch.linalg.vector_norm(tensor, dtype=dtype)) for tensor in tensors])
-    return torch.stack(torch._foreach_norm(tensors, 2, dtype))  # float32 at least: squares of float16 overflow
+    return torch.stack(torch._foreach_norm(list(tensors), 2, dtype))
 
 
 def square_norms(norm: Tensor) -> Tensor:
@@ -202,34 +215,3 @@ def _read_averages(param: Tensor, state: dict[str, Any], group: dict[str, Any]) 
             value = full_tensor(unpack_average(value, param, name))
         found[name] = torch.view_as_real(value) if torch.is_complex(param) else value
     return found
-
-
-def _draw_sample(param: Tensor, averages: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return up to :data:`SAMPLE` entries of each average of a layer, flat."""
-    size = 2 * param.numel() if torch.is_complex(param) else param.numel()
-    if size <= SAMPLE:
-        return {name: read_average(average.flatten(), (size,), name) for name, average in averages.items()}
-    indices = _sample_indices(size, param.device)
-    return {name: take_entries(average, param, name, indices) for name, average in averages.items()}
-
-
-def _stack_rows(rows: list[Tensor]) -> Tensor:
-    """Return flat tensors as the rows of one, padded with NaN."""
-    lengths = [len(row) for row in rows]
-    if min(lengths) == max(lengths):
-        return torch.stack(rows)
-    table = rows[0].new_full((len(rows), max(lengths)), torch.nan)
-    places = torch.arange(max(lengths), device=table.device)
-    return table.masked_scatter_(places < torch.tensor(lengths, device=table.device)[:, None], torch.cat(rows))
-
-
-@functools.lru_cache(maxsize=1024)
-def _sample_indices(size: int, device: torch.device) -> Tensor:
-    """Return the indices of the sample of a tensor of that size.
-
-    They are drawn at random, because a fixed stride can meet the same position of each convolution
-    kernel; and in fours, because a cache line brings the neighbours along.
-    """
-    generator = torch.Generator().manual_seed(size)
-    fours = torch.randint(size // 4, (SAMPLE // 4, 1), generator=generator).sort(dim=0).values
-    return (4 * fours + torch.arange(4)).flatten().to(device)

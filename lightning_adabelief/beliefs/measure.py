@@ -21,6 +21,7 @@ from lightning_adabelief.beliefs.reading import (
     has_known_update,
     read_state,
 )
+from lightning_adabelief.beliefs.sample import Sample
 from lightning_adabelief.beliefs.statistic import LAYER_STATISTICS, OPTIMIZER_STATISTICS, Statistic
 from lightning_adabelief.beliefs.sums import sum_grads, sum_silent, sum_sizes, sum_weights, take_norms, take_sums
 from lightning_adabelief.optim.names import plain_name
@@ -173,7 +174,8 @@ def measure_columns(
         positions += own_positions
         parts.append(_measure_batch(batch, readable))
     in_order = torch.tensor(positions).argsort()
-    return {name: torch.cat([part[name] for part in parts])[in_order] for name in parts[0]}
+    table = torch.cat([torch.stack(list(part.values())) for part in parts], dim=1)
+    return dict(zip(parts[0], table[:, in_order].unbind(), strict=True))
 
 
 def measure_columns_of(optimizer: Optimizer, layers: Sequence[Layer], movement: Movement | None = None) -> Columns:
@@ -205,31 +207,22 @@ def _measure_batch(batch: LayerBatch, readable: Readable) -> Columns:
             columns |= function(batch)
         return columns
     rows = [row for row in LAYER_STATISTICS if readable >= row.needs]
-    # A weight that has had no gradient, as those of words not met yet, does not move, and its s_t is all eps: it is
-    # left out, unless the layer has no others.
-    has_gradient = batch.sample.trend.nan_to_num() != 0
-    is_counted = has_gradient | ~has_gradient.any(dim=1, keepdim=True)
     for function in dict.fromkeys([*SUMS_OF_ANY_BELIEF, *(function for row in rows for function in row.sums)]):
         columns |= function(batch)
     moving = columns["size"] - columns["silent"]
     columns["counted"] = moving.where(moving > 0, columns["size"])
     for row in rows:
         if row.of_weights and not row.of_sums:
-            if row.condensed == "median":
-                columns[row.name] = row.of_weights(_find_middle(batch.sample, is_counted)).flatten().cpu().double()
-            else:
-                values = row.of_weights(batch.sample).where(is_counted, torch.nan)
-                columns[row.name] = values.nanmean(dim=1).cpu().double() * columns["counted"]
+            values = torch.cat([_condense(row.of_weights, row.condensed, sample) for sample in batch.samples])
+            columns[row.name] = values.cpu().double() * (1 if row.condensed == "median" else columns["counted"])
     return columns
 
 
-def _find_middle(sample: WeightBeliefs, is_counted: Tensor) -> WeightBeliefs:
-    """Return the weight of each layer that has the median of what falls as the s_t rises that the step is divided by.
-
-    Of an even number of weights, torch's median is the lower of the middle two: here the one of the larger s_t.
-    """
-    negative = (-sample.denominator_var).where(is_counted, torch.nan)
-    return sample._replace(denominator_var=-negative.nanmedian(dim=1, keepdim=True).values)
+def _condense(of_weights: Callable[[WeightBeliefs], Tensor], condensed: str, sample: Sample) -> Tensor:
+    """Return the median or mean of each row of a sample."""
+    if condensed == "median":
+        return of_weights(sample.middle).squeeze(-1)
+    return (of_weights(sample.weights) * sample.counted).nanmean(dim=1)
 
 
 def add_up(columns: Columns, rows: Sequence[int]) -> Columns:
@@ -243,13 +236,12 @@ def add_up(columns: Columns, rows: Sequence[int]) -> Columns:
     """
     if len(rows) == len(columns["size"]) == 1:
         return columns
-    positions = torch.tensor(list(rows))
-    sizes = columns.get("counted", columns["size"])[positions]
-    medians = {row.name for row in LAYER_STATISTICS if row.condensed == "median"}
-    return {
-        name: _weighted_median(values[positions], sizes) if name in medians else values[positions].sum(0, keepdim=True)
-        for name, values in columns.items()
-    }
+    chosen = torch.stack(list(columns.values()))[:, list(rows)]
+    of_rows = dict(zip(columns, chosen.unbind(), strict=True))
+    sums = dict(zip(columns, chosen.sum(dim=1, keepdim=True).unbind(), strict=True))
+    sizes = of_rows.get("counted", of_rows["size"])
+    medians = [row.name for row in LAYER_STATISTICS if row.condensed == "median" and row.name in columns]
+    return sums | {name: _weighted_median(of_rows[name], sizes) for name in medians}
 
 
 def to_statistics(columns: Columns) -> list[dict[str, float]]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_adabelief.beliefs.elementwise import square_gain_over_adam, step_denominators
 from lightning_adabelief.beliefs.layers import Columns, LayerBatch, norms, square_norms
 from lightning_adabelief.beliefs.pieces import Piece, cut_into_pieces
+from lightning_adabelief.beliefs.sample import Sample
 from lightning_adabelief.optim.options import as_number
 
 MAX_TREND_FRACTION = 1 - 1e-4
@@ -38,9 +39,7 @@ def sum_weights(batch: LayerBatch) -> Columns:
 
 def sum_silent(batch: LayerBatch) -> Columns:
     """Return ``silent``, the number of weights that have had no gradient at all, by the sample."""
-    trend = batch.sample.trend
-    fraction = (trend == 0).where(~trend.isnan(), torch.nan).nanmean(dim=1)
-    return {"silent": fraction.cpu().double() * batch.sizes}
+    return {"silent": torch.cat([sample.silent_fractions for sample in batch.samples]) * batch.sizes}
 
 
 def sum_beliefs(batch: LayerBatch) -> Columns:
@@ -58,14 +57,17 @@ def sum_gain(batch: LayerBatch) -> Columns:
     From an Adam's state, where s_t is v_t less m_t^2 and its inverse has no mean, a layer has one ratio for all
     its weights, 1 / (beta1 (1 - mean(m_t^2 / v_t))): a lower bound where its weights differ.
     """
-    weights = batch.sample
-    if weights.square is None:
-        ratio = square_gain_over_adam(weights).nanmean(dim=1)
-    else:
-        trend_fraction = (weights.trend.square() / weights.square).nanmean(dim=1).clamp(max=MAX_TREND_FRACTION)
-        ratio = weights.scale.noise_scale.squeeze(-1) / (1 - trend_fraction)
+    ratio = torch.cat(list(map(_average_gain, batch.samples))).cpu().double()
     ratio = ratio.nan_to_num(nan=1.0, posinf=torch.inf)  # a layer without any gradient moves as Adam's does
-    return {"gain_square": ratio.cpu().double() * batch.sizes}
+    return {"gain_square": ratio * batch.sizes}
+
+
+def _average_gain(sample: Sample) -> Tensor:
+    weights = sample.weights
+    if weights.square is None:
+        return (square_gain_over_adam(weights) * sample.moving).nanmean(dim=1)
+    trend_fraction = (weights.trend.square() / weights.square).nanmean(dim=1).clamp(max=MAX_TREND_FRACTION)
+    return weights.scale.noise_scale.squeeze(-1) / (1 - trend_fraction)
 
 
 def sum_grads_and_momentum(batch: LayerBatch) -> Columns:
@@ -111,8 +113,8 @@ def take_sums(batch: LayerBatch) -> Columns:
 
 
 def _add_up_pieces(values: Tensor, name: str, positions: list[int], count: int) -> Tensor:
-    """Return the sums of ``count`` layers from the norms of pieces of them, or from their inner products."""
-    sums = values.cpu().double() if name == "grad_momentum" else square_norms(values)
+    """Return the sums of ``count`` layers from those of pieces of them, or from the norms of these."""
+    sums = values.cpu().double() if name in ("grad_momentum", "exp_avg_var") else square_norms(values)
     return sums.new_zeros(count).index_add_(0, torch.tensor(positions), sums)
 
 
@@ -127,12 +129,10 @@ def _measure_momentum(batch: LayerBatch, pieces: Sequence[Piece]) -> Columns:
 
 
 def _measure_update(batch: LayerBatch, pieces: Sequence[Piece]) -> Columns:
-    """Return the norms of the updates, decoupled decay included, and of the roots of s_t that they divide by."""
+    """Return the sums of s_t, and the norms of the updates, decoupled decay included."""
     scales = [batch.scales[piece.layer] for piece in pieces]
-    roots = list(torch._foreach_sqrt([piece.denominator_var for piece in pieces]))
-    own_roots = torch._foreach_sqrt([piece.exp_avg_var for piece in pieces]) if batch.is_amsgrad else roots
-    root_norms = torch.stack(torch._foreach_norm(own_roots))
-    denominators = step_denominators(roots, scales)
+    sums = torch.stack([piece.exp_avg_var.sum() for piece in pieces])
+    denominators = step_denominators(list(torch._foreach_sqrt([piece.denominator_var for piece in pieces])), scales)
     updates = list(torch._foreach_div([piece.exp_avg for piece in pieces], denominators))
     torch._foreach_mul_(updates, [scale.lr / scale.bias_correction1 for scale in scales])
     if any(scale.largest_update < torch.inf for scale in scales):
@@ -143,7 +143,7 @@ def _measure_update(batch: LayerBatch, pieces: Sequence[Piece]) -> Columns:
         thetas = [piece.param.to(piece.exp_avg.dtype) for piece in pieces]
         torch._foreach_add_(updates, torch._foreach_mul(thetas, [scale.decay for scale in scales]))
         torch._foreach_div_(updates, [1 - scale.decay for scale in scales])
-    return {"exp_avg_var": root_norms, "update_square": torch.stack(torch._foreach_norm(updates))}
+    return {"exp_avg_var": sums, "update_square": torch.stack(torch._foreach_norm(updates))}
 
 
 def _look_back(batch: LayerBatch, sums: Columns) -> Columns:

@@ -18,8 +18,8 @@ from lightning_adabelief.beliefs.elementwise import (
     step_gain_over_adam,
     weight_beliefs,
 )
-from lightning_adabelief.beliefs.layers import SAMPLE
-from lightning_adabelief.beliefs.measure import add_up, measure_columns, to_statistics
+from lightning_adabelief.beliefs.measure import add_up, measure_columns, read_layers, to_statistics
+from lightning_adabelief.beliefs.sample import SAMPLE
 from lightning_adabelief.beliefs.statistic import BY_NAME, STATE_STATISTICS
 from lightning_adabelief.optim.scaling import rectification
 from tests.optim.reference import gradients, run
@@ -204,6 +204,20 @@ def test_a_layer_without_any_gradient_moves_as_adams_does():
     param.grad = torch.zeros(5)
     optimizer.step()
     assert beliefs.measure(optimizer, torch.nn.ParameterList([param])).model["step_gain_over_adam"] == 1
+
+
+@pytest.mark.parametrize("steps", [1, 50])
+def test_weights_that_have_had_no_gradient_count_neither_in_means_nor_in_the_median(steps):
+    alone, with_others = torch.nn.Parameter(torch.ones(100)), torch.nn.Parameter(torch.ones(300))
+    optimizer = AdaBelief([alone, with_others], eps=1e-8)
+    for _ in range(steps):
+        alone.grad, with_others.grad = torch.randn(100), torch.zeros(300)
+        with_others.grad[::3] = alone.grad
+        optimizer.step()
+    first, second = to_statistics(measure_columns(list(read_layers(optimizer).values())))
+    for name in ("effective_step_size", "step_gain_over_adam", "eps_share"):
+        assert first[name] == pytest.approx(second[name], rel=1e-6), name
+    assert second["silent_fraction"] == pytest.approx(2 / 3)
 
 
 def test_eps_share_is_one_for_a_weight_without_gradient_and_small_for_one_with():

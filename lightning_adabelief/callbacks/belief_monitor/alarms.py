@@ -186,9 +186,9 @@ class Alarms:
             # Both must jump: a single weight that passes through 0 is small beside any update.
             now, history = (layer["update_to_weight"], layer["update_norm"]), self._history[name]
             if len(history) >= MEDIAN_LENGTH // 2:
-                medians = [median(values) for values in zip(*history, strict=True)]
-                if all(value > SPIKE_FACTOR * usual > 0 for value, usual in zip(now, medians, strict=True)):
-                    times[name] = now[0] / medians[0]
+                before = list(zip(*history, strict=True))
+                if all(value > SPIKE_FACTOR * median(values) > 0 for value, values in zip(now, before, strict=True)):
+                    times[name] = now[0] / median(before[0])
             if all(map(isfinite, now)):
                 history.append(now)
         layers = self._select_new("spike", list(times))

@@ -66,7 +66,7 @@ class LayerChoice:
 
     def includes(self, layer: str) -> bool:
         """Return True if ``include`` has a layer of this name, or is not given."""
-        return self._matches(layer, self.include or ("*",))
+        return not self.include or self._matches(layer, self.include)
 
     def select(self, tracker: OptimizerTracker) -> list[str]:
         """Return the layers of an optimizer to log: all those included, or the most notable, these first.
@@ -118,7 +118,7 @@ class LayerChoice:
 
     def _matches(self, name: str, globs: Sequence[str]) -> bool:
         """True if a glob matches a name, of a parameter or layer, or another name that it has."""
-        names = [name, *self._names_of.get(name, ())]
+        names = [name, *self._names_of.get(name, ())] if globs else []
         return any(fnmatchcase(each, glob) for each in names for glob in globs)
 
 

@@ -21,8 +21,9 @@ from lightning_adabelief.callbacks.belief_monitor.outputs.loggers import takes_h
 from lightning_adabelief.callbacks.belief_monitor.outputs.record import BeliefRecord
 from lightning_adabelief.callbacks.belief_monitor.outputs.scalars import Scalars
 from lightning_adabelief.callbacks.belief_monitor.outputs.tensorboard_layout import write_layout
+from lightning_adabelief.callbacks.belief_monitor.parameter_names import ParameterNames
 from lightning_adabelief.callbacks.belief_monitor.progress import is_due, logged_step
-from lightning_adabelief.callbacks.belief_monitor.tracker import OptimizerTracker, parameter_names, track_optimizers
+from lightning_adabelief.callbacks.belief_monitor.tracker import OptimizerTracker, track_optimizers
 from lightning_adabelief.lightning_tree import (
     Callback,
     LightningModule,
@@ -57,10 +58,10 @@ class BeliefMonitor(Callback):
     {statistics}
 
     Their table is :mod:`lightning_adabelief.beliefs.statistic`. Medians of large layers are those of a sample
-    (:mod:`lightning_adabelief.beliefs.layers`), and gradients that are not finite are looked for in the first
-    rows of each. Weights that have had no gradient yet, as the rows of an embedding whose words have not come, don't
-    count in the effective step size, the gain and eps_share, unless a layer has no others. Nothing waits for the
-    device except on the steps that log. In distributed training every rank measures, and rank 0 logs.
+    (:mod:`lightning_adabelief.beliefs.sample`). What is not finite is looked for in the first rows of each gradient,
+    or in all of it where a fused step is measured. Weights that have had no gradient yet, as those of words not met,
+    don't count in the effective step size, the gain and eps_share, unless a layer has no others. Nothing waits for
+    the device except on the steps that log. In distributed training every rank measures, and rank 0 logs.
 
     Any other optimizer is shown as far as it can be read. Of Adam, AdamW, RAdam, NAdam and all others that keep
     Adam's two averages, s_t is estimated from v_t - m_t^2, and ``step_gain_over_adam`` tells before a switch how
@@ -155,7 +156,7 @@ class BeliefMonitor(Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or another process goes on from: the options and the state, not the Trainer's objects."""
         of_a_fit: dict[str, Any] = {name: [] for name in ("_trackers", "_alarms", "_outputs", "_handles")}
-        of_a_fit |= {"_pending": {}, "_module_id": None}
+        of_a_fit |= {"_pending": {}, "_names": None, "_module_id": None}
         return {**self.__dict__, **of_a_fit, "_restored": self.state_dict()}
 
     @property
@@ -171,6 +172,7 @@ class BeliefMonitor(Callback):
             self._restored = self.state_dict()  # the same Trainer fits the same module again
         self._module_id = id(pl_module)
         self._trackers = track_optimizers(trainer.optimizers)
+        self._names = ParameterNames(self._trackers, pl_module)
         self._check_setup(trainer, pl_module)
         self._clipping = find_clipping(trainer, pl_module)
         self._alarms = [Alarms(tracker, self._clipping, self.statistics) for tracker in self._trackers]
@@ -182,7 +184,7 @@ class BeliefMonitor(Callback):
                 tracker.load_state_dict(restored[tracker.name])
 
             # On every rank, so that EarlyStopping and ModelCheckpoint find the metrics there: the figures are the same.
-            self._handles += self._register_hooks(tracker, trainer, pl_module)
+            self._handles += self._register_hooks(tracker, trainer)
         self._has_begun = False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -214,7 +216,7 @@ class BeliefMonitor(Callback):
                 self._warn(alarms.check(logged_step(trainer)))
                 if first := tracker.first_nonfinite():
                     param, step = first
-                    self._warn(alarms.check_nonfinite(parameter_names(self._trackers, pl_module)[param], step))
+                    self._warn(alarms.check_nonfinite(self._names.find()[param], step))
         for output in self._outputs if self._pending else ():
             output.write(list(self._pending.values()))
         self._pending = {}
@@ -314,17 +316,15 @@ class BeliefMonitor(Callback):
                 "BeliefMonitor(histograms=True) needs a TensorBoardLogger or WandbLogger, but "
                 f"the Trainer has only: {kinds}. Add one, or leave histograms out"
             )
-        names = parameter_names(self._trackers, pl_module)
-        in_module = names_in_module(pl_module)
-        self._choice.set_other_names(in_module.values())
-        optimized = {param for item in trainer.optimizers for group in item.param_groups for param in group["params"]}
-        frozen = [name for param, (name, *_) in in_module.items() if param not in optimized]
-        self._choice.check([[names[param] for param in tracker.parameters()] for tracker in self._trackers], frozen)
+        names = self._names.find()
+        self._choice.set_other_names(names_in_module(pl_module).values())
+        of_optimizers = [[names[param] for param in tracker.parameters()] for tracker in self._trackers]
+        self._choice.check(of_optimizers, self._names.find_frozen())
 
     def _is_due(self, tracker: OptimizerTracker, trainer: Any) -> bool:
         return is_due(tracker, trainer, trainer.log_every_n_steps if self.every_n_steps is None else self.every_n_steps)
 
-    def _register_hooks(self, tracker: OptimizerTracker, trainer: Any, pl_module: LightningModule) -> list[Any]:
+    def _register_hooks(self, tracker: OptimizerTracker, trainer: Any) -> list[Any]:
         """Measure an optimizer around each of its steps that is due."""
 
         def is_due() -> bool:
@@ -333,13 +333,13 @@ class BeliefMonitor(Callback):
         def after_step(*_: Any) -> None:
             tracker.count_step()
             if is_due() and not tracker.is_skipping:
-                self._measure(tracker, trainer, pl_module)
+                self._measure(tracker, trainer)
 
         return tracker.register_hooks(is_due, after_step)
 
-    def _measure(self, tracker: OptimizerTracker, trainer: Any, pl_module: LightningModule) -> None:
+    def _measure(self, tracker: OptimizerTracker, trainer: Any) -> None:
         """Measure the step just taken, if it moved a layer that is measured."""
-        names = parameter_names(self._trackers, pl_module)
+        names = self._names.find()
         members = tracker.measure(names, self._choice.measures, self._choice.layer_of)
         if not members:
             return

@@ -20,9 +20,9 @@ NO_OCCURRENCE = (1 << 63) - 1
 class NonfiniteGradients:
     """Counts, on the device, the steps whose gradient has a NaN or an infinity.
 
-    The first rows of each gradient are looked at, about :data:`ENTRIES_LOOKED_AT` entries: what is not finite
-    spreads to all layers below in the same step. They count as finite if their Euclidean norm is; a norm
-    beyond 2e19 in float32 makes s_t infinite as well.
+    The first rows of each gradient are looked at, about :data:`ENTRIES_LOOKED_AT` entries, and all of it where a fused
+    step has taken its sum of squares: what is not finite spreads to all layers below in the same step. Gradients count
+    as finite if their Euclidean norm is; a norm beyond 2e19 in float32 makes s_t infinite as well.
 
     Args:
         count: Steps counted before.
@@ -50,10 +50,11 @@ class NonfiniteGradients:
         self.check_norms(grad_norms, step)
 
     def check_norms(self, grad_norms: Tensor, step: int) -> None:
-        """Look at the norms of a step's gradients.
+        """Look at the norms of a step's gradients, or at their squares.
 
         Args:
-            grad_norms: Those of the first rows (:func:`measure_first_rows`) of all parameters, 0 without a gradient.
+            grad_norms: Those of all parameters, whole or of their first rows (:func:`measure_first_rows`); 0 without a
+                gradient.
             step: The number of this step.
         """
         device = grad_norms.device
@@ -62,10 +63,11 @@ class NonfiniteGradients:
             value.to(device) for value in (self._count, self._first_index, self._first_step)
         )
         # The masks keep the very first occurrence without a branch, which would wait for the device.
-        is_first = is_nonfinite.any() & (self._first_step < 0)
+        is_any = is_nonfinite.any()
+        is_first = is_any & (self._first_step < 0)
         self._first_index = torch.where(is_first, is_nonfinite.int().argmax(), self._first_index)
         self._first_step = self._first_step.masked_fill(is_first, step)
-        self._count = self._count + is_nonfinite.any()
+        self._count = self._count + is_any
 
     def count(self, sharded: bool) -> int:
         """Return the number of such steps; of shards, the most that any rank saw (every rank must call)."""
@@ -89,7 +91,5 @@ def measure_first_rows(grads: list[Tensor]) -> Tensor:
 
 def _first_rows(grad: Tensor) -> Tensor:
     """Return the first rows of a gradient, whatever its layout: slicing copies nothing."""
-    if grad.numel() <= ENTRIES_LOOKED_AT:
-        return grad
-    rows = 1 + ENTRIES_LOOKED_AT * len(grad) // grad.numel()
-    return grad[:rows]
+    size = grad.numel()
+    return grad if size <= ENTRIES_LOOKED_AT else grad[: 1 + ENTRIES_LOOKED_AT * grad.shape[0] // size]

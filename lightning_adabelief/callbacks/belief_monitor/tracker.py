@@ -28,7 +28,7 @@ from lightning_adabelief.callbacks.belief_monitor.sgd_steps import SgdSteps
 from lightning_adabelief.callbacks.optimizer_names import name_optimizers
 from lightning_adabelief.optim.adabelief import AdaBelief
 from lightning_adabelief.optim.gradient_release import find_release
-from lightning_adabelief.optim.names import parameter_names as names_in_module
+from lightning_adabelief.optim.step_sums import SUMS
 
 NEGLIGIBLE_GRADIENT = 1e-5
 """A layer whose root-mean-square gradient is below this fraction of the median layer's has rounding for a
@@ -255,11 +255,16 @@ class OptimizerTracker:
 
     def _check_finite(self) -> None:
         """Look for gradients that are not finite, of a step just taken."""
-        released = self._released.take_norms(self.parameters()) if self._released else None
+        params = self.parameters()
+        step_sums = getattr(self.optimizer, "step_sums", None) or {}
+        released = self._released.take_norms(params) if self._released else None
         if released is not None:
             self._nonfinite.check_norms(released, self.taken)
+        elif step_sums and all(param in step_sums for param in params):
+            sums = torch.stack([step_sums[param].to(params[0].device) for param in params])
+            self._nonfinite.check_norms(sums[:, SUMS.index("grad_square")], self.taken)
         else:
-            self._nonfinite.check_step(self.parameters(), self.taken)
+            self._nonfinite.check_step(params, self.taken)
 
     def _measure_columns(
         self, keep: Callable[[Tensor], bool], movement: Movement | None
@@ -299,24 +304,3 @@ def track_optimizers(optimizers: Iterable[Optimizer]) -> list[OptimizerTracker]:
     found = {id(inner): inner for optimizer in optimizers for inner in find_optimizers(optimizer)}
     unwrapped = [optimizer for optimizer in found.values() if optimizer.param_groups]
     return [OptimizerTracker(*pair) for pair in zip(name_optimizers(unwrapped), unwrapped, strict=True)]
-
-
-def parameter_names(trackers: Iterable[OptimizerTracker], module: torch.nn.Module) -> dict[Tensor, str]:
-    """Name each parameter as the module does, and one that is not the module's as its optimizer does.
-
-    Args:
-        trackers: The optimizers.
-        module: The LightningModule.
-
-    Returns:
-        From each parameter of the optimizers, those of the module first and in its order, to its plain name; the
-        first, of a tied one.
-    """
-    own_names: dict[Tensor, str] = {}
-    for tracker in trackers:
-        for number, group in enumerate(tracker.optimizer.param_groups, start=1):
-            for position, param in enumerate(group["params"]):
-                own = group["param_names"][position] if "param_names" in group else f"pg{number}.{position}"
-                own_names[param] = f"{tracker.name}.{own}"
-    in_module = {param: name for param, (name, *_) in names_in_module(module).items() if param in own_names}
-    return in_module | {param: name for param, name in own_names.items() if param not in in_module}

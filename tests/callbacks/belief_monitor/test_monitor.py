@@ -248,14 +248,15 @@ def test_steps_that_the_gradient_scaler_skips_are_counted(fit, csv_rows):
     assert rows["belief/s_t/head.bias"][11] == pytest.approx(recorder.steps[9]["head.bias"]["s_t"], rel=1e-5)
 
 
-def test_steps_on_a_gradient_that_is_not_finite_are_counted(fit, csv_rows):
+@pytest.mark.parametrize("implementation", ["fused", "foreach"])
+def test_steps_on_a_gradient_that_is_not_finite_are_counted(fit, csv_rows, implementation):
     class Once(Net):
         def training_step(self, batch, batch_idx):
             self.head.bias.register_hook(lambda grad: grad * math.nan if batch_idx == 3 else grad)
             return super().training_step(batch, batch_idx)
 
     with pytest.warns(UserWarning, match="AdaBelief: the gradient of head.bias was not finite at step 4") as warned:
-        fit(Once(), BeliefMonitor(), log_every_n_steps=1)
+        fit(Once(**{implementation: True}), BeliefMonitor(), log_every_n_steps=1)
     assert len([w for w in warned if "not finite" in str(w.message)]) == 1
     counted = list(csv_rows()["belief/nonfinite_steps/AdaBelief"].values())
     assert counted[:5] == [0, 0, 0, 1, 2]  # NaN weights make NaN gradients from then on

@@ -32,17 +32,15 @@ class Scalars:
         numbers = {}
         for measurement in measurements:
             for statistic, name, value in self._select_numbers(measurement):
-                numbers["belief", statistic, name] = value
+                numbers[f"belief/{statistic}/{name}"] = value
         if not numbers:
             return
         for logger in self._trainer.loggers:
             # a param group's name has a separator of its own: AdaBelief/decayed
-            separated = {
-                "/".join(parts).replace("/", logger.group_separator): value for parts, value in numbers.items()
-            }
+            separated = {tag.replace("/", logger.group_separator): value for tag, value in numbers.items()}
             self._log(logger, separated, measurements[0].step)
-        tags, values = map("/".join, numbers), torch.tensor(list(numbers.values()))
-        self._trainer.callback_metrics.update(zip(tags, values.unbind(), strict=True))
+        values = torch.tensor(list(numbers.values()))
+        self._trainer.callback_metrics.update(zip(numbers, values.unbind(), strict=True))
         self._show_progress(measurements)
 
     def _log(self, logger: Any, numbers: dict[str, float], step: int) -> None:
