@@ -39,7 +39,8 @@ class Sample:
     @cached_property
     def moving(self) -> Tensor:
         """1 for each weight that has had a gradient, else NaN, as for those of words not met yet."""
-        return self.weights.trend / self.weights.trend
+        bounded = self.weights.trend.clamp(-1, 1)  # infinity over itself would be NaN
+        return bounded / bounded
 
     @cached_property
     def silent_fractions(self) -> Tensor:

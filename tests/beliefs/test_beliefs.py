@@ -220,6 +220,15 @@ def test_weights_that_have_had_no_gradient_count_neither_in_means_nor_in_the_med
     assert second["silent_fraction"] == pytest.approx(2 / 3)
 
 
+def test_a_weight_whose_gradient_was_infinite_has_had_one():
+    param = torch.nn.Parameter(torch.ones(4))
+    optimizer = AdaBelief([param])
+    param.grad = torch.tensor([0.0, 1.0, torch.inf, -torch.inf])
+    optimizer.step()
+    (layer,) = to_statistics(measure_columns(list(read_layers(optimizer).values())))
+    assert layer["silent_fraction"] == 0.25
+
+
 def test_eps_share_is_one_for_a_weight_without_gradient_and_small_for_one_with():
     grads = [[torch.tensor([0.0, (-1.0) ** t]).double()] for t in range(200)]
     (param,), optimizer = run(lambda p: AdaBelief(p, eps=1e-8), grads, [torch.ones(2).double()])
