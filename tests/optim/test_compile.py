@@ -6,6 +6,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from lightning_adabelief import AdaBelief
 from lightning_adabelief.optim.averages import is_coded
+from lightning_adabelief.optim.packing import MAXIMUM, MOMENTUM, VARIANCE, find_packed_shape, pack
 
 STEPS = 20
 
@@ -114,3 +115,21 @@ def test_averages_of_fewer_bits_are_one_graph_and_rounded_as_eagerly(foreach, op
     compiled, eager, counter = compare(make, options, backend, shapes=[(33, 130), (3,)])
     assert counter.frame_count == 1
     torch.testing.assert_close(compiled, eager, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [MOMENTUM, VARIANCE, MAXIMUM])
+@pytest.mark.parametrize("shape", [(33, 130), (5000,), (3, 192)], ids=str)
+def test_inductor_codes_every_element_also_of_a_short_last_block(shape, name):
+    values = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+    def code(values, packed):
+        pack(values, packed, name, key=torch.tensor(5))
+        return packed
+
+    torch._dynamo.reset()
+    compiled, eager = (
+        function(values, torch.zeros(find_packed_shape(values.shape), dtype=torch.uint8))
+        for function in (torch.compile(code, fullgraph=True), code)
+    )
+    assert torch.equal(compiled, eager)
