@@ -121,8 +121,7 @@ def unpack(packed: Tensor, shape: torch.Size | Sequence[int], name: str) -> Tens
     else:
         numbers = _expand(codes.int(), name)
     units = read_scales(packed, shape) / _find_largest_number(name)
-    blocks = _cut_into_blocks(numbers).mul_(units[:, :, None])
-    return blocks.flatten(1)[:, :row].reshape(tuple(shape))
+    return numbers.mul_(units[:, _number_blocks(row, packed.device)]).reshape(tuple(shape))
 
 
 def pack(values: Tensor, packed: Tensor, name: str, key: Scalar = 0, skip: Tensor | None = None) -> None:
@@ -161,8 +160,7 @@ def _code_rows(rows: Tensor, name: str, key: Scalar) -> Tensor:
     is_finite = largest.isfinite()
     scales = largest.masked_fill(~is_finite, math.nan)
     scales = torch.where(scales > 0, scales.clamp(min=_SMALLEST_SCALE), scales)
-    # By a shift: where Inductor sees a division by 128, it leaves out what goes beyond the last whole block (torch 2.14).
-    block_of = torch.arange(rows.shape[1], device=rows.device) >> (BLOCK.bit_length() - 1)
+    block_of = _number_blocks(rows.shape[1], rows.device)
     numbers = torch.where(is_finite[:, block_of], rows, 0.0)
     multiples = numbers.abs() * _find_factors(scales, name)[:, block_of]
     shift = 23 - _FRACTION_BITS[name]
@@ -202,6 +200,12 @@ def _expand(codes: Tensor, name: str) -> Tensor:
 
 def _pad_to_4(size: int) -> int:
     return -(-size // 4) * 4
+
+
+def _number_blocks(row: int, device: torch.device) -> Tensor:
+    """Return the number of the block that each element of a row is in."""
+    # By a shift: where Inductor sees a division by 128, it leaves out what is beyond the last whole block (torch 2.14).
+    return torch.arange(row, device=device) >> (BLOCK.bit_length() - 1)
 
 
 def _cut_into_blocks(rows: Tensor) -> Tensor:
