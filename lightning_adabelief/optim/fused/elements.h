@@ -29,7 +29,7 @@ struct Elements {
         averages{find_element<A>(pack.exp_avgs, t, average_at), find_element<A>(pack.exp_avg_vars, t, average_at),
                  find_element<A>(pack.max_exp_avg_vars, t, average_at)} {}
 
-  // Call f(of these, of the others, how many) for each of the arrays.
+  // Call f(an array of these, that of the others) for each of the arrays.
   template <typename F>
   void pair(const Elements& others, F f) const {
     f(weights.weight, others.weights.weight);
