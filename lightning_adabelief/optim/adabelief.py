@@ -128,6 +128,8 @@ class AdaBelief(Optimizer):
     step_sums: StepSums | None = None
     """Set to ``{}``, the sums that the next step takes of each parameter if it is fused; None after the one then."""
 
+    _has_kernels = False  # of all states; they are looked for when there may be others, not at each step
+
     def __init__(
         self,
         params: ParamsT,
@@ -240,6 +242,7 @@ class AdaBelief(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Unpickle; add what a pickle of an older version lacks, and have the step where the parameters now are."""
         super().__setstate__(state)
+        self._has_kernels = False
         self.defaults = {**LATER_OPTIONS, **{name: make_plain(value) for name, value in self.defaults.items()}}
         for group in self.param_groups:
             group.update({name: make_plain(value) for name, value in group.items()})
@@ -385,10 +388,11 @@ class AdaBelief(Optimizer):
                 if group["fused"] and tensors.params and not torch.compiler.is_compiling():
                     load_implementation(tensors.params[0].device)
                 gathered.append((group, tensors))
-            if len(gathered) > 1 and not torch.compiler.is_compiling():
+            if not (self._has_kernels and len(self.state) == states_before or torch.compiler.is_compiling()):
                 for group, tensors in gathered:
                     if group["fused"]:
                         load_kernels(tensors)
+                self._has_kernels = True
         except BaseException:
             for param in list(self.state)[states_before:]:
                 del self.state[param]

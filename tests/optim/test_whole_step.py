@@ -192,7 +192,8 @@ def test_a_kernel_that_cannot_be_had_keeps_the_groups_without_one_from_stepping(
         build.load_kernel.cache_clear()
 
 
-def test_a_kernel_of_one_group_that_cannot_be_had_keeps_all_from_stepping(monkeypatch, tmp_path):
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_a_kernel_of_one_group_that_cannot_be_had_keeps_all_from_stepping(monkeypatch, tmp_path, is_resumed):
     compiler = tmp_path / "c++"
     compiler.write_text(f'#!/bin/sh\ncase " $* " in *" -DPARAM=BFloat16 "*) exit 3;; esac\nexec {COMPILER} "$@"\n')
     compiler.chmod(0o755)
@@ -203,7 +204,12 @@ def test_a_kernel_of_one_group_that_cannot_be_had_keeps_all_from_stepping(monkey
         param.grad = torch.ones_like(param)
     build.load_kernel.cache_clear()
     try:
-        optimizer = AdaBelief([{"params": [param]} for param in params], fused=True)
+        before, optimizer = (
+            AdaBelief([{"params": [param]} for param in params], fused=fused) for fused in (False, True)
+        )
+        if is_resumed:
+            before.step()
+            optimizer.load_state_dict(before.state_dict())
         with nothing_happens(optimizer), pytest.raises(RuntimeError, match="exit code 3"):
             optimizer.step()
     finally:
