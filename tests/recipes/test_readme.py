@@ -31,8 +31,8 @@ PLAIN = [f"adabelief fit --config {name}" for name in recipes()]
 FEW_SCENES = ["--data.train_scenes=2", "--data.val_scenes=2", "--data.test_scenes=2"]
 """An epoch of one batch, where Lightning reads ``limit_train_batches=1`` as 1.0, which is all batches.
 
-It does so in the process of pytest, in which an equal ``Optional[Union[float, int]]`` was made before Trainer's own: the
-typing module gives Trainer that one, with float first.
+It does so in the process of pytest, in which an equal ``Optional[Union[float, int]]`` was made before Trainer's own:
+the typing module gives Trainer that one, with float first.
 """
 
 OTHERS = [command for readme in READMES for command in commands(readme) if command not in PLAIN]
